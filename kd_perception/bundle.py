@@ -1,0 +1,318 @@
+"""
+Model bundles: the only way in which a model travels.
+
+A bundle is a directory: ``bundle.yaml`` (what the model is, with a SHA-256 of every other file),
+``weights.safetensors``, ``deploy.onnx``, ``logits.onnx`` and papers that go with them. This module
+reads, checks and writes the directory; it knows neither torch nor a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+import hashlib
+from pathlib import Path
+import shutil
+from typing import Any
+
+import yaml
+
+from kd_perception.classes import ClassSet
+from kd_perception.errors import BundleError, ConfigError
+from kd_perception.paths import atomic_directory, models_directory
+
+SCHEMA_VERSION = 1
+MANIFEST = 'bundle.yaml'
+_SEAL = 'hash: '
+WEIGHTS = 'weights.safetensors'
+DEPLOY = 'deploy.onnx'
+DEPLOY_INT8 = 'deploy.int8.onnx'
+LOGITS = 'logits.onnx'
+METRICS = 'metrics.json'
+MODEL_CARD = 'MODEL_CARD.md'
+
+TASKS = ('segmentation', 'detection', 'classification')
+RESIZE_POLICIES = ('stretch',)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """
+    What the network wants to see; the graphs do the arithmetic themselves.
+
+    :param height: rows of the network's input.
+    :param width: columns of the network's input.
+    :param channel_order: ``rgb`` or ``bgr``.
+    :param scale: bytes are multiplied by it first.
+    :param mean: then this is subtracted, per channel,
+    :param std: and the result divided by this.
+    :param resize: how a frame of another size is brought to this one.
+    """
+
+    height: int
+    width: int
+    channel_order: str = 'rgb'
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    resize: str = 'stretch'
+
+    def __post_init__(self) -> None:
+        if not (0 < self.height <= 16384 and 0 < self.width <= 16384):
+            raise BundleError(f'input size {self.width}x{self.height} is not possible')
+        if self.channel_order not in ('rgb', 'bgr'):
+            raise BundleError(f'input channel_order {self.channel_order!r}: rgb or bgr')
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise BundleError('input mean and std need three values, std above zero')
+        if self.resize not in RESIZE_POLICIES:
+            raise BundleError(f'input resize {self.resize!r}: one of {RESIZE_POLICIES}')
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """
+    How the torch module is rebuilt: a registered builder and plain arguments for it.
+
+    :param builder: name in the network registry; empty for a foreign graph without weights.
+    :param arguments: keyword arguments, including the channel spec after pruning.
+    """
+
+    builder: str = ''
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """
+    Where the model comes from.
+
+    :param parents: hashes of the bundles it was distilled or compressed from.
+    :param data: fingerprints of the recordings it was trained on.
+    :param recipe: hash of the resolved recipe.
+    :param code_version: version of this package.
+    """
+
+    parents: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    recipe: str = ''
+    code_version: str = ''
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """All of ``bundle.yaml`` but the file hashes."""
+
+    name: str
+    task: str
+    role: str
+    classes: ClassSet
+    input: InputSpec
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    lineage: Lineage = field(default_factory=Lineage)
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise BundleError(f'task {self.task!r}: one of {TASKS}')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain YAML types."""
+        out = {
+            'schema_version': SCHEMA_VERSION, 'name': self.name, 'task': self.task,
+            'role': self.role, 'classes': self.classes.to_dict(), 'input': asdict(self.input),
+            'network': asdict(self.network), 'lineage': asdict(self.lineage),
+            'statistics': dict(self.statistics)}
+        return _plain(out)
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """
+    A bundle on disk whose manifest was read and found consistent.
+
+    :param path: its directory.
+    :param spec: what the model is.
+    :param files: SHA-256 by file name.
+    :param hash: SHA-256 of the manifest above its last line, so of the whole content.
+    """
+
+    path: Path
+    spec: BundleSpec
+    files: dict[str, str]
+    hash: str
+
+    def file(self, name: str) -> Path:
+        """
+        Return the path of a file that the bundle must have.
+
+        :raises BundleError: when the bundle has none of that name.
+        """
+        if name not in self.files:
+            raise BundleError(
+                f'{self.path}: has no {name}; it has {", ".join(sorted(self.files)) or "no files"}')
+        return self.path / name
+
+    def has(self, name: str) -> bool:
+        """Return whether the bundle has a file of that name."""
+        return name in self.files
+
+    def verify(self, *names: str) -> None:
+        """
+        Check content hashes: of the named files, or of all.
+
+        :raises BundleError: when a file is missing or a byte differs.
+        """
+        for name in names or tuple(self.files):
+            path = self.file(name)
+            if not path.is_file():
+                raise BundleError(f'{path}: is missing; copy the whole bundle again')
+            if _sha256(path) != self.files[name]:
+                raise BundleError(f'{path}: content differs from its hash in {MANIFEST}; '
+                                  'the file was changed or damaged, copy the bundle again')
+
+
+def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
+    """
+    Read a bundle directory.
+
+    :param verify: also hash every file (about 1 s per GB).
+    :raises BundleError: one line that says what is wrong and where.
+    """
+    path = Path(path).expanduser()
+    manifest = path / MANIFEST
+    if not path.is_dir():
+        raise BundleError(f'{path}: no such model bundle (a directory with {MANIFEST})')
+    if not manifest.is_file():
+        raise BundleError(f'{path}: is no model bundle: {MANIFEST} is missing')
+    try:
+        content = manifest.read_bytes()
+        data = yaml.safe_load(content)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BundleError(f'{manifest}: not readable: {str(error).splitlines()[0]}') from None
+    if not isinstance(data, dict):
+        raise BundleError(f'{manifest}: is no mapping')
+    body, _, seal = content.rpartition(_SEAL.encode())
+    if hashlib.sha256(body).hexdigest() != seal.decode(errors='replace').strip():
+        raise BundleError(f'{manifest}: was changed after it was written (its last line, the hash '
+                          'of the rest, does not fit); copy the bundle again')
+    version = data.get('schema_version')
+    if version != SCHEMA_VERSION:
+        raise BundleError(f'{manifest}: schema_version {version!r} is unknown to this release, '
+                          f'which reads {SCHEMA_VERSION}; update kd_perception')
+    bundle = ModelBundle(path=path, spec=_spec(data, manifest), files=_files(data, manifest),
+                         hash=seal.decode().strip())
+    if verify:
+        bundle.verify()
+    return bundle
+
+
+def find_bundle(name: str, directory: Path | str | None = None, *,
+                verify: bool = True) -> ModelBundle:
+    """
+    Load a bundle by path, or by name below ``directory`` (default: the models directory).
+
+    :raises BundleError: when neither exists; the message lists the names that do.
+    """
+    given = Path(name).expanduser()
+    folder = Path(directory).expanduser() if directory else models_directory()
+    if given.is_dir() and (given.is_absolute() or len(given.parts) > 1
+                           or not (folder / name).is_dir()):
+        return load_bundle(given, verify=verify)
+    if (folder / name / MANIFEST).is_file():
+        return load_bundle(folder / name, verify=verify)
+    known = sorted(p.parent.name for p in folder.glob(f'*/{MANIFEST}'))
+    raise BundleError(f'no model named {name!r}: neither a bundle at that path nor in {folder} '
+                      f'(there: {", ".join(known) or "none"})')
+
+
+def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, bytes | Path], *,
+                 overwrite: bool = False) -> ModelBundle:
+    """
+    Write a bundle atomically: complete under its name, or not at all.
+
+    :param files: content by file name: bytes, or the path of a file to copy.
+    :raises BundleError: when ``path`` exists and ``overwrite`` is false.
+    """
+    path = Path(path)
+    try:
+        with atomic_directory(path, overwrite=overwrite) as folder:
+            hashes = {}
+            for name, content in sorted(files.items()):
+                if isinstance(content, Path):
+                    shutil.copyfile(content, folder / name)
+                else:
+                    (folder / name).write_bytes(content)
+                hashes[name] = _sha256(folder / name)
+            data = {**spec.to_dict(), 'files': {n: {'sha256': h} for n, h in hashes.items()}}
+            text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()
+            seal = hashlib.sha256(text).hexdigest()
+            (folder / MANIFEST).write_bytes(text + f'{_SEAL}{seal}\n'.encode())
+    except FileExistsError:
+        raise BundleError(f'{path}: exists; choose another name or pass --overwrite') from None
+    return load_bundle(path, verify=False)
+
+
+def _spec(data: dict[str, Any], where: Path) -> BundleSpec:
+    known = {'schema_version', 'name', 'task', 'role', 'classes', 'input', 'network', 'lineage',
+             'statistics', 'files', 'hash'}
+    unknown = set(data) - known
+    if unknown:
+        raise BundleError(f'{where}: unknown keys {sorted(unknown)}')
+    try:
+        return BundleSpec(
+            name=str(data['name']), task=data['task'], role=str(data['role']),
+            classes=ClassSet.from_dict(data['classes'], f'{where}: classes'),
+            input=_section(InputSpec, data['input'], f'{where}: input'),
+            network=_section(NetworkSpec, data.get('network') or {}, f'{where}: network'),
+            lineage=_section(Lineage, data.get('lineage') or {}, f'{where}: lineage'),
+            statistics=dict(data.get('statistics') or {}))
+    except KeyError as error:
+        raise BundleError(f'{where}: key {error} is missing') from None
+    except ConfigError as error:
+        raise BundleError(str(error)) from None
+    except BundleError as error:
+        message = str(error)
+        raise BundleError(message if str(where) in message else f'{where}: {message}') from None
+    except (TypeError, ValueError) as error:
+        raise BundleError(f'{where}: {error}') from None
+
+
+def _section(cls: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise BundleError(f'{where}: is no mapping')
+    unknown = set(data) - {f.name for f in fields(cls)}
+    if unknown:
+        raise BundleError(f'{where}: unknown keys {sorted(unknown)}')
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    except TypeError as error:
+        raise BundleError(f'{where}: {error}') from None
+
+
+def _files(data: dict[str, Any], where: Path) -> dict[str, str]:
+    files = data.get('files')
+    if not isinstance(files, dict):
+        raise BundleError(f'{where}: key "files" is missing')
+    out = {}
+    for name, entry in files.items():
+        if '/' in name or name in ('.', '..') or not isinstance(entry, dict):
+            raise BundleError(f'{where}: files: {name!r} is no plain file name with a hash')
+        out[name] = str(entry.get('sha256'))
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """Return tuples as lists, so that YAML stays free of tags."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Labelling by a teacher, the soft-label cache, training and distillation."""

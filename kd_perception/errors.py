@@ -1,0 +1,44 @@
+"""
+The one exception family of the project.
+
+Every message says what is wrong, where, and what to do, in one line. The command line prints it
+and exits with 2; the nodes log it. Anything else that escapes is a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class KdPerceptionError(Exception):
+    """Base of all errors that a user can cause and mend; the message is one readable line."""
+
+
+class ConfigError(KdPerceptionError):
+    """A recipe, a parameter, a class set or a command-line value is not usable."""
+
+
+class BagError(KdPerceptionError):
+    """A rosbag, a video or an image folder cannot be read or written."""
+
+
+class ImageError(KdPerceptionError):
+    """One image message or file cannot be decoded."""
+
+
+class BundleError(KdPerceptionError):
+    """A model bundle is missing, changed, of an unknown schema or inconsistent."""
+
+
+class EngineError(KdPerceptionError):
+    """A runtime is missing, refuses a graph, or cannot run the asked precision or device."""
+
+
+class SimulationError(KdPerceptionError):
+    """The simulator cannot start or was asked for an impossible scene."""
+
+
+class TrainingError(KdPerceptionError):
+    """Training, labelling or distillation cannot go on."""
+
+
+class GraphError(KdPerceptionError):
+    """A run of several nodes cannot be put together, or a node died while it ran."""

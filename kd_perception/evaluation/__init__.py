@@ -1,0 +1,1 @@
+"""Metrics on recordings, paired statistics and reports."""

@@ -1,0 +1,129 @@
+"""
+Where things lie: shipped files, models, caches and the user's outputs.
+
+All functions are free of ROS: the share directory is found by walking up from this file, which
+holds for a checkout, a pip installation and a colcon workspace alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import shutil
+import tempfile
+
+from kd_perception.errors import ConfigError
+
+PACKAGE = 'kd_perception'
+
+
+def share_directory() -> Path:
+    """
+    Return the directory that holds ``config/``, ``launch/`` and ``models/`` of this package.
+
+    :raises ConfigError: when the package was installed without its share files.
+    """
+    here = Path(__file__).resolve()
+    checkout = here.parents[1]
+    if (checkout / 'package.xml').is_file():
+        return checkout
+    for parent in here.parents:
+        candidate = parent / 'share' / PACKAGE
+        if (candidate / 'package.xml').is_file():
+            return candidate
+    raise ConfigError(
+        f'the shared files of {PACKAGE} (config/, launch/) are missing above {here}; '
+        'reinstall the package with pip or colcon')
+
+
+def config_file(kind: str, name: str) -> Path:
+    """
+    Return the path of ``config/<kind>/<name>.yaml``, or of ``name`` where it is a path itself.
+
+    :raises ConfigError: when there is no such file; the message lists those that exist.
+    """
+    given = Path(name).expanduser()
+    if given.suffix in ('.yaml', '.yml') or given.parent != Path('.'):
+        if not given.is_file():
+            raise ConfigError(f'{given}: no such file')
+        return given
+    folder = share_directory() / 'config' / kind
+    path = folder / f'{name}.yaml'
+    if not path.is_file():
+        known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml'))) or 'none'
+        raise ConfigError(f'no {kind} named {name!r}; known: {known}; or give the path of a YAML')
+    return path
+
+
+def models_directory() -> Path:
+    """Return the default directory of model bundles (``$XDG_DATA_HOME/kd_perception/models``)."""
+    base = os.environ.get('XDG_DATA_HOME') or '~/.local/share'
+    return Path(base).expanduser() / PACKAGE / 'models'
+
+
+def cache_directory() -> Path:
+    """Return the directory of built engine artefacts (``$XDG_CACHE_HOME/kd_perception``)."""
+    base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return Path(base).expanduser() / PACKAGE
+
+
+@contextmanager
+def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """
+    Yield a temporary path beside ``path`` that is renamed to it when the block succeeds.
+
+    Nothing is left behind when the block fails.
+
+    :raises FileExistsError: when ``path`` exists and ``overwrite`` is false.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f'{path} exists')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """
+    Yield a temporary directory beside ``path`` that is renamed to it when the block succeeds.
+
+    With ``overwrite`` an existing directory is moved aside first and removed last, so that a
+    complete directory is at ``path`` or beside it at every instant.
+
+    :raises FileExistsError: when ``path`` exists and ``overwrite`` is false.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f'{path} exists')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))
+            os.replace(path, old / path.name)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    """Return the process umask, which POSIX lets one read only by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""The embedded street: a deterministic driving scene with labels."""

@@ -1,0 +1,59 @@
+"""Installation of the package by pip and by colcon (ament_python)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'kd_perception'
+
+
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """Return data_files entries for every file below ``folder``."""
+    here = Path(folder)
+    folders = [here, *(p for p in here.rglob('*') if p.is_dir())]
+    return [(f'share/{PACKAGE}/{d}', files) for d in folders
+            if (files := sorted(str(f) for f in d.iterdir() if f.is_file()))]
+
+
+RUNTIME = ['onnxruntime>=1.17', 'openvino>=2024.4']
+TRAIN = ['torch>=2.6', 'torchvision>=0.21', 'timm>=1.0', 'segmentation-models-pytorch>=0.4',
+         'accelerate>=1.0', 'onnx>=1.16', 'onnxscript>=0.2', 'tensorboard>=2.15']
+SIMULATION = ['moderngl>=5.11']
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='Distil, compress, run and compare camera perception networks on ROS 2.',
+    license='Apache-2.0',
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['py.typed', '**/*.glsl', '**/*.html', '**/*.css']},
+    python_requires='>=3.10',
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        *shared('launch'), *shared('config'), *shared('models'),
+    ],
+    install_requires=[
+        'numpy>=1.26,<3', 'opencv-python-headless>=4.8,<5', 'PyYAML>=6', 'safetensors>=0.4',
+        'rosbags>=0.10.6', 'mcap>=1.2', 'mcap-ros2-support>=0.5', 'zstandard>=0.21',
+        'jsonargparse[signatures]>=4.30', 'rich>=13', 'psutil>=5.9', 'matplotlib>=3.6',
+    ],
+    extras_require={
+        'runtime': RUNTIME,
+        'train': TRAIN,
+        'sim': SIMULATION,
+        'carla': ['carla==0.9.16; python_version < "3.13"'],
+        'dev': ['ruff', 'mypy', 'pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis',
+                'import-linter', 'types-PyYAML'],
+        'all': [*RUNTIME, *TRAIN, *SIMULATION],
+    },
+    entry_points={'console_scripts': [
+        f'{PACKAGE} = {PACKAGE}.cli.main:main',
+        f'perception = {PACKAGE}.nodes.perception:main',
+        f'camera = {PACKAGE}.nodes.camera:main',
+        f'monitor = {PACKAGE}.nodes.monitor:main',
+    ]},
+    zip_safe=False,
+    maintainer='kd_perception maintainers',
+    maintainer_email='maintainers@kd-perception.example',
+)
