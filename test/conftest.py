@@ -1,0 +1,18 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope='session')
+def test_data() -> Path:
+    """Return the folder of real driving data, or skip where there is none."""
+    given = os.environ.get('KD_PERCEPTION_TEST_DATA')
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / 'shared' / 'data'
+    if not (folder / 'camvid').is_dir():
+        pytest.skip(f'no test data in {folder}; set KD_PERCEPTION_TEST_DATA to the folder')
+    return folder
