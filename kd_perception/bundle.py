@@ -148,8 +148,8 @@ class ModelBundle:
         :raises BundleError: when the bundle has none of that name.
         """
         if name not in self.files:
-            raise BundleError(
-                f'{self.path}: has no {name}; it has {", ".join(sorted(self.files)) or "no files"}')
+            present = ', '.join(sorted(self.files)) or 'no files'
+            raise BundleError(f'{self.path}: has no {name}; it has {present}')
         return self.path / name
 
     def has(self, name: str) -> bool:
