@@ -1,0 +1,84 @@
+"""
+Progress bars with an estimate of the time left, for every long verb.
+
+On a terminal it is a live bar; elsewhere (a log file, CI) a line about every ten seconds, so that
+logs stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+ProgressCallback = Callable[[int, int, str], None]
+
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def progress(description: str) -> Iterator[ProgressCallback]:
+    """
+    Yield a callback ``(done, total, note)`` that draws progress on standard error.
+
+    :param description: what is going on, in a few words.
+    """
+    if sys.stderr.isatty():
+        with _bar() as bar:
+            task = bar.add_task(description, total=None, note='')
+
+            def update(done: int, total: int, note: str = '') -> None:
+                bar.update(task, completed=done, total=total or None, note=note)
+
+            yield update
+        return
+    lines = _Lines(description)
+    yield lines
+    lines.finish()
+
+
+class _Lines:
+    """Progress for files: the first, the last, and one line every few seconds between."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._start = time.monotonic()
+        self._last = self._start
+        self._state = (0, 0, '')
+
+    def __call__(self, done: int, total: int, note: str = '') -> None:
+        self._state = (done, total, note)
+        now = time.monotonic()
+        if now - self._last >= _LINE_EVERY_S:
+            self._last = now
+            self._print(now)
+
+    def finish(self) -> None:
+        """Print the final state."""
+        self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        done, total, note = self._state
+        elapsed = now - self._start
+        left = f', {elapsed / done * (total - done):.0f} s left' if 0 < done < total else ''
+        print(f'{self._description}: {done}/{total} in {elapsed:.0f} s{left} {note}'.rstrip(),
+              file=sys.stderr, flush=True)
+
+
+def _bar() -> Progress:
+    return Progress(
+        SpinnerColumn(), TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn(),
+        TextColumn('{task.fields[note]}'), console=Console(stderr=True))
