@@ -32,7 +32,7 @@ VERBS: dict[str, str] = {
     'classes': 'show class sets and check the maps between them',
 }
 
-EPILOG = """\
+EPILOG = '''\
 examples:
   kd_perception demo
   kd_perception bag info drive.mcap
@@ -40,7 +40,7 @@ examples:
   kd_perception <command> --help
 
 exit codes: 0 done, 2 bad input (one line says what to do), 130 interrupted
-"""
+'''
 
 
 class _Parser(argparse.ArgumentParser):
