@@ -1,0 +1,62 @@
+"""Run every benchmark and write docs/benchmarks.md (wants an idle machine)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+import time
+
+import result
+
+HERE = Path(__file__).resolve().parent
+NO_FIGURE = {'result.py', 'run_all.py'}
+
+
+def main() -> int:
+    only = result.parser(__doc__ or '')
+    only.add_argument('names', nargs='*', help='benchmarks to run (default: all)')
+    args = only.parse_args()
+    scripts = [p for p in sorted(HERE.glob('*.py')) if p.name not in NO_FIGURE
+               and (not args.names or p.stem in args.names)]
+    rows, failed = [], []
+    for script in scripts:
+        print(f'{script.stem} …', file=sys.stderr, flush=True)
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+        lines = done.stdout.strip().splitlines()
+        if done.returncode or not lines:
+            failed.append(script.stem)
+            print(done.stderr[-2000:], file=sys.stderr)
+            continue
+        rows.append((json.loads(lines[-1]), time.monotonic() - start))
+    if not args.names:
+        write_page(rows, HERE.parent / 'docs' / 'benchmarks.md')
+    for row, seconds in rows:
+        print(f'{row["name"]}: {row["value"]} {row["unit"]} ({seconds:.0f} s)')
+    if failed:
+        print(f'failed: {", ".join(failed)}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
+    """Write the table of figures with what each was measured on."""
+    host = result.host()
+    text = ['# Benchmarks', '',
+            'Written by `make bench`; each figure comes from `benchmarks/<name>.py`, which anyone',
+            'can rerun. Ratios and differences are taken within one run, interleaved.', '',
+            f'Machine: {host["cpu"]}, {host["cores"]} cores, Linux {host["kernel"]}, Python '
+            f'{host["python"]}.', '', '| benchmark | value | spread |', '|---|---|---|']
+    for row, _ in rows:
+        spread = ', '.join(f'{k} {v}' for k, v in row['spread'].items())
+        text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} |')
+    text += ['', '## Workloads', '']
+    for row, _ in rows:
+        text.append(f'- **{row["name"]}**: ' + ', '.join(
+            f'{k} {v}' for k, v in row['workload'].items() if k != 'host'))
+    path.write_text('\n'.join(text) + '\n')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
