@@ -1,0 +1,128 @@
+"""
+Confidence intervals for measurements that follow one another in time.
+
+In: numbers by frame, in time order; out: intervals. Neighbouring frames are alike (a busy moment
+slows several), so whole blocks of them are drawn, not single frames: the circular block bootstrap.
+Seeded, vectorised, bounded in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+_CHUNK = 4_000_000  # drawn indices held at a time: 32 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """
+    An estimate with its confidence interval.
+
+    :param confidence: 0.95 for "95 %".
+    """
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+    def excludes(self, value: float) -> bool:
+        """Return whether ``value`` lies outside, so that a difference from it is shown."""
+        return not self.low <= value <= self.high
+
+
+def block_length(values: np.ndarray) -> int:
+    """
+    Return how many neighbours to draw together, from the autocorrelation of ``values``.
+
+    Twice what the rule of Politis and White asks for, but n^(1/3) at least and n/4 at most. That
+    rule minimises the error of a variance; intervals need longer blocks: with autoregressive
+    noise (0.6) and n = 200 its own length covered the truth of a median in 91 %, twice in 94 %.
+
+    :param values: float ``[n]`` in time order.
+    """
+    n = values.size
+    least = math.ceil(n ** (1 / 3))
+    return max(1, min(max(least, 2 * _variance_block_length(values)), n // 4))
+
+
+def _variance_block_length(values: np.ndarray) -> int:
+    """Return Politis and White's length (2004, corrected 2009) for circular blocks."""
+    n = values.size
+    centred = values - values.mean()
+    variance = float(centred @ centred) / n
+    if n < 8 or variance <= 0:
+        return 1
+    longest = math.ceil(min(3 * math.sqrt(n), n / 3))
+    quiet = max(5, math.ceil(math.sqrt(math.log10(n))))
+    lags = min(n - 1, 2 * longest + quiet)
+    covariance = np.array([centred[:n - k] @ centred[k:] for k in range(lags + 1)]) / n
+    small = np.abs(covariance / variance) < 2 * math.sqrt(math.log10(n) / n)
+    # The memory ends at the first lag after which `quiet` correlations in a row are noise.
+    memory = next((m for m in range(lags - quiet + 1) if small[m + 1:m + 1 + quiet].all()),
+                  longest)
+    if memory == 0:
+        return 1
+    reach = min(2 * memory, lags)
+    k = np.arange(-reach, reach + 1)
+    window = np.clip(2.0 * (1.0 - np.abs(k) / reach), 0.0, 1.0)  # flat top, then falling
+    weighted = window * covariance[np.abs(k)]
+    spread, slope = float(weighted.sum()), float((weighted * np.abs(k)).sum())
+    if spread <= 0:
+        return longest
+    length = (2 * slope ** 2 / (4 / 3 * spread ** 2)) ** (1 / 3) * n ** (1 / 3)
+    return int(min(max(1, math.ceil(length)), longest))
+
+
+def block_indices(n: int, block: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield int64 ``[r, n]`` indices of resampled series, ``resamples`` rows in all."""
+    rng = np.random.default_rng(seed)
+    blocks = math.ceil(n / block)
+    step = max(1, _CHUNK // n)
+    for first in range(0, resamples, step):
+        rows = min(step, resamples - first)
+        starts = rng.integers(0, n, (rows, blocks, 1))
+        yield ((starts + np.arange(block)) % n).reshape(rows, -1)[:, :n]
+
+
+def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, block: int, *,
+              resamples: int = RESAMPLES, seed: int = 0,
+              confidence: float = CONFIDENCE) -> Interval:
+    """
+    Return the interval of a statistic of a series of ``n`` frames.
+
+    :param statistic: takes indices int64 ``[r, n]``, returns float ``[r]``.
+    :param block: frames drawn together, from ``block_length``.
+    :returns: percentile interval, widened for the few independent blocks that there are.
+    """
+    estimate = float(statistic(np.arange(n)[None])[0])
+    drawn = np.concatenate([statistic(i) for i in block_indices(n, block, resamples, seed)])
+    tail = (1.0 - confidence) / 2.0
+    low, high = (float(v) for v in np.quantile(drawn, (tail, 1.0 - tail)))
+    factor = small_sample_factor(n, block, confidence)
+    return Interval(estimate, estimate - factor * (estimate - low),
+                    estimate + factor * (high - estimate), confidence)
+
+
+def small_sample_factor(n: int, block: int, confidence: float = CONFIDENCE) -> float:
+    """
+    Return by how much a block-bootstrap interval is too narrow.
+
+    Resampling knows its own data only: its variance misses a share of block/n, and a normal
+    quantile is used where Student's with n/block - 1 degrees of freedom belongs.
+    """
+    blocks = n / block
+    if blocks < 2:
+        return math.inf
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    freedom = max(1.0, blocks - 1)
+    student = z + (z ** 3 + z) / (4 * freedom) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (
+        96 * freedom ** 2)
+    return student / z * math.sqrt(blocks / (blocks - 1))

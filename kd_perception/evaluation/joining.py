@@ -1,0 +1,84 @@
+"""
+From what the camera published and what the monitor received to rows, one per arm and frame.
+
+In: events in any order; out: ``FrameRow`` s with their status. Joined by (arm, stamp, frame id)
+alone: never by order of arrival, which a single lost frame would shift for good.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kd_perception.evaluation.comparison import FrameRow
+
+_Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A frame that the camera gave to one arm, at ``published_ns`` of the steady clock."""
+
+    arm: str
+    stamp_ns: int
+    frame_id: str
+    index: int
+    published_ns: int
+    turn: int = -1
+
+
+@dataclass(frozen=True)
+class Received:
+    """A result that reached the monitor at ``received_ns`` of the steady clock."""
+
+    arm: str
+    stamp_ns: int
+    frame_id: str
+    received_ns: int
+    stages: Mapping[str, float] = field(default_factory=dict)
+    counts: tuple[tuple[int, int, int], ...] | None = None
+
+
+def join_events(published: Iterable[Published], received: Iterable[Received],
+                patience_ms: float) -> list[FrameRow]:
+    """
+    Say what became of every frame and of every result.
+
+    The first result of a frame counts; later ones are ``duplicate``. Results for a stamp that was
+    never published, or published twice (nobody can tell which is meant), are ``unknown``; frames
+    of such a stamp are ``lost``.
+
+    :param patience_ms: a result later than this after its frame was published is ``late``.
+    :returns: rows ordered by index, then arm; ``unknown`` results last.
+    """
+    frames = list(published)
+    times = Counter((f.arm, f.stamp_ns, f.frame_id) for f in frames)
+    answers: dict[_Key, list[Received]] = {}
+    for result in sorted(received, key=lambda r: r.received_ns):
+        answers.setdefault((result.arm, result.stamp_ns, result.frame_id), []).append(result)
+    rows: list[FrameRow] = []
+    for frame in sorted(frames, key=lambda f: (f.index, f.arm)):
+        key = (frame.arm, frame.stamp_ns, frame.frame_id)
+        if times[key] > 1:
+            rows.append(_row(frame, None, 'lost'))
+            continue
+        mine = answers.pop(key, [])
+        if not mine:
+            rows.append(_row(frame, None, 'lost'))
+            continue
+        in_time = mine[0].received_ns - frame.published_ns <= patience_ms * 1e6
+        rows.append(_row(frame, mine[0], 'ok' if in_time else 'late'))
+        rows.extend(_row(frame, again, 'duplicate') for again in mine[1:])
+    for (arm, stamp_ns, frame_id), results in answers.items():
+        rows.extend(FrameRow(arm, stamp_ns, frame_id, -1, None, r.received_ns, 'unknown',
+                             stages=r.stages) for r in results)
+    return rows
+
+
+def _row(frame: Published, result: Received | None, status: str) -> FrameRow:
+    return FrameRow(
+        arm=frame.arm, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, index=frame.index,
+        published_ns=frame.published_ns,
+        received_ns=result.received_ns if result else None, status=status, turn=frame.turn,
+        stages=result.stages if result else {}, counts=result.counts if result else None)
