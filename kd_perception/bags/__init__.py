@@ -1,1 +1,1 @@
-"""Recordings in and out: rosbags, image folders, videos."""
+"""Recordings: rosbags, image folders and videos as frames, and writers of rosbags."""

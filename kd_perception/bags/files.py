@@ -1,0 +1,244 @@
+"""Image folders and videos as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import hashlib
+import logging
+import os
+from pathlib import Path
+import threading
+
+import cv2
+import numpy as np
+
+from kd_perception.bags.labels import choose_classes, LabelCheck, LabelError
+from kd_perception.bags.sampling import select
+from kd_perception.bags.storage import content_fingerprint
+from kd_perception.classes import ClassSet
+from kd_perception.errors import BagError, ImageError
+from kd_perception.frames import Frame, FrameKey
+from kd_perception.imaging import decode_compressed, decode_label_image
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg')
+FOLDER_RATE_HZ = 15.0
+# Stamps of files without time begin here: zero would mean "unset" to ROS.
+FIRST_STAMP_NS = 1_000_000_000
+
+_HASHED_FILES = 256
+
+
+class FolderSource:
+    """
+    The images of a folder in the order of their names; a ``FrameSource``.
+
+    :param path: folder of JPEG or PNG images.
+    :param label_dir: folder of label PNGs named like the images; by default ``<path>_labels``
+        where it exists.
+    :param classes: name of the labels' class set.
+    :param rate_hz: keep about so many frames per second of ``recorded_hz``; 0 keeps all.
+    :param limit: keep the first so many; 0 keeps all.
+    :param recorded_hz: rate by which stamps are made, since files have none.
+    :raises BagError: when there are no images, or no label fits any of them.
+    """
+
+    def __init__(self, path: Path | str, *, label_dir: str | Path = '', classes: str = '',
+                 rate_hz: float = 0.0, limit: int = 0,
+                 recorded_hz: float = FOLDER_RATE_HZ) -> None:
+        self.path = Path(path).expanduser()
+        self.name = self.path.name
+        self.bad_frames = 0
+        try:
+            self._files = sorted(f for f in self.path.iterdir()
+                                 if f.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise BagError(f'{self.path}: cannot be read: {error.strerror}') from None
+        if not self._files:
+            raise BagError(f'{self.path}: holds no images ({", ".join(IMAGE_SUFFIXES)})')
+        self.fingerprint = _folder_fingerprint(self._files)
+        self._stamps = FIRST_STAMP_NS + (np.arange(len(self._files)) * 1e9
+                                         / recorded_hz).round().astype(np.int64)
+        self._positions = select(self._stamps, rate_hz, limit)
+        self._labels = self._find_labels(label_dir)
+        self.has_labels = bool(self._labels)
+        self.label_classes = choose_classes(None, classes) if self.has_labels else None
+        self._check = LabelCheck(self.label_classes)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Frame:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'frame {index} of {len(self)}')
+        return self._frame(int(self._positions[index]))
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.bad_frames = 0
+        for position in self._positions:
+            try:
+                frame = self._frame(int(position))
+            except LabelError:
+                raise
+            except ImageError as error:
+                self.bad_frames += 1
+                _log.warning('skipped: %s', error)
+                continue
+            yield frame
+
+    def close(self) -> None:
+        """Do nothing; files are open only while they are read."""
+
+    def _frame(self, position: int) -> Frame:
+        file = self._files[position]
+        image = _decoded(file)
+        labels = None
+        label_file = self._labels.get(file.stem)
+        if label_file is not None:
+            labels = _decoded_labels(label_file)
+            self._check(labels, image, str(label_file))
+        stamp = int(self._stamps[position])
+        return Frame(image=image, stamp_ns=stamp, log_ns=stamp, frame_id='camera', labels=labels,
+                     key=FrameKey(self.fingerprint, '', position))
+
+    def _find_labels(self, label_dir: str | Path) -> dict[str, Path]:
+        folder = Path(label_dir).expanduser() if label_dir else \
+            self.path.resolve().with_name(f'{self.path.resolve().name}_labels')
+        if not folder.is_dir():
+            if label_dir:
+                raise BagError(f'{folder}: no such folder of labels')
+            return {}
+        found = {f.stem: f for f in folder.iterdir() if f.suffix.lower() == '.png'}
+        labels = {f.stem: found[f.stem] for f in self._files if f.stem in found}
+        if not labels:
+            raise BagError(f'{folder}: no label PNG has the name of an image in {self.path}')
+        if len(labels) < len(self._files):
+            _log.warning('%s: %d of %d images have no labels', folder,
+                         len(self._files) - len(labels), len(self._files))
+        return labels
+
+
+class VideoSource:
+    """
+    The frames of a video; a ``FrameSource``.
+
+    :param path: a file that OpenCV can decode.
+    :param rate_hz: keep about so many frames per second; 0 keeps all.
+    :param limit: keep the first so many; 0 keeps all.
+    :raises BagError: when it cannot be decoded.
+    """
+
+    label_classes: ClassSet | None = None
+    has_labels: bool = False
+
+    def __init__(self, path: Path | str, *, rate_hz: float = 0.0, limit: int = 0) -> None:
+        self.path = Path(path).expanduser()
+        self.name = self.path.name
+        self.bad_frames = 0
+        self._local = threading.local()
+        capture = self._open()
+        self.rate_hz = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        if count <= 0:
+            raise BagError(f'{self.path}: holds no video frames')
+        self.fingerprint = content_fingerprint([self.path])
+        self._stamps = FIRST_STAMP_NS + (np.arange(count) * 1e9
+                                         / self.rate_hz).round().astype(np.int64)
+        self._positions = select(self._stamps, rate_hz, limit)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Frame:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'frame {index} of {len(self)}')
+        position = int(self._positions[index])
+        if getattr(self._local, 'process', 0) != os.getpid():
+            self._local.process = os.getpid()
+            self._local.capture, self._local.next = self._open(), 0
+        capture = self._local.capture
+        if position < self._local.next:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            self._local.next = 0
+        # Going forward by decoding is exact; seeking is not, with many encoders.
+        while self._local.next < position and capture.grab():
+            self._local.next += 1
+        done, image = capture.read()
+        if not done or self._local.next != position:
+            del self._local.process
+            raise ImageError(f'{self.path}: frame {position} cannot be decoded')
+        self._local.next += 1
+        return self._frame(position, image)
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.bad_frames = 0
+        capture = self._open()
+        at = 0
+        try:
+            for done_before, position in enumerate(self._positions):
+                while at < position and capture.grab():
+                    at += 1
+                done, image = capture.read() if at == position else (False, None)
+                if not done or image is None:
+                    # The container promised more frames than there are.
+                    self.bad_frames = len(self) - done_before
+                    _log.warning('%s: ends at frame %d, %d frames are missing', self.path, at,
+                                 self.bad_frames)
+                    return
+                at += 1
+                yield self._frame(int(position), image)
+        finally:
+            capture.release()
+
+    def close(self) -> None:
+        """Release the decoder."""
+        self._local = threading.local()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            raise BagError(f'{self.path}: is no video that OpenCV can decode')
+        return capture
+
+    def _frame(self, position: int, image_bgr: np.ndarray) -> Frame:
+        stamp = int(self._stamps[position])
+        return Frame(image=cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), stamp_ns=stamp,
+                     log_ns=stamp, frame_id='camera',
+                     key=FrameKey(self.fingerprint, '', position))
+
+
+class _LabelFile:
+    """A label PNG in the form that the codec takes for a compressed message."""
+
+    format = 'png'
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def _decoded(file: Path) -> np.ndarray:
+    try:
+        return decode_compressed(file.read_bytes())
+    except (ImageError, OSError) as error:
+        raise ImageError(f'{file}: {error}') from None
+
+
+def _decoded_labels(file: Path) -> np.ndarray:
+    try:
+        return decode_label_image(_LabelFile(file.read_bytes()))
+    except (ImageError, OSError) as error:
+        raise ImageError(f'{file}: {error}') from None
+
+
+def _folder_fingerprint(files: list[Path]) -> str:
+    """Hash sizes of all files and the content of some: names do not count, order does."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.stat().st_size.to_bytes(8, 'little'))
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), _HASHED_FILES)).round())
+    for position in chosen.astype(int):
+        digest.update(hashlib.sha256(files[position].read_bytes()[:1 << 16]).digest())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,226 @@
+"""Recordings as frames: one door for rosbags, image folders and videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from kd_perception.bags import messages as msgs
+from kd_perception.bags.files import FolderSource, IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource
+from kd_perception.bags.labels import (
+    choose_classes,
+    LabelCheck,
+    LabelError,
+    pair_labels,
+    recorded_classes,
+)
+from kd_perception.bags.reader import BagReader, METADATA, TopicInfo
+from kd_perception.bags.sampling import select
+from kd_perception.errors import BagError, ConfigError, ImageError
+from kd_perception.frames import Frame, FrameKey, FrameSource
+from kd_perception.imaging import decode_compressed, decode_image, decode_label_image
+
+_log = logging.getLogger(__name__)
+
+_BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
+
+
+def open_source(path: Path | str, *, image_topic: str = '', label_topic: str = '',
+                label_dir: str | Path = '', classes: str = '', rate_hz: float = 0.0,
+                limit: int = 0) -> FrameSource:
+    """
+    Open a recording of any kind.
+
+    :param path: a rosbag (folder or file), a folder of JPEG or PNG images, or a video.
+    :param image_topic: of a bag; may be left out where it has one camera.
+    :param label_topic: of a bag; may be left out where it has one label topic or none.
+    :param label_dir: of an image folder: label PNGs of the same names; ``<folder>_labels`` is
+        found by itself.
+    :param classes: class set of the labels; may be left out where a bag names its classes.
+    :param rate_hz: keep about so many frames per second; 0 keeps all.
+    :param limit: keep the first so many frames; 0 keeps all.
+    :raises BagError: when it cannot be read, or the camera cannot be chosen.
+    """
+    path = Path(path).expanduser()
+    if rate_hz < 0 or limit < 0:
+        raise ConfigError(f'rate {rate_hz} and limit {limit} must not be negative')
+    if not path.exists():
+        raise BagError(f'{path}: no such file or folder')
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        _refuse(path, 'a video', image_topic, label_topic, str(label_dir))
+        return VideoSource(path, rate_hz=rate_hz, limit=limit)
+    if path.is_dir() and not _is_bag_folder(path) and _has_images(path):
+        _refuse(path, 'an image folder', image_topic, label_topic)
+        return FolderSource(path, label_dir=label_dir, classes=classes, rate_hz=rate_hz,
+                            limit=limit)
+    if path.is_file() and path.suffix.lower() not in _BAG_SUFFIXES:
+        raise BagError(f'{path}: is neither a rosbag ({", ".join(_BAG_SUFFIXES)}, or a folder '
+                       f'with {METADATA}), an image folder nor a video '
+                       f'({", ".join(VIDEO_SUFFIXES)})')
+    if path.is_dir() and not _is_bag_folder(path):
+        raise BagError(f'{path}: holds neither a rosbag nor images '
+                       f'({", ".join(IMAGE_SUFFIXES)})')
+    _refuse(path, 'a rosbag', str(label_dir))
+    return BagSource(path, image_topic=image_topic, label_topic=label_topic, classes=classes,
+                     rate_hz=rate_hz, limit=limit)
+
+
+class BagSource:
+    """
+    The pictures of one topic of a rosbag, with labels where it has some; a ``FrameSource``.
+
+    Parameters as in ``open_source``.
+    """
+
+    def __init__(self, path: Path | str, *, image_topic: str = '', label_topic: str = '',
+                 classes: str = '', rate_hz: float = 0.0, limit: int = 0) -> None:
+        self.name = Path(path).name
+        self.bad_frames = 0
+        self._reader = BagReader(path)
+        try:
+            self.topic = choose_camera(self._reader, image_topic)
+            self._images = self._reader.index(self.topic)
+            self._positions = select(self._images.log_ns, rate_hz, limit)
+            self.label_topic = _choose_labels(self._reader, label_topic, self.topic)
+            self._load_labels(classes)
+            self.fingerprint = self._reader.fingerprint
+        except BaseException:
+            self._reader.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Frame:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'frame {index} of {len(self)}')
+        return self._frame(int(self._positions[index]))
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.bad_frames = 0
+        for position in self._positions:
+            try:
+                frame = self._frame(int(position))
+            except LabelError:
+                raise
+            except ImageError as error:
+                self.bad_frames += 1
+                _log.warning('skipped: %s', error)
+                continue
+            yield frame
+
+    def close(self) -> None:
+        """Release the bag."""
+        self._reader.close()
+
+    def _load_labels(self, classes: str) -> None:
+        self.has_labels = bool(self.label_topic)
+        self.label_classes = None
+        if not self.has_labels:
+            return
+        self._labels = self._reader.index(self.label_topic)
+        self.label_classes = choose_classes(
+            recorded_classes(self._reader, self.label_topic), classes)
+        self._check = LabelCheck(self.label_classes)
+        self._partner, ambiguous = pair_labels(self._images, self._labels)
+        if not (self._partner >= 0).any():
+            raise BagError(f'{self._reader.path}: no image of {self.topic} has the stamp of a '
+                           f'label image of {self.label_topic}')
+        if ambiguous:
+            _log.warning('%s: %d images share their stamp with others and get no labels',
+                         self._reader.path, ambiguous)
+
+    def _frame(self, position: int) -> Frame:
+        where = f'{self._reader.path}: {self.topic}[{position}]'
+        try:
+            message = self._images.message(position)
+            compressed = self._images.channel(position).type == msgs.COMPRESSED_IMAGE
+            image = decode_compressed(message.data) if compressed else decode_image(message)
+            labels = self._labels_of(position)
+        except (BagError, ImageError) as error:
+            raise ImageError(f'{where}: {_without(str(error), self._reader.path)}') from None
+        stamp_ns = msgs.stamp_of(message)
+        if labels is not None:
+            self._check(labels, image, f'{where} (stamp {stamp_ns} ns)')
+        return Frame(image=image, stamp_ns=stamp_ns,
+                     log_ns=int(self._images.log_ns[position]),
+                     key=FrameKey(self.fingerprint, self.topic, position),
+                     frame_id=message.header.frame_id, labels=labels)
+
+    def _labels_of(self, position: int) -> np.ndarray | None:
+        if not self.has_labels or self._partner[position] < 0:
+            return None
+        return decode_label_image(self._labels.message(int(self._partner[position])))
+
+
+def choose_camera(reader: BagReader, image_topic: str = '') -> str:
+    """
+    Return the name of the topic to take pictures from.
+
+    :param image_topic: the wanted one; empty for the only one there is.
+    :raises BagError: when there is none, when several could be meant, or the wanted one is no
+        image topic.
+    """
+    if image_topic:
+        name = reader.resolve(image_topic)
+        info = next(t for t in reader.topics if t.name == name)
+        if info.type not in msgs.IMAGE_TYPES:
+            raise BagError(f'{reader.path}: topic {name} holds {info.type}, no images')
+        if not info.count:
+            raise BagError(f'{reader.path}: topic {name} holds no message')
+        return name
+    cameras = reader.camera_topics
+    if not cameras:
+        raise BagError(f'{reader.path}: has no camera topic '
+                       f'({msgs.IMAGE} or {msgs.COMPRESSED_IMAGE} with messages)')
+    if len(cameras) > 1:
+        raise BagError(f'{reader.path}: has several camera topics, choose one: '
+                       f'{", ".join(t.name for t in cameras)}')
+    return cameras[0].name
+
+
+def _choose_labels(reader: BagReader, label_topic: str, camera: str) -> str:
+    """Return the label topic, or an empty string where there is none."""
+    if label_topic:
+        name = reader.resolve(label_topic)
+        info = next(t for t in reader.topics if t.name == name)
+        if info.type not in msgs.IMAGE_TYPES or not info.count:
+            raise BagError(f'{reader.path}: topic {name} holds no label images')
+        return name
+    found = [t for t in reader.label_topics if t.name != camera]
+    if len(found) > 1:
+        found = [t for t in found if _near(t, camera)] or found
+    if len(found) > 1:
+        raise BagError(f'{reader.path}: has several label topics, choose one: '
+                       f'{", ".join(t.name for t in found)}')
+    return found[0].name if found else ''
+
+
+def _near(topic: TopicInfo, camera: str) -> bool:
+    """Return whether a topic lies in the camera's namespace."""
+    parent = camera.removesuffix('/compressed').rpartition('/')[0]
+    return topic.name.removesuffix('/compressed').rpartition('/')[0] == parent
+
+
+def _is_bag_folder(path: Path) -> bool:
+    return (path / METADATA).is_file() or any(
+        f.name.removesuffix('.zstd').removesuffix('.zst').endswith(('.mcap', '.db3'))
+        for f in path.iterdir())
+
+
+def _has_images(path: Path) -> bool:
+    return any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
+
+
+def _refuse(path: Path, kind: str, *options: str) -> None:
+    if any(options):
+        raise ConfigError(f'{path}: is {kind}; {", ".join(o for o in options if o)!r} has no '
+                          'meaning for it')
+
+
+def _without(text: str, path: Path) -> str:
+    """Return a message without the path that the one around it names already."""
+    return text.removeprefix(f'{path}: ')

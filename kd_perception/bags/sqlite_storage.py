@@ -1,0 +1,81 @@
+"""SQLite files of rosbag2, of every schema version."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import sqlite3
+import threading
+
+import numpy as np
+import zstandard
+
+from kd_perception.bags.storage import Channel, full_type, plain_body, sorted_entries
+from kd_perception.errors import BagError
+
+
+class SqliteStorage:
+    """One ``.db3`` file; see ``Storage``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.warnings: tuple[str, ...] = ()
+        self._local = threading.local()
+        if path.stat().st_size == 0:
+            raise BagError(f'{path}: is empty (0 bytes)')
+        self.channels = tuple(self._load())
+
+    def index(self, channel: Channel) -> np.ndarray:
+        """Return the entries of a channel in order of log time."""
+        return sorted_entries(self._query(
+            'SELECT timestamp, 0, id FROM messages WHERE topic_id = ? ORDER BY timestamp, id',
+            channel.id))
+
+    def read(self, entry: np.void, limit: int = 0) -> bytes:
+        """Return the serialised message at an index entry."""
+        number = int(entry['offset'])
+        rows = self._query('SELECT data FROM messages WHERE id = ?', number)
+        if not rows:
+            raise BagError(f'{self.path}: message {number} is gone')
+        try:
+            return plain_body(rows[0][0], limit)
+        except zstandard.ZstdError as error:
+            raise BagError(f'{self.path}: message {number} is damaged: {error}') from None
+
+    def close(self) -> None:
+        """Release the file."""
+        connection = getattr(self._local, 'connection', None)
+        if connection is not None:
+            connection.close()
+        self._local = threading.local()
+
+    def _query(self, statement: str, *arguments: int | str) -> list[tuple]:
+        # A connection belongs to one thread of one process: data loaders fork.
+        if getattr(self._local, 'process', 0) != os.getpid():
+            self._local.process = os.getpid()
+            # "immutable" reads from read-only media, but would miss a log not yet merged.
+            log = self.path.with_name(self.path.name + '-wal')
+            mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
+            self._local.connection = sqlite3.connect(
+                f'{self.path.resolve().as_uri()}?{mode}', uri=True)
+        try:
+            return self._local.connection.execute(statement, arguments).fetchall()
+        except sqlite3.Error as error:
+            raise BagError(f'{self.path}: is damaged or no rosbag2 database: {error}') from None
+
+    def _load(self) -> list[Channel]:
+        definitions: dict[str, tuple[str, str]] = {}
+        if self._query("SELECT 1 FROM sqlite_master WHERE name = 'message_definitions'"):
+            definitions = {
+                full_type(t): (text, encoding) for t, text, encoding in self._query(
+                    'SELECT topic_type, encoded_message_definition, encoding '
+                    'FROM message_definitions')}
+        channels = []
+        for number, topic, name, serialization in self._query(
+                'SELECT id, name, type, serialization_format FROM topics ORDER BY id'):
+            text, encoding = definitions.get(full_type(name), ('', ''))
+            channels.append(Channel(
+                id=number, topic=topic, type=full_type(name), definition=text,
+                definition_format='idl' if 'idl' in encoding else 'msg',
+                serialization=serialization))
+        return channels

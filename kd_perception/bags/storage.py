@@ -1,0 +1,118 @@
+"""
+What the files of a recording have in common: channels, an index of every message, random reads.
+
+A storage knows where each message lies without holding any of them, so that a recording of any
+length opens fast and a single frame costs a single read. Layers above see times and positions
+only; whether the file is an MCAP, a SQLite database or a ROS 1 bag ends here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import zstandard
+
+# One row per message: log time, and two numbers that only the storage understands.
+ENTRY = np.dtype([('log_ns', np.int64), ('base', np.int64), ('offset', np.int64)])
+
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+_SAMPLES = 16
+_SAMPLE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Channel:
+    """
+    One stream of messages of one type in one file.
+
+    :param id: number by which the storage knows it.
+    :param topic: topic name.
+    :param type: message type with ``/msg/``.
+    :param definition: text of the message definition; empty where the file has none.
+    :param definition_format: ``msg`` or ``idl``.
+    :param serialization: ``cdr`` or ``ros1``; anything else cannot be read.
+    """
+
+    id: int
+    topic: str
+    type: str
+    definition: str
+    definition_format: str
+    serialization: str
+
+
+class Storage(Protocol):
+    """One file of a recording. Reads are safe from several threads and after a fork."""
+
+    path: Path
+    channels: tuple[Channel, ...]
+    warnings: tuple[str, ...]
+
+    def index(self, channel: Channel) -> np.ndarray:
+        """Return ``ENTRY[n]``, in order of log time, for the messages of a channel."""
+        ...
+
+    def read(self, entry: np.void, limit: int = 0) -> bytes:
+        """
+        Return the serialised message at an index entry.
+
+        :param limit: when above zero, at least so many leading bytes suffice.
+        :raises BagError: when the file is damaged there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+def full_type(name: str) -> str:
+    """Return a message type with the ``/msg/`` that ROS 1 and some writers leave out."""
+    package, _, rest = name.partition('/')
+    return f'{package}/msg/{rest}' if rest and '/' not in rest else name
+
+
+def plain_body(data: bytes, limit: int = 0) -> bytes:
+    """
+    Undo rosbag2's per-message compression where a message has it.
+
+    It is seen by the message itself: a serialised message begins with a zero byte, a Zstandard
+    frame does not. So a split that lost its metadata file reads as well.
+
+    :raises zstandard.ZstdError: when the frame is damaged.
+    """
+    if data[:4] != _ZSTD_MAGIC:
+        return data
+    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
+        return stream.read(limit or -1)
+
+
+def sorted_entries(rows: Sequence[tuple[int, int, int]] | np.ndarray) -> np.ndarray:
+    """Return ``ENTRY[n]`` in order of log time, equal times in the order given."""
+    entries = np.array(rows, ENTRY)
+    return entries[np.argsort(entries['log_ns'], kind='stable')]
+
+
+def content_fingerprint(paths: Sequence[Path]) -> str:
+    """
+    Return a hash of what the files hold, cheap for any length: sizes and sixteen samples of each.
+
+    Names and dates do not count, so that a copied or renamed recording keeps its fingerprint.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(size.to_bytes(8, 'little'))
+        with path.open('rb') as stream:
+            if size <= _SAMPLES * _SAMPLE_BYTES:
+                digest.update(stream.read())
+                continue
+            for start in np.linspace(0, size - _SAMPLE_BYTES, _SAMPLES).astype(np.int64):
+                stream.seek(int(start))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:32]
