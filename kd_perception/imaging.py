@@ -28,6 +28,9 @@ _RAW: dict[str, tuple[type, int, str]] = {
     '16UC1': (np.uint16, 1, 'mono'),
 }
 
+# First two bytes of JPEG and PNG: the mark without which the data are incomplete.
+_END_MARKS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}
+
 MAX_PIXELS = 1 << 28  # a header that claims more than 268 megapixels is damaged
 
 
@@ -183,6 +186,12 @@ def _imdecode(data: Any, flags: int) -> np.ndarray:
     raw = _bytes(data)
     if raw.size == 0:
         raise ImageError('compressed image is empty')
+    # A file that was cut off would otherwise come out half grey from some decoder versions. Zeros
+    # behind the end mark, which some cameras leave there, are fine.
+    for start, end in _END_MARKS.items():
+        if (raw[:2].tobytes() == start and end not in raw[-64:].tobytes()
+                and end not in raw.tobytes()):
+            raise ImageError(f'compressed image of {raw.size} bytes is cut off')
     try:
         # The ids of a label image and the orientation of a camera are not for EXIF to change.
         image = cv2.imdecode(raw, flags | cv2.IMREAD_IGNORE_ORIENTATION

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 import hashlib
 import logging
 import os
 from pathlib import Path
 import threading
+from typing import Any
 
 import cv2
 import numpy as np
 
-from kd_perception.bags.labels import choose_classes, LabelCheck, LabelError
-from kd_perception.bags.sampling import select
+from kd_perception.bags.labels import choose_classes, LabelCheck
+from kd_perception.bags.sampling import select, walk
 from kd_perception.bags.storage import content_fingerprint
 from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError, ImageError
@@ -51,6 +53,9 @@ class FolderSource:
         self.path = Path(path).expanduser()
         self.name = self.path.name
         self.bad_frames = 0
+        self._arguments: dict[str, Any] = {
+            'label_dir': label_dir, 'classes': classes, 'rate_hz': rate_hz,
+            'limit': limit, 'recorded_hz': recorded_hz}
         try:
             self._files = sorted(f for f in self.path.iterdir()
                                  if f.suffix.lower() in IMAGE_SUFFIXES)
@@ -76,17 +81,14 @@ class FolderSource:
         return self._frame(int(self._positions[index]))
 
     def __iter__(self) -> Iterator[Frame]:
-        self.bad_frames = 0
-        for position in self._positions:
-            try:
-                frame = self._frame(int(position))
-            except LabelError:
-                raise
-            except ImageError as error:
-                self.bad_frames += 1
-                _log.warning('skipped: %s', error)
-                continue
-            yield frame
+        return walk(self, self._positions, self._frame)
+
+    def file(self, position: int) -> Path:
+        """Return the image file of a frame, by the index in its key."""
+        return self._files[position]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(FolderSource, self.path, **self._arguments), ()
 
     def close(self) -> None:
         """Do nothing; files are open only while they are read."""
@@ -137,6 +139,7 @@ class VideoSource:
         self.path = Path(path).expanduser()
         self.name = self.path.name
         self.bad_frames = 0
+        self._arguments: dict[str, Any] = {'rate_hz': rate_hz, 'limit': limit}
         self._local = threading.local()
         capture = self._open()
         self.rate_hz = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
@@ -173,6 +176,9 @@ class VideoSource:
         self._local.next += 1
         return self._frame(position, image)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(VideoSource, self.path, **self._arguments), ()
+
     def __iter__(self) -> Iterator[Frame]:
         self.bad_frames = 0
         capture = self._open()
@@ -198,6 +204,8 @@ class VideoSource:
         self._local = threading.local()
 
     def _open(self) -> cv2.VideoCapture:
+        # FFmpeg would print its own view of a damaged file; ours is one line.
+        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         capture = cv2.VideoCapture(str(self.path))
         if not capture.isOpened():
             raise BagError(f'{self.path}: is no video that OpenCV can decode')

@@ -1,9 +1,4 @@
-"""
-Label images of recordings: which belong to which picture, what their ids mean, are they valid.
-
-Labels that do not fit their picture or their class set are a defect of the whole recording, so
-they stop an iteration, whereas a single picture that cannot be decoded is skipped.
-"""
+"""Label images: which belong to which picture, what their ids mean, whether they are valid."""
 
 from __future__ import annotations
 
@@ -15,15 +10,12 @@ import numpy as np
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.reader import BagReader, TopicIndex
+from kd_perception.bags.sampling import LabelError
 from kd_perception.classes import ClassSet, load_class_set, UNLABELLED
-from kd_perception.errors import BagError, ConfigError, ImageError
+from kd_perception.errors import BagError, ConfigError
 from kd_perception.paths import share_directory
 
 _NONE = -1
-
-
-class LabelError(ImageError):
-    """Labels have another size than their picture, or ids that mean nothing."""
 
 
 class LabelCheck:

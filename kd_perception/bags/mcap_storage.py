@@ -83,7 +83,7 @@ class McapStorage:
         base, offset = int(entry['base']), int(entry['offset'])
         try:
             return plain_body(self._body(base, offset, limit), limit)
-        except (zstandard.ZstdError, struct.error) as error:
+        except (zstandard.ZstdError, struct.error, OSError) as error:
             raise BagError(f'{self.path}: message at {base}+{offset} is damaged: '
                            f'{error}') from None
 

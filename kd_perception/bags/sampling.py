@@ -1,8 +1,57 @@
-"""Choice of frames by time."""
+"""Choice of frames by time, and the walk over them that gets past bad ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+import logging
+from typing import Protocol
+
 import numpy as np
+
+from kd_perception.errors import ImageError
+from kd_perception.frames import Frame
+
+_log = logging.getLogger(__name__)
+
+
+class LabelError(ImageError):
+    """
+    Labels have another size than their picture, or ids that mean nothing.
+
+    A defect of the whole recording, so it ends an iteration, whereas one picture that cannot be
+    decoded is skipped.
+    """
+
+
+class CountsBadFrames(Protocol):
+    """What ``walk`` needs of a source."""
+
+    bad_frames: int
+
+
+def walk(source: CountsBadFrames, positions: np.ndarray,
+         read: Callable[[int], Frame]) -> Iterator[Frame]:
+    """
+    Yield ``read(position)`` for each position; skip frames that cannot be decoded and count them.
+
+    :param source: its ``bad_frames`` starts at 0 and counts up.
+    :raises LabelError: from ``read``.
+    """
+    source.bad_frames = 0
+    for position in positions:
+        try:
+            frame = read(int(position))
+        except LabelError:
+            raise
+        except ImageError as error:
+            source.bad_frames += 1
+            _log.log(logging.DEBUG if source.bad_frames > 1 else logging.WARNING,
+                     'skipped: %s', error)
+            continue
+        yield frame
+    if source.bad_frames > 1:
+        _log.warning('skipped %d of %d frames that cannot be decoded', source.bad_frames,
+                     len(positions))
 
 
 def select(times_ns: np.ndarray, rate_hz: float = 0.0, limit: int = 0) -> np.ndarray:

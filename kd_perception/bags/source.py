@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +15,11 @@ from kd_perception.bags.files import FolderSource, IMAGE_SUFFIXES, VIDEO_SUFFIXE
 from kd_perception.bags.labels import (
     choose_classes,
     LabelCheck,
-    LabelError,
     pair_labels,
     recorded_classes,
 )
 from kd_perception.bags.reader import BagReader, METADATA, TopicInfo
-from kd_perception.bags.sampling import select
+from kd_perception.bags.sampling import select, walk
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.frames import Frame, FrameKey, FrameSource
 from kd_perception.imaging import decode_compressed, decode_image, decode_label_image
@@ -79,13 +80,16 @@ class BagSource:
                  classes: str = '', rate_hz: float = 0.0, limit: int = 0) -> None:
         self.name = Path(path).name
         self.bad_frames = 0
+        self._arguments: dict[str, Any] = {
+            'image_topic': image_topic, 'label_topic': label_topic, 'classes': classes,
+            'rate_hz': rate_hz, 'limit': limit}
         self._reader = BagReader(path)
         try:
             self.topic = choose_camera(self._reader, image_topic)
             self._images = self._reader.index(self.topic)
             self._positions = select(self._images.log_ns, rate_hz, limit)
             self.label_topic = _choose_labels(self._reader, label_topic, self.topic)
-            self._load_labels(classes)
+            self._load_labels(classes, asked=bool(label_topic or classes))
             self.fingerprint = self._reader.fingerprint
         except BaseException:
             self._reader.close()
@@ -100,38 +104,37 @@ class BagSource:
         return self._frame(int(self._positions[index]))
 
     def __iter__(self) -> Iterator[Frame]:
-        self.bad_frames = 0
-        for position in self._positions:
-            try:
-                frame = self._frame(int(position))
-            except LabelError:
-                raise
-            except ImageError as error:
-                self.bad_frames += 1
-                _log.warning('skipped: %s', error)
-                continue
-            yield frame
+        return walk(self, self._positions, self._frame)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process opens the bag itself.
+        return partial(BagSource, self._reader.path, **self._arguments), ()
 
     def close(self) -> None:
         """Release the bag."""
         self._reader.close()
 
-    def _load_labels(self, classes: str) -> None:
+    def _load_labels(self, classes: str, *, asked: bool) -> None:
         self.has_labels = bool(self.label_topic)
         self.label_classes = None
         if not self.has_labels:
             return
         self._labels = self._reader.index(self.label_topic)
-        self.label_classes = choose_classes(
-            recorded_classes(self._reader, self.label_topic), classes)
-        self._check = LabelCheck(self.label_classes)
         self._partner, ambiguous = pair_labels(self._images, self._labels)
         if not (self._partner >= 0).any():
-            raise BagError(f'{self._reader.path}: no image of {self.topic} has the stamp of a '
-                           f'label image of {self.label_topic}')
+            problem = (f'{self._reader.path}: no image of {self.topic} has the stamp of a label '
+                       f'image of {self.label_topic}')
+            if asked:
+                raise BagError(problem)
+            _log.warning('%s; read without labels', problem)
+            self.has_labels = False
+            return
         if ambiguous:
             _log.warning('%s: %d images share their stamp with others and get no labels',
                          self._reader.path, ambiguous)
+        self.label_classes = choose_classes(
+            recorded_classes(self._reader, self.label_topic), classes)
+        self._check = LabelCheck(self.label_classes)
 
     def _frame(self, position: int) -> Frame:
         where = f'{self._reader.path}: {self.topic}[{position}]'
@@ -191,8 +194,9 @@ def _choose_labels(reader: BagReader, label_topic: str, camera: str) -> str:
             raise BagError(f'{reader.path}: topic {name} holds no label images')
         return name
     found = [t for t in reader.label_topics if t.name != camera]
-    if len(found) > 1:
-        found = [t for t in found if _near(t, camera)] or found
+    if len(found) > 1 or len(reader.camera_topics) > 1:
+        # Another camera's labels would fit by stamp.
+        found = [t for t in found if _near(t, camera)]
     if len(found) > 1:
         raise BagError(f'{reader.path}: has several label topics, choose one: '
                        f'{", ".join(t.name for t in found)}')

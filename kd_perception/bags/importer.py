@@ -1,0 +1,98 @@
+"""Import of videos and image folders into rosbag2 recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import math
+from pathlib import Path
+from typing import Literal
+
+from kd_perception.bags.files import FOLDER_RATE_HZ, FolderSource, VideoSource
+from kd_perception.bags.source import BagSource, open_source
+from kd_perception.bags.writer import BagWriter
+from kd_perception.errors import BagError, ConfigError
+from kd_perception.frames import Frame
+
+DEFAULT_TOPIC = 'camera/image'
+
+
+def import_recording(source_path: Path | str, out_path: Path | str, *,
+                     topic: str = DEFAULT_TOPIC, rate_hz: float = 0.0, labels: str = '',
+                     classes: str = '', encoding: Literal['jpeg', 'png', 'rgb8'] = 'jpeg',
+                     fov_deg: float = 80.0, limit: int = 0, overwrite: bool = False,
+                     progress: Callable[[int, int, str], None] | None = None) -> Path:
+    """
+    Write a video or an image folder as a rosbag2 recording (MCAP).
+
+    It gets ``<topic>`` (``<topic>/compressed`` for jpeg and png, as image_transport names it),
+    and beside it ``camera_info`` and, with labels, ``labels`` and ``label_info``. Void ids become
+    255. JPEG files are taken over byte by byte.
+
+    :param topic: image topic.
+    :param rate_hz: of a folder, how many images per second were taken (default 15); of a video,
+        how many frames per second to keep (default all).
+    :param labels: folder of label PNGs; ``<folder>_labels`` is found by itself.
+    :param classes: class set of the labels.
+    :param fov_deg: horizontal field of view, for the camera_info.
+    :param limit: stop after so many frames; 0 takes all.
+    :param progress: called with (done, total, note).
+    :returns: the recording's path.
+    :raises BagError: when the source cannot be read or ``out_path`` exists.
+    :raises ConfigError: when labels are there but nobody said what they mean.
+    """
+    if not 1.0 <= fov_deg < 180.0:
+        raise ConfigError(f'field of view {fov_deg} is not possible: 1 to 179 degrees')
+    source = _open(Path(source_path).expanduser(), labels, classes, rate_hz, limit)
+    writer = BagWriter(out_path, overwrite=overwrite)
+    written = 0
+    with writer:
+        for frame in source:
+            if not written and source.label_classes is not None:
+                writer.write_label_info(beside(topic, 'label_info'), source.label_classes,
+                                        frame.stamp_ns, frame.frame_id)
+            _write(writer, source, frame, topic, encoding, fov_deg)
+            written += 1
+            if progress is not None:
+                progress(written, len(source), '')
+        if not written:
+            raise BagError(f'{source_path}: none of its {len(source)} images can be decoded')
+    return writer.path
+
+
+def _open(path: Path, labels: str, classes: str, rate_hz: float,
+          limit: int) -> FolderSource | VideoSource:
+    source = open_source(path, label_dir=labels, classes=classes, limit=limit)
+    if isinstance(source, BagSource):
+        source.close()
+        raise BagError(f'{path}: is a rosbag already')
+    if isinstance(source, VideoSource):
+        return VideoSource(path, rate_hz=rate_hz, limit=limit)
+    if source.has_labels and source.label_classes is None:
+        raise ConfigError(f'{path}: has labels, but what do their ids mean? '
+                          'Name their class set with --classes')
+    return FolderSource(path, label_dir=labels, classes=classes, limit=limit,
+                        recorded_hz=rate_hz or FOLDER_RATE_HZ)
+
+
+def _write(writer: BagWriter, source: FolderSource | VideoSource, frame: Frame, topic: str,
+           encoding: Literal['jpeg', 'png', 'rgb8'], fov_deg: float) -> None:
+    stamp, frame_id = frame.stamp_ns, frame.frame_id
+    name = topic if encoding == 'rgb8' else f'{topic.rstrip("/")}/compressed'
+    file = source.file(frame.key.index) if isinstance(source, FolderSource) else None
+    if encoding == 'jpeg' and file is not None and file.suffix.lower() in ('.jpg', '.jpeg'):
+        writer.write_compressed(name, file.read_bytes(), 'jpeg', stamp, frame_id)
+    else:
+        writer.write_image(name, frame.image, stamp, frame_id, encoding)
+    if frame.labels is not None and source.label_classes is not None:
+        ids = source.label_classes.lookup()[frame.labels]
+        writer.write_labels(beside(topic, 'labels'), ids, stamp, frame_id)
+    height, width = frame.image.shape[:2]
+    focal = width / (2.0 * math.tan(math.radians(fov_deg) / 2.0))
+    writer.write_camera_info(beside(topic, 'camera_info'), width, height, focal, focal,
+                             width / 2.0, height / 2.0, stamp, frame_id)
+
+
+def beside(topic: str, name: str) -> str:
+    """Return a topic in the namespace of the image topic, where ROS looks for it."""
+    parent = topic.strip('/').rpartition('/')[0]
+    return f'{parent}/{name}' if parent else name
