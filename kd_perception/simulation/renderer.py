@@ -1,0 +1,294 @@
+"""
+The renderer: one moderngl context without a window, three passes per picture.
+
+Shadow map, then scene (colour and ids at once), then the camera's own look. Comes in: batches of
+instances and poses. Goes out: RGB, tags, instance ids. Lives in the thread that made it.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+import threading
+from types import TracebackType
+from typing import Any
+
+import moderngl
+import numpy as np
+
+from kd_perception.errors import SimulationError
+from kd_perception.simulation.camera import axes_of, CameraModel, CameraPose, view_matrix
+from kd_perception.simulation.meshes import Mesh, meshes, MeshId
+from kd_perception.simulation.parts import KERB_M
+from kd_perception.simulation.plan import LAMP_HEAD_M, PERIOD_M, StreetPlan
+from kd_perception.simulation.scenario import Scenario
+from kd_perception.simulation.view import Batch, COLUMNS
+
+SHADOW_PX = 1024
+SHADOW_HALF_M = 48.0
+SHADOW_CENTRE_M = 38.0
+STEP_M = 18.0            # the ground strip follows the camera in steps of this
+ROW_BYTES = COLUMNS * 4
+
+
+class Renderer:
+    """
+    Draws one street in one scenario; a context manager.
+
+    :raises SimulationError: when no OpenGL 3.3 context without a window can be had.
+    """
+
+    def __init__(self, plan: StreetPlan, scenario: Scenario, camera: CameraModel) -> None:
+        self._thread = threading.get_ident()
+        self._plan, self._scenario, self._camera = plan, scenario, camera
+        self._context: moderngl.Context | None = _create_context()
+        context = self._context
+        self._programs = {
+            name: context.program(vertex_shader=_source(vertex), fragment_shader=_source(fragment))
+            for name, vertex, fragment in (
+                ('object', 'object_vertex', 'object_fragment'),
+                ('shadow', 'object_vertex', 'shadow_fragment'),
+                ('ground', 'ground_vertex', 'ground_fragment'),
+                ('sky', 'screen_vertex', 'sky_fragment'),
+                ('camera', 'screen_vertex', 'camera_fragment'))}
+        self._targets()
+        self._geometry()
+        self._constants()
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the context and everything in it; harmless when done twice."""
+        if self._context is not None:
+            self._check_thread()
+            self._context.release()
+            self._context = None
+
+    @property
+    def description(self) -> str:
+        """Return the name of the OpenGL implementation that draws."""
+        return str(self._alive().info['GL_RENDERER'])
+
+    def draw(self, batches: dict[MeshId, Batch], pose: CameraPose, time_s: float,
+             jitter: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Draw one picture.
+
+        :param jitter: two numbers that make rain and sensor noise of this frame its own.
+        :returns: uint8 ``[H, W, 3]`` RGB, uint8 ``[H, W]`` tags, uint16 ``[H, W]`` instance ids.
+        """
+        context = self._alive()
+        self._check_thread()
+        self._set_view(pose, time_s, jitter)
+        context.enable_only(moderngl.DEPTH_TEST)
+        self._shadow_target.use()
+        self._shadow_target.clear()
+        for kind, batch in batches.items():
+            self._draw(self._near[kind], 'shadow', batch.shadow)
+        self._scene_target.use()
+        self._scene_target.clear()
+        self._shadow_map.use(0)
+        for kind, batch in batches.items():
+            self._draw(self._near[kind], 'object', batch.near)
+            self._draw(self._far[kind], 'object', batch.far)
+        self._ground.render()
+        self._sky.render()
+        context.enable_only(moderngl.NOTHING)
+        self._picture_target.use()
+        self._scene_color.use(0)
+        self._post.render()
+        return self._read()
+
+    def _draw(self, form: _Form, program: str, rows: np.ndarray) -> None:
+        if len(rows) == 0:
+            return
+        form.reserve(len(rows))
+        form.buffer.orphan()
+        form.buffer.write(np.ascontiguousarray(rows))
+        form.arrays[program].render(instances=len(rows))
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        height, width = self._camera.height, self._camera.width
+        image = np.frombuffer(self._picture.read(alignment=1), np.uint8)
+        ids = np.frombuffer(self._scene_ids.read(alignment=1), np.uint16)
+        ids = ids.reshape(height, width, 2)[::-1]
+        return (image.reshape(height, width, 3).copy(), ids[:, :, 0].astype(np.uint8),
+                np.ascontiguousarray(ids[:, :, 1]))
+
+    def _targets(self) -> None:
+        context, size = self._alive(), (self._camera.width, self._camera.height)
+        self._scene_color = context.texture(size, 4, dtype='f2')
+        self._scene_ids = context.texture(size, 2, dtype='u2')
+        self._scene_target = context.framebuffer([self._scene_color, self._scene_ids],
+                                                 context.depth_renderbuffer(size))
+        self._picture = context.texture(size, 3)
+        self._picture_target = context.framebuffer([self._picture])
+        self._shadow_map = context.depth_texture((SHADOW_PX, SHADOW_PX))
+        self._shadow_map.compare_func = '<='
+        self._shadow_map.filter = (moderngl.LINEAR, moderngl.LINEAR)
+        self._shadow_map.repeat_x = self._shadow_map.repeat_y = False
+        self._shadow_target = context.framebuffer(depth_attachment=self._shadow_map)
+
+    def _geometry(self) -> None:
+        context = self._alive()
+        self._near = {k: _Form(context, m, self._programs) for k, m in meshes().items()}
+        # A buffer of its own even where both forms are one mesh: each draw reads its own rows.
+        self._far = {k: _Form(context, m, self._programs)
+                     for k, m in (meshes() | meshes(far=True)).items()}
+        corners = context.buffer(np.array([-1, -1, 3, -1, -1, 3], 'f4').tobytes())
+        self._sky = context.vertex_array(self._programs['sky'], [(corners, '2f', 'corner')])
+        self._post = context.vertex_array(self._programs['camera'], [(corners, '2f', 'corner')])
+        mesh = ground_mesh(self._plan)
+        self._ground = context.vertex_array(
+            self._programs['ground'],
+            [(context.buffer(mesh.vertices.tobytes()), '3f', 'strip')],
+            context.buffer(mesh.indices.tobytes()))
+
+    def _constants(self) -> None:
+        plan, scenario = self._plan, self._scenario
+        turn = np.array([[np.cos(plan.sun_turn), -np.sin(plan.sun_turn), 0],
+                         [np.sin(plan.sun_turn), np.cos(plan.sun_turn), 0], [0, 0, 1]])
+        self._sun = turn @ np.array(scenario.sun)
+        self._sun /= np.linalg.norm(self._sun)
+        head = LAMP_HEAD_M
+        self._set({
+            'curve_a': tuple(plan.curves[0]), 'curve_b': tuple(plan.curves[1]),
+            'sun': tuple(self._sun), 'sun_color': scenario.sun_color,
+            'ambient': scenario.ambient, 'fog_color': scenario.fog_color, 'fog': scenario.fog,
+            'wet': scenario.wet, 'night': scenario.night, 'rain': scenario.rain,
+            'zenith': scenario.zenith, 'horizon': scenario.horizon, 'clouds': scenario.clouds,
+            'exposure': scenario.exposure, 'grain': scenario.grain, 'balance': scenario.balance,
+            'seed': plan.seed % 97 + .37, 'tangent': self._camera.tangents,
+            'lamps': (plan.lamp_spacing, plan.lamp_offset, head, float(plan.lamp_sides)),
+            'widths': (*plan.road, *plan.walk), 'style': plan.marking,
+            'shadow_map': 0, 'scene': 0})
+
+    def _set_view(self, pose: CameraPose, time_s: float, jitter: tuple[float, float]) -> None:
+        plan = self._plan
+        near = plan.crossings + np.round((pose.s + 150. - plan.crossings) / PERIOD_M) * PERIOD_M
+        near = near[np.argsort(np.abs(near - pose.s - 150.))][:8]
+        crossings = np.full(8, -1e6)
+        crossings[:len(near)] = near
+        self._set({
+            'eye': tuple(pose.eye), 'forward': tuple(pose.forward), 'jitter': jitter,
+            'clock': time_s % 240., 'origin': float(np.floor(pose.s / STEP_M) * STEP_M),
+            'crossings': crossings.tolist()})
+        sun_view = self._sun_projection(pose)
+        self._write('view_projection', self._camera.projection() @ pose.view())
+        self._write('sun_projection', sun_view)
+        self._write('camera_rotation', pose.axes().T)
+        _member(self._programs['shadow'], 'view_projection').write(_bytes(sun_view))
+
+    def _sun_projection(self, pose: CameraPose) -> np.ndarray:
+        """Return the 4x4 clip matrix of the sun; it moves in whole texels, lest edges crawl."""
+        axes = axes_of(self._sun)
+        flat = np.array([np.cos(pose.heading), np.sin(pose.heading), 0.])
+        centre = axes @ (pose.eye + flat * SHADOW_CENTRE_M)
+        texel = 2 * SHADOW_HALF_M / SHADOW_PX
+        centre[:2] = np.floor(centre[:2] / texel) * texel
+        out = view_matrix(axes, axes.T @ centre)
+        out[:2] /= SHADOW_HALF_M
+        out[2] /= -90.
+        return out
+
+    def _set(self, values: dict[str, Any]) -> None:
+        for program in self._programs.values():
+            for name, value in values.items():
+                if name in program:
+                    _member(program, name).value = value
+
+    def _write(self, name: str, matrix: np.ndarray) -> None:
+        data = _bytes(matrix)
+        for program in self._programs.values():
+            if name in program:
+                _member(program, name).write(data)
+
+    def _alive(self) -> moderngl.Context:
+        if self._context is None:
+            raise SimulationError('the simulator is closed; make a new one')
+        return self._context
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise SimulationError('a simulator belongs to the thread that made it; '
+                                  'render and close it there')
+
+
+class _Form:
+    """One mesh on the GPU with a buffer for its instances, drawable by both programs."""
+
+    def __init__(self, context: moderngl.Context, mesh: Mesh,
+                 programs: dict[str, moderngl.Program]) -> None:
+        self._context, self._programs = context, programs
+        self._vertices = context.buffer(mesh.vertices.tobytes())
+        self._indices = context.buffer(mesh.indices.tobytes())
+        self._capacity = 0
+        self.reserve(64)
+
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` instances."""
+        if count <= self._capacity:
+            return
+        self._capacity = max(count, 2 * self._capacity)
+        self.buffer = self._context.buffer(reserve=self._capacity * ROW_BYTES)
+        self.arrays = {
+            'object': self._context.vertex_array(
+                self._programs['object'],
+                [(self._vertices, '3f 3f', 'vertex', 'normal'),
+                 (self.buffer, '3f 3f 4f 3f 2f/i', 'place', 'size', 'attitude', 'paint', 'ids')],
+                self._indices),
+            'shadow': self._context.vertex_array(
+                self._programs['shadow'],
+                [(self._vertices, '3f 12x', 'vertex'),
+                 (self.buffer, '3f 3f 4f 20x/i', 'place', 'size', 'attitude')],
+                self._indices)}
+
+
+def ground_mesh(plan: StreetPlan) -> Mesh:
+    """Return the strip of road, walks and terrain: vertices ``[V, 3]`` (s, d, z), indices."""
+    left, right = plan.road
+    d = np.array([-250, -120, -60, -30, -right - 5, -right - .002, -right, -2, 0, 2, left,
+                  left + .002, left + 5, 30, 60, 120, 250])
+    z = np.where((d < -right - .001) | (d > left + .001), KERB_M, 0.)
+    s = np.r_[np.arange(-12, 80, 1.5), np.arange(80, 460, 4.)]
+    grid_s, grid_d = np.meshgrid(s, d, indexing='ij')
+    vertices = np.stack([grid_s, grid_d, np.broadcast_to(z, grid_s.shape)], -1).reshape(-1, 3)
+    row, column = np.meshgrid(np.arange(len(s) - 1), np.arange(len(d) - 1), indexing='ij')
+    a = (row * len(d) + column).ravel()
+    b = a + len(d)
+    indices = np.stack([a, b, b + 1, a, b + 1, a + 1], -1).ravel()
+    return Mesh(vertices.astype('f4'), indices.astype('i4'))
+
+
+def _create_context() -> moderngl.Context:
+    # The stubs of moderngl know no backend's own arguments.
+    settings: dict[str, Any] = {'libgl': 'libGL.so.1', 'libegl': 'libEGL.so.1', 'backend': 'egl'}
+    try:
+        return moderngl.create_context(standalone=True, require=330, **settings)
+    except Exception as error:
+        # The backend raises bare exceptions of many kinds; all mean the same to the user.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SimulationError(
+            f'no OpenGL 3.3 context without a window ({reason}); install the Debian packages '
+            'libegl1 libgl1 libgl1-mesa-dri') from None
+
+
+def _member(program: moderngl.Program, name: str) -> moderngl.Uniform:
+    member = program[name]
+    assert isinstance(member, moderngl.Uniform), name
+    return member
+
+
+def _bytes(matrix: np.ndarray) -> bytes:
+    """Return a matrix column by column, as OpenGL wants it."""
+    return matrix.T.astype('f4').tobytes()
+
+
+def _source(name: str) -> str:
+    folder = resources.files('kd_perception.simulation') / 'shaders'
+    common = (folder / 'common.glsl').read_text()
+    return common + (folder / f'{name}.glsl').read_text()

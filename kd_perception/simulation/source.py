@@ -1,0 +1,73 @@
+"""
+The street as a recording: ``SimulatorSource`` is a ``FrameSource`` with labels.
+
+Frames are drawn when asked for; the context is made by the first use and belongs to that thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import hashlib
+
+from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.errors import SimulationError
+from kd_perception.frames import Frame, FrameKey
+from kd_perception.simulation.scenario import load_scenario, Scenario
+from kd_perception.simulation.street import SimulatedFrame, StreetSimulator
+
+TOPIC = 'camera/image'
+
+
+class SimulatorSource:
+    """
+    ``frames`` pictures of one drive at ``rate_hz``, from ``start_s`` on.
+
+    :raises SimulationError: for no frames or an impossible rate.
+    """
+
+    def __init__(self, scenario: Scenario | str, *, seed: int, frames: int,
+                 rate_hz: float = 30.0, start_s: float = 0.0, width: int = 640,
+                 height: int = 360) -> None:
+        if frames < 1 or not 0 < rate_hz <= 1000 or start_s < 0:
+            raise SimulationError(f'{frames} frames at {rate_hz} Hz from {start_s} s: needs at '
+                                  'least one frame, a rate up to 1000 Hz and a start from 0')
+        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        self.seed, self.rate_hz, self.start_s = seed, rate_hz, start_s
+        self._frames, self._size = frames, (width, height)
+        self._simulator: StreetSimulator | None = None
+        self.name = f'simulator:{self.scenario.name}:{seed}'
+        self.label_classes: ClassSet | None = load_class_set('carla')
+        self.has_labels = True
+        self.bad_frames = 0
+        told = repr((self.scenario, seed, rate_hz, start_s, width, height))
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, index: int) -> Frame:
+        if not -self._frames <= index < self._frames:
+            raise IndexError(f'frame {index} of {self._frames}')
+        index %= self._frames
+        shot = self.simulated(index)
+        return Frame(image=shot.image, stamp_ns=shot.stamp_ns, log_ns=shot.stamp_ns,
+                     key=FrameKey(self.fingerprint, TOPIC, index), frame_id=shot.frame_id,
+                     labels=shot.labels)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._frames):
+            yield self[index]
+
+    def simulated(self, index: int) -> SimulatedFrame:
+        """Return frame ``index`` with its instance ids."""
+        if self._simulator is None:
+            width, height = self._size
+            self._simulator = StreetSimulator(self.scenario, seed=self.seed, width=width,
+                                              height=height)
+        return self._simulator.render(self.start_s + index / self.rate_hz)
+
+    def close(self) -> None:
+        """Free the OpenGL context; a later use makes a new one."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None

@@ -1,0 +1,101 @@
+"""
+The embedded street: ``StreetSimulator`` turns (scenario, seed, time) into a labelled picture.
+
+The same three give the same bytes on one machine, in whatever order times are asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import logging
+from types import TracebackType
+
+import numpy as np
+
+from kd_perception.errors import SimulationError
+from kd_perception.simulation.camera import CameraModel
+from kd_perception.simulation.motion import camera_pose, poses
+from kd_perception.simulation.renderer import Renderer
+from kd_perception.simulation.scenario import load_scenario, Scenario
+from kd_perception.simulation.view import visible
+from kd_perception.simulation.world import build_world
+
+FRAME_ID = 'camera'
+LONGEST_S = 86_400.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SimulatedFrame:
+    """
+    One picture with its ground truth.
+
+    :param image: uint8 ``[H, W, 3]``, RGB.
+    :param labels: uint8 ``[H, W]`` CARLA tags.
+    :param instances: uint16 ``[H, W]``; an id of its own for each car, pedestrian, sign, light and
+        pole of the street, 0 for everything else.
+    :param stamp_ns: simulated time in nanoseconds.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    instances: np.ndarray
+    stamp_ns: int
+    frame_id: str
+
+
+class StreetSimulator:
+    """
+    A drive along a street; a context manager that lives in one thread.
+
+    :param scenario: a scenario or the name of one.
+    :param seed: which street, 0 … 2**32 - 1; ``width``, ``height``: picture size in pixels.
+    :raises SimulationError: when OpenGL is missing or the arguments are impossible.
+    """
+
+    def __init__(self, scenario: Scenario | str, *, seed: int, width: int = 640,
+                 height: int = 360) -> None:
+        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        if not 0 <= seed < 2**32:
+            raise SimulationError(f'seed {seed}: must be 0 to {2**32 - 1}')
+        self.seed = seed
+        self.camera = CameraModel.from_fov(width, height)
+        self._world = build_world(seed)
+        self._renderer = Renderer(self._world.plan, self.scenario, self.camera)
+        self.drawn = 0
+        _log.info('street seed %d, %s, %dx%d on %s', seed, self.scenario.name, width, height,
+                  self._renderer.description)
+
+    def __enter__(self) -> StreetSimulator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the OpenGL context; harmless when done twice."""
+        self._renderer.close()
+
+    @property
+    def renderer(self) -> str:
+        """Return the name of the OpenGL implementation that draws."""
+        return self._renderer.description
+
+    def render(self, time_s: float) -> SimulatedFrame:
+        """
+        Return the picture at ``time_s`` seconds into the drive.
+
+        :raises SimulationError: when closed, in a foreign thread, or for an impossible time.
+        """
+        if not 0 <= time_s <= LONGEST_S:
+            raise SimulationError(f'time {time_s} s: must be 0 to {LONGEST_S:.0f}')
+        stamp_ns = round(time_s * 1e9)
+        pose = camera_pose(self._world.plan, time_s)
+        batches = visible(self._world, poses(self._world.movers, time_s), self.camera, pose)
+        self.drawn = sum(len(b.near) + len(b.far) for b in batches.values())
+        noise = np.random.default_rng([self.seed, stamp_ns]).uniform(0., 500., 2)
+        image, labels, instances = self._renderer.draw(
+            batches, pose, time_s, (float(noise[0]), float(noise[1])))
+        return SimulatedFrame(image, labels, instances, stamp_ns, FRAME_ID)
