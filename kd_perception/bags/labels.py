@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bags import messages as msgs
-from kd_perception.bags.reader import BagReader, TopicIndex
+from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import LabelError
+from kd_perception.bags.topics import TopicIndex
 from kd_perception.classes import ClassSet, load_class_set, UNLABELLED
 from kd_perception.errors import BagError, ConfigError
 from kd_perception.paths import share_directory

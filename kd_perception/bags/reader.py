@@ -7,8 +7,7 @@ held in memory but the index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 import logging
 from pathlib import Path
@@ -17,99 +16,14 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import yaml
-import zstandard
 
 from kd_perception.bags import messages as msgs
-from kd_perception.bags.mcap_storage import McapStorage
-from kd_perception.bags.ros1_storage import Ros1Storage
-from kd_perception.bags.sqlite_storage import SqliteStorage
-from kd_perception.bags.storage import Channel, content_fingerprint, ENTRY, Storage
-from kd_perception.errors import BagError, ImageError
-from kd_perception.imaging import decode_compressed
+from kd_perception.bags.layout import bag_files, COMPRESSED_SUFFIXES, decompress, open_storage
+from kd_perception.bags.storage import Channel, content_fingerprint, Storage
+from kd_perception.bags.topics import describe, is_camera, is_label, TopicIndex, TopicInfo
+from kd_perception.errors import BagError
 
 _log = logging.getLogger(__name__)
-
-METADATA = 'metadata.yaml'
-_OPENERS: dict[str, Callable[[Path], Storage]] = {
-    '.mcap': McapStorage, '.db3': SqliteStorage, '.bag': Ros1Storage}
-_COMPRESSED_SUFFIXES = ('.zstd', '.zst')
-_HEADER_BYTES = 512
-
-# Single-channel pictures with these words in their last name hold ids or scores, no picture.
-_NO_PICTURE_WORDS = ('label', 'mask', 'confidence', 'instance', 'semantic', 'depth')
-_SINGLE_CHANNEL = ('mono8', '8UC1')
-_NO_PICTURE_ENCODINGS = ('mono16', '16UC1', '16SC1', '32FC1', '32SC1', '64FC1')
-
-
-@dataclass(frozen=True)
-class TopicInfo:
-    """
-    What a recording holds on one topic.
-
-    :param name: topic name as recorded.
-    :param type: message type with ``/msg/``.
-    :param count: messages.
-    :param rate_hz: messages per second between the first and the last, None below two.
-    :param encoding: of images, from the first message; empty otherwise.
-    :param width: of images, in pixels; 0 where not an image or not readable.
-    :param height: like ``width``.
-    """
-
-    name: str
-    type: str
-    count: int
-    rate_hz: float | None
-    encoding: str
-    width: int
-    height: int
-
-
-class TopicIndex:
-    """
-    All messages of one topic in log order.
-
-    :param entries: ``ENTRY[n]``.
-    :param owner: int ``[n]``, which of ``channels`` a message belongs to.
-    :param channels: the (storage, channel) pairs that carry the topic.
-    """
-
-    def __init__(self, channels: Sequence[tuple[Storage, Channel]]) -> None:
-        parts = [storage.index(channel) for storage, channel in channels]
-        entries = np.concatenate(parts) if parts else np.zeros(0, ENTRY)
-        owner = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
-        order = np.argsort(entries['log_ns'], kind='stable')
-        self.entries, self.owner = entries[order], owner[order]
-        self.channels = tuple(channels)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def log_ns(self) -> np.ndarray:
-        """Return int64 ``[n]``, ascending."""
-        return self.entries['log_ns']
-
-    def channel(self, position: int) -> Channel:
-        """Return the channel of a message."""
-        return self.channels[self.owner[position]][1]
-
-    def read(self, position: int, limit: int = 0) -> bytes:
-        """Return a serialised message; with ``limit``, at least so many of its first bytes."""
-        return self.channels[self.owner[position]][0].read(self.entries[position], limit)
-
-    def header(self, position: int) -> tuple[int, str]:
-        """Return (stamp in ns, frame id) of a message that begins with a header."""
-        data = self.read(position, _HEADER_BYTES)
-        return msgs.header_of(data, self.channel(position).serialization)
-
-    def message(self, position: int) -> Any:
-        """
-        Return a deserialised message.
-
-        :raises BagError: when it is damaged or its type is unknown.
-        """
-        return msgs.deserializer(self.channel(position))(self.read(position))
 
 
 class BagReader:
@@ -127,7 +41,7 @@ class BagReader:
         self._indexes: dict[str, TopicIndex] = {}
         warnings: list[str] = []
         try:
-            self._files = _files_of(self.path, warnings)
+            self._files = bag_files(self.path, warnings)
             for file in self._files:
                 self._storages.append(self._open(file))
                 warnings += self._storages[-1].warnings
@@ -166,7 +80,7 @@ class BagReader:
     @cached_property
     def topics(self) -> tuple[TopicInfo, ...]:
         """Return what is on each topic, by name."""
-        return tuple(self._info(name) for name in sorted(self._channels))
+        return tuple(describe(name, self.index(name)) for name in sorted(self._channels))
 
     @property
     def image_topics(self) -> tuple[TopicInfo, ...]:
@@ -176,14 +90,12 @@ class BagReader:
     @property
     def camera_topics(self) -> tuple[TopicInfo, ...]:
         """Return the image topics that hold pictures: not labels, masks, depth."""
-        return tuple(t for t in self.image_topics if not _no_picture(t))
+        return tuple(t for t in self.topics if is_camera(t))
 
     @property
     def label_topics(self) -> tuple[TopicInfo, ...]:
-        """Return the topics that may hold label images: 8-bit ids (or PNG), by their names."""
-        return tuple(t for t in self.image_topics
-                     if (t.encoding in _SINGLE_CHANNEL or t.encoding == 'png')
-                     and any(w in _last_name(t) for w in ('label', 'mask', 'semantic')))
+        """Return the topics that may hold label images: 8-bit ids, by encoding and name."""
+        return tuple(t for t in self.topics if is_label(t))
 
     @property
     def start_ns(self) -> int:
@@ -260,16 +172,12 @@ class BagReader:
 
     def _open(self, file: Path) -> Storage:
         path = file
-        if file.suffix in _COMPRESSED_SUFFIXES:
+        if file.suffix in COMPRESSED_SUFFIXES:
             if self._temporary is None:
                 self._temporary = tempfile.TemporaryDirectory(prefix='kd_perception_bag_')
             path = Path(self._temporary.name) / file.stem
-            _decompress(file, path)
-        opener = _OPENERS.get(path.suffix)
-        if opener is None:
-            raise BagError(f'{file}: is no rosbag (known: a rosbag2 folder, '
-                           f'{", ".join(_OPENERS)})')
-        return opener(path)
+            decompress(file, path)
+        return open_storage(path)
 
     def _collect(self, warnings: list[str]) -> dict[str, list[tuple[Storage, Channel]]]:
         """Return the readable channels by topic; name what is left out."""
@@ -287,83 +195,3 @@ class BagReader:
         if foreign:
             warnings.append(f'{self.path}: topics serialised as {sorted(foreign)} are left out')
         return channels
-
-    def _info(self, name: str) -> TopicInfo:
-        index = self.index(name)
-        kind, count = self._channels[name][0][1].type, len(index)
-        span = int(index.log_ns[-1] - index.log_ns[0]) if count > 1 else 0
-        encoding, width, height = '', 0, 0
-        if count and kind in msgs.IMAGE_TYPES:
-            encoding, width, height = _describe(index, kind)
-        return TopicInfo(name, kind, count, (count - 1) * 1e9 / span if span > 0 else None,
-                         encoding, width, height)
-
-
-def _describe(index: TopicIndex, kind: str) -> tuple[str, int, int]:
-    """Return (encoding, width, height) of the first image that can be read."""
-    try:
-        message = index.message(0)
-    except BagError:
-        return 'damaged', 0, 0
-    if kind == msgs.IMAGE:
-        return message.encoding, int(message.width), int(message.height)
-    named = message.format.lower()
-    encoding = next((k for k in ('depth', 'png', 'jpeg', 'jpg') if k in named), message.format)
-    encoding = {'jpg': 'jpeg', 'depth': message.format}.get(encoding, encoding)
-    try:
-        height, width = decode_compressed(message.data).shape[:2]
-    except ImageError:
-        return encoding or 'damaged', 0, 0
-    return encoding, width, height
-
-
-def _last_name(topic: TopicInfo) -> str:
-    parts = [p for p in topic.name.lower().split('/') if p and p != 'compressed']
-    return parts[-1] if parts else ''
-
-
-def _no_picture(topic: TopicInfo) -> bool:
-    if topic.encoding in _NO_PICTURE_ENCODINGS or 'depth' in topic.encoding.lower():
-        return True
-    return ((topic.encoding in _SINGLE_CHANNEL or topic.encoding == 'png')
-            and any(word in _last_name(topic) for word in _NO_PICTURE_WORDS))
-
-
-def _files_of(path: Path, warnings: list[str]) -> list[Path]:
-    """Return the storage files of a recording, in order."""
-    if not path.exists():
-        raise BagError(f'{path}: no such file or folder')
-    if not path.is_dir():
-        return [path]
-    metadata = path / METADATA
-    if not metadata.is_file():
-        files = sorted(f for s in _OPENERS for e in ('', *_COMPRESSED_SUFFIXES)
-                       for f in path.glob(f'*{s}{e}') if s != '.bag')
-        if not files:
-            raise BagError(f'{path}: is no rosbag2 folder: it has no {METADATA} and no '
-                           '.mcap or .db3 file')
-        warnings.append(f'{path}: has no {METADATA}; {len(files)} files found are used')
-        return files
-    try:
-        information = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']
-        names = [Path(str(n)).name for n in information['relative_file_paths']]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        line = (str(error).splitlines() or [''])[0]
-        raise BagError(f'{metadata}: is no rosbag2 metadata: {line}') from None
-    present = [n for n in names if (path / n).is_file()]
-    missing = [n for n in names if n not in present]
-    if not present:
-        raise BagError(f'{path}: all files that {METADATA} names are missing: '
-                       f'{", ".join(missing) or "it names none"}')
-    if missing:
-        warnings.append(f'{path}: {len(missing)} of {len(names)} files are missing and left out: '
-                        f'{", ".join(missing)}')
-    return [path / n for n in present]
-
-
-def _decompress(source: Path, target: Path) -> None:
-    try:
-        with source.open('rb') as packed, target.open('wb') as plain:
-            zstandard.ZstdDecompressor().copy_stream(packed, plain)
-    except zstandard.ZstdError as error:
-        raise BagError(f'{source}: is damaged: {error}') from None

@@ -18,15 +18,15 @@ from kd_perception.bags.labels import (
     pair_labels,
     recorded_classes,
 )
-from kd_perception.bags.reader import BagReader, METADATA, TopicInfo
+from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder, METADATA
+from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import select, walk
+from kd_perception.bags.topics import TopicInfo
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.frames import Frame, FrameKey, FrameSource
 from kd_perception.imaging import decode_compressed, decode_image, decode_label_image
 
 _log = logging.getLogger(__name__)
-
-_BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
 
 
 def open_source(path: Path | str, *, image_topic: str = '', label_topic: str = '',
@@ -53,15 +53,15 @@ def open_source(path: Path | str, *, image_topic: str = '', label_topic: str = '
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         _refuse(path, 'a video', image_topic, label_topic, str(label_dir))
         return VideoSource(path, rate_hz=rate_hz, limit=limit)
-    if path.is_dir() and not _is_bag_folder(path) and _has_images(path):
+    if path.is_dir() and not is_bag_folder(path) and _has_images(path):
         _refuse(path, 'an image folder', image_topic, label_topic)
         return FolderSource(path, label_dir=label_dir, classes=classes, rate_hz=rate_hz,
                             limit=limit)
-    if path.is_file() and path.suffix.lower() not in _BAG_SUFFIXES:
-        raise BagError(f'{path}: is neither a rosbag ({", ".join(_BAG_SUFFIXES)}, or a folder '
+    if path.is_file() and path.suffix.lower() not in BAG_SUFFIXES:
+        raise BagError(f'{path}: is neither a rosbag ({", ".join(BAG_SUFFIXES)}, or a folder '
                        f'with {METADATA}), an image folder nor a video '
                        f'({", ".join(VIDEO_SUFFIXES)})')
-    if path.is_dir() and not _is_bag_folder(path):
+    if path.is_dir() and not is_bag_folder(path):
         raise BagError(f'{path}: holds neither a rosbag nor images '
                        f'({", ".join(IMAGE_SUFFIXES)})')
     _refuse(path, 'a rosbag', str(label_dir))
@@ -207,12 +207,6 @@ def _near(topic: TopicInfo, camera: str) -> bool:
     """Return whether a topic lies in the camera's namespace."""
     parent = camera.removesuffix('/compressed').rpartition('/')[0]
     return topic.name.removesuffix('/compressed').rpartition('/')[0] == parent
-
-
-def _is_bag_folder(path: Path) -> bool:
-    return (path / METADATA).is_file() or any(
-        f.name.removesuffix('.zstd').removesuffix('.zst').endswith(('.mcap', '.db3'))
-        for f in path.iterdir())
 
 
 def _has_images(path: Path) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 
 from kd_perception.bags.importer import DEFAULT_TOPIC, import_recording
 from kd_perception.bags.labels import recorded_classes
-from kd_perception.bags.reader import BagReader, TopicInfo
+from kd_perception.bags.reader import BagReader
+from kd_perception.bags.topics import TopicInfo
 from kd_perception.cli.progress import progress
 from kd_perception.errors import BagError, ConfigError
 

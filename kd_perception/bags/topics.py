@@ -1,0 +1,141 @@
+"""One topic of a recording: what is on it, and where each of its messages lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kd_perception.bags import messages as msgs
+from kd_perception.bags.storage import Channel, ENTRY, Storage
+from kd_perception.errors import BagError, ImageError
+from kd_perception.imaging import decode_compressed
+
+_HEADER_BYTES = 512
+
+# Single-channel pictures with these words in their last name hold ids or scores, no picture.
+_NO_PICTURE_WORDS = ('label', 'mask', 'confidence', 'instance', 'semantic', 'depth')
+_LABEL_WORDS = ('label', 'mask', 'semantic')
+_SINGLE_CHANNEL = ('mono8', '8UC1', 'png')
+_NO_PICTURE_ENCODINGS = ('mono16', '16UC1', '16SC1', '32FC1', '32SC1', '64FC1')
+
+
+@dataclass(frozen=True)
+class TopicInfo:
+    """
+    What a recording holds on one topic.
+
+    :param name: topic name as recorded.
+    :param type: message type with ``/msg/``.
+    :param count: messages.
+    :param rate_hz: messages per second between the first and the last, None below two.
+    :param encoding: of images, from the first message; empty otherwise.
+    :param width: of images, in pixels; 0 where not an image or not readable.
+    :param height: like ``width``.
+    """
+
+    name: str
+    type: str
+    count: int
+    rate_hz: float | None
+    encoding: str
+    width: int
+    height: int
+
+
+class TopicIndex:
+    """
+    All messages of one topic in log order.
+
+    :param entries: ``ENTRY[n]``.
+    :param owner: int ``[n]``, which of ``channels`` a message belongs to.
+    :param channels: the (storage, channel) pairs that carry the topic.
+    """
+
+    def __init__(self, channels: Sequence[tuple[Storage, Channel]]) -> None:
+        parts = [storage.index(channel) for storage, channel in channels]
+        entries = np.concatenate(parts) if parts else np.zeros(0, ENTRY)
+        owner = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+        order = np.argsort(entries['log_ns'], kind='stable')
+        self.entries, self.owner = entries[order], owner[order]
+        self.channels = tuple(channels)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def log_ns(self) -> np.ndarray:
+        """Return int64 ``[n]``, ascending."""
+        return self.entries['log_ns']
+
+    def channel(self, position: int) -> Channel:
+        """Return the channel of a message."""
+        return self.channels[self.owner[position]][1]
+
+    def read(self, position: int, limit: int = 0) -> bytes:
+        """Return a serialised message; with ``limit``, at least so many of its first bytes."""
+        return self.channels[self.owner[position]][0].read(self.entries[position], limit)
+
+    def header(self, position: int) -> tuple[int, str]:
+        """Return (stamp in ns, frame id) of a message that begins with a header."""
+        data = self.read(position, _HEADER_BYTES)
+        return msgs.header_of(data, self.channel(position).serialization)
+
+    def message(self, position: int) -> Any:
+        """
+        Return a deserialised message.
+
+        :raises BagError: when it is damaged or its type is unknown.
+        """
+        return msgs.deserializer(self.channel(position))(self.read(position))
+
+
+def describe(name: str, index: TopicIndex) -> TopicInfo:
+    """Return what is on a topic; of images, the first is looked at."""
+    kind, count = index.channels[0][1].type, len(index)
+    span = int(index.log_ns[-1] - index.log_ns[0]) if count > 1 else 0
+    encoding, width, height = '', 0, 0
+    if count and kind in msgs.IMAGE_TYPES:
+        encoding, width, height = _describe_image(index, kind)
+    return TopicInfo(name, kind, count, (count - 1) * 1e9 / span if span > 0 else None,
+                     encoding, width, height)
+
+
+def is_camera(topic: TopicInfo) -> bool:
+    """Return whether a topic holds pictures: not labels, masks, scores or depth."""
+    if topic.type not in msgs.IMAGE_TYPES or not topic.count:
+        return False
+    if topic.encoding in _NO_PICTURE_ENCODINGS or 'depth' in topic.encoding.lower():
+        return False
+    return topic.encoding not in _SINGLE_CHANNEL or not _named(topic, _NO_PICTURE_WORDS)
+
+
+def is_label(topic: TopicInfo) -> bool:
+    """Return whether a topic may hold label images: 8-bit ids by encoding and name."""
+    return bool(topic.type in msgs.IMAGE_TYPES and topic.count
+                and topic.encoding in _SINGLE_CHANNEL and _named(topic, _LABEL_WORDS))
+
+
+def _describe_image(index: TopicIndex, kind: str) -> tuple[str, int, int]:
+    """Return (encoding, width, height) of the first image that can be read."""
+    try:
+        message = index.message(0)
+    except BagError:
+        return 'damaged', 0, 0
+    if kind == msgs.IMAGE:
+        return message.encoding, int(message.width), int(message.height)
+    named = message.format.lower()
+    encoding = next((k for k in ('depth', 'png', 'jpeg', 'jpg') if k in named), message.format)
+    encoding = {'jpg': 'jpeg', 'depth': message.format}.get(encoding, encoding)
+    try:
+        height, width = decode_compressed(message.data).shape[:2]
+    except ImageError:
+        return encoding or 'damaged', 0, 0
+    return encoding, width, height
+
+
+def _named(topic: TopicInfo, words: Sequence[str]) -> bool:
+    parts = [p for p in topic.name.lower().split('/') if p and p != 'compressed']
+    return bool(parts) and any(word in parts[-1] for word in words)
