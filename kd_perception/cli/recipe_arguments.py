@@ -1,0 +1,40 @@
+"""Command-line arguments of the verbs that follow a recipe: every key of it, dotted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kd_perception.distillation.recipe import load_recipe, Recipe
+from kd_perception.distillation.strict import dotted_keys
+
+_PREFIX = 'recipe:'
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the recipe, its data, the output and one option per key of a recipe."""
+    parser.add_argument('recipe', help='name in config/recipes, or a path')
+    parser.add_argument('--out', type=Path, required=True, help='run directory')
+    parser.add_argument('--data', nargs='+', type=Path, default=(), metavar='PATH',
+                        help='recordings to learn from: bags, image folders, videos')
+    parser.add_argument('--validation', nargs='+', type=Path, default=(), metavar='PATH',
+                        help='labelled recordings to choose the best checkpoint with '
+                             '(default: the tail of the data)')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='remove the run that is in --out first')
+    group = parser.add_argument_group('keys of the recipe (values are YAML)')
+    for key, default in dotted_keys(Recipe):
+        if key not in ('data.train', 'data.validation'):
+            shown = '' if default in (None, '', (), {}) else f'default {default}'
+            group.add_argument(f'--{key}', dest=f'{_PREFIX}{key}', metavar='VALUE', help=shown)
+
+
+def recipe_from_arguments(args: argparse.Namespace) -> Recipe:
+    """
+    Load the recipe with what the command line says.
+
+    :raises ConfigError: one line with the dotted path of what is wrong.
+    """
+    overrides = {key[len(_PREFIX):]: value for key, value in vars(args).items()
+                 if key.startswith(_PREFIX) and value is not None}
+    return load_recipe(args.recipe, overrides, train=args.data, validation=args.validation)

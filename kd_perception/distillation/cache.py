@@ -1,0 +1,262 @@
+"""
+The soft-label cache: what a teacher said of every frame, on disk, by frame key.
+
+A directory with one ``manifest.json`` (which teacher, which preprocessing, which codec), shards
+``shard-<recording>-<number>.safetensors`` and beside each a ``.json`` that says which frames are
+in it. Shard i of a recording holds its frames [i*n, (i+1)*n), whoever wrote it. A shard counts
+once its sidecar is there, and the sidecar is written last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+import hashlib
+import json
+from pathlib import Path
+import threading
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+from safetensors import safe_open, SafetensorError
+from safetensors.numpy import save_file
+
+from kd_perception.bundle import ModelBundle
+from kd_perception.distillation.strict import first_difference, to_plain
+from kd_perception.errors import TrainingError
+from kd_perception.frames import FrameKey
+from kd_perception.paths import atomic_file
+
+if TYPE_CHECKING:
+    from kd_perception.tasks.soft_labels import SoftLabelCodec
+
+MANIFEST = 'manifest.json'
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """
+    What a shard holds of one frame.
+
+    :param stamp_ns: header stamp; kept because it may be zero or repeated and is not the key.
+    :param record: what the codec made of the logits.
+    """
+
+    key: FrameKey
+    stamp_ns: int
+    log_ns: int
+    frame_id: str
+    record: Mapping[str, np.ndarray]
+
+
+def provenance(teacher: ModelBundle, codec: SoftLabelCodec, precision: str) -> dict[str, Any]:
+    """Return the manifest of a cache made by ``teacher``; ``precision`` is what really ran."""
+    preprocessing = to_plain(teacher.spec.input)
+    return {
+        'schema_version': _SCHEMA, 'task': teacher.spec.task,
+        'teacher': {'name': teacher.spec.name, 'hash': teacher.hash},
+        'preprocessing': {'hash': _hash(preprocessing), **preprocessing},
+        'classes': list(teacher.spec.classes.names), 'codec': codec.to_dict(),
+        'precision': precision}
+
+
+class SoftLabelCache:
+    """
+    Random access to a cache by frame key; safe for several threads.
+
+    :param path: the cache's directory.
+    :raises TrainingError: when it is no cache or is damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        if self.manifest is None:
+            raise TrainingError(f'{self.path}: is no soft-label cache ({MANIFEST} is missing); '
+                                'make one with: kd_perception label --teacher BUNDLE BAG --out '
+                                'DIR')
+        from kd_perception.tasks.soft_labels import SoftLabelCodec
+        self.codec = SoftLabelCodec.from_dict(self.manifest['codec'])
+        self._places: dict[FrameKey, tuple[Path, int]] = {}
+        self._files: dict[Path, Any] = {}
+        self._lock = threading.Lock()
+        for sidecar in sorted(self.path.glob('shard-*.json')):
+            shard = sidecar.with_suffix('.safetensors')
+            for position, frame in enumerate(read_sidecar(sidecar)['frames']):
+                self._places[_key(frame)] = (shard, position)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: FrameKey) -> np.ndarray:
+        """Return the logits of a frame, float32 ``[K, h, w]``."""
+        return self.codec.decode(self.record(key))
+
+    @property
+    def keys(self) -> tuple[FrameKey, ...]:
+        """Return the frames that are labelled."""
+        return tuple(self._places)
+
+    def record(self, key: FrameKey) -> dict[str, np.ndarray]:
+        """
+        Return what the codec wrote of a frame.
+
+        :raises TrainingError: when the frame is not labelled or the shard is damaged.
+        """
+        if key not in self._places:
+            raise TrainingError(f'{self.path}: has no soft labels of frame {key}; label this '
+                                'recording with: kd_perception label')
+        path, position = self._places[key]
+        file, names = self._open(path)
+        try:
+            return {name.split('.', 1)[1]: file.get_tensor(name) for name in names[position]}
+        except SafetensorError as error:
+            raise TrainingError(f'{path}: is damaged ({error}); delete it and label again') \
+                from None
+
+    def require(self, teacher: ModelBundle, *, loss: str, temperature: float) -> None:
+        """
+        Check that the cache is of this teacher and serves this loss.
+
+        :raises TrainingError: one line that says what differs.
+        """
+        assert self.manifest is not None
+        made = self.manifest
+        if made['teacher']['hash'] != teacher.hash:
+            raise TrainingError(
+                f'{self.path}: was labelled by {made["teacher"]["name"]!r} '
+                f'({made["teacher"]["hash"][:12]}), not by {teacher.spec.name!r} '
+                f'({teacher.hash[:12]}); label again into another directory')
+        if made['preprocessing']['hash'] != _hash(to_plain(teacher.spec.input)):
+            raise TrainingError(f'{self.path}: was labelled with another preprocessing of '
+                                'pictures; label again into another directory')
+        if not self.codec.serves(loss, temperature):
+            raise TrainingError(f'{self.path}: its codec {self.codec.name!r} cannot serve '
+                                f'{loss!r} at temperature {temperature:g}; label with another')
+
+    def require_frames(self, keys: Iterable[FrameKey]) -> None:
+        """
+        Check that all frames are labelled.
+
+        :raises TrainingError: naming how many are missing and the first of them.
+        """
+        wanted = list(keys)
+        missing = [k for k in wanted if k not in self._places]
+        if missing:
+            raise TrainingError(
+                f'{self.path}: {len(missing)} of {len(wanted)} frames have no soft labels, the '
+                f'first is {missing[0]}; run kd_perception label on this recording (it goes on '
+                'where it stopped)')
+
+    def _open(self, path: Path) -> tuple[Any, list[list[str]]]:
+        with self._lock:
+            if path not in self._files:
+                try:
+                    file = safe_open(path, 'numpy')
+                    names = sorted(file.keys())
+                except (SafetensorError, OSError) as error:
+                    raise TrainingError(f'{path}: is damaged ({error}); delete it with its .json '
+                                        'and label again') from None
+                groups: dict[int, list[str]] = {}
+                for name in names:
+                    groups.setdefault(int(name.split('.', 1)[0]), []).append(name)
+                self._files[path] = (file, [groups[i] for i in sorted(groups)])
+            return self._files[path]
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """
+    Return the manifest of a cache directory; None where there is none.
+
+    :raises TrainingError: when it is not readable or of another schema.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        data = json.loads(file.read_text())
+        schema = data['schema_version']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f'{file}: not readable ({error})') from None
+    if schema != _SCHEMA:
+        raise TrainingError(f'{file}: schema_version {schema!r} is unknown to this release, which '
+                            f'reads {_SCHEMA}')
+    return data
+
+
+def open_for_writing(path: Path, manifest: Mapping[str, Any]) -> None:
+    """
+    Create a cache directory, or check that the one there is of the same making.
+
+    :raises TrainingError: when it is of another teacher, preprocessing or codec, or no cache.
+    """
+    old = read_manifest(path)
+    if old is None:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise TrainingError(f'{path}: is not empty and no soft-label cache; choose another '
+                                '--out')
+        with atomic_file(path / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=2) + '\n')
+        return
+    difference = first_difference(old, json.loads(json.dumps(manifest)))
+    if difference:
+        raise TrainingError(f'{path}: holds soft labels of another making ({difference}); choose '
+                            'another --out')
+
+
+def shard_path(cache: Path, recording: str, number: int) -> Path:
+    """Return the path of a shard; ``recording`` is ``recording_id``."""
+    return cache / f'shard-{recording}-{number:05d}.safetensors'
+
+
+def recording_id(fingerprint: str, topic: str, frames: int) -> str:
+    """Return a short name of a recording as it was sampled (a limit or a rate changes it)."""
+    return _hash([fingerprint, topic, frames])[:12]
+
+
+def write_shard(path: Path, frames: Sequence[LabelledFrame], bad: Sequence[int] = ()) -> None:
+    """
+    Write a shard and then its sidecar, each whole or not at all.
+
+    :param bad: positions in the recording that could not be decoded.
+    """
+    tensors = {f'{position:05d}.{name}': np.ascontiguousarray(array)
+               for position, frame in enumerate(frames)
+               for name, array in frame.record.items()}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary)
+    side = {'frames': [{**asdict(f.key), 'stamp_ns': f.stamp_ns, 'log_ns': f.log_ns,
+                        'frame_id': f.frame_id} for f in frames],
+            'bad': list(bad), 'bytes': path.stat().st_size}
+    with atomic_file(path.with_suffix('.json')) as temporary:
+        temporary.write_text(json.dumps(side) + '\n')
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """
+    Return what a sidecar says, having compared the size of its shard.
+
+    :raises TrainingError: when either is damaged or missing.
+    """
+    shard = path.with_suffix('.safetensors')
+    try:
+        side = json.loads(path.read_text())
+        size, frames = side['bytes'], side['frames']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f'{path}: not readable ({error}); delete it, label again') from None
+    if not shard.is_file() or (frames and shard.stat().st_size != size):
+        raise TrainingError(f'{shard}: is missing or truncated; delete {path.name} and '
+                            'label again')
+    return side
+
+
+def _key(frame: Mapping[str, Any]) -> FrameKey:
+    return FrameKey(frame['fingerprint'], frame['topic'], int(frame['index']))
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,130 @@
+"""
+Batches for training, made by threads ahead of time and repeatable by seed.
+
+What a sample shows depends on the seed, the step and its place in the batch alone: a resumed run
+sees exactly what the uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kd_perception.classes import UNLABELLED
+from kd_perception.distillation.augmentation import (
+    draw_view,
+    jitter,
+    rare_pixel,
+    view_image,
+    view_labels,
+)
+from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.frame_store import FrameStore
+from kd_perception.distillation.recipe import AugmentRecipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    Samples of one step.
+
+    :param keys: names of the frames.
+    :param images: uint8 ``[N, H, W, 3]``, RGB.
+    :param labels: uint8 ``[N, H, W]``, 255 where unlabelled.
+    :param theta: float32 ``[N, 2, 3]``, view to whole frame (``View.theta``).
+    :param soft: float32 ``[N, K, h, w]``, logits of the teacher on the whole frames, or None.
+    """
+
+    keys: tuple[str, ...]
+    images: torch.Tensor
+    labels: torch.Tensor
+    theta: torch.Tensor
+    soft: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(self.keys, self.images.to(device, non_blocking=True),
+                     self.labels.to(device, non_blocking=True),
+                     self.theta.to(device, non_blocking=True),
+                     None if self.soft is None else self.soft.to(device, non_blocking=True))
+
+
+class Batches:
+    """
+    An endless, seeded sequence of augmented batches.
+
+    :param store: frames to draw from; each is seen once before any is seen again.
+    :param crop: height and width of samples.
+    :param focus_weights: float ``[K]``, chance of a class to be looked at (``augment.focus``).
+    :param cache: soft labels of all frames of the store, or None.
+    :param rank: which of ``world`` processes this is; each gets its own part of every step.
+    """
+
+    def __init__(self, store: FrameStore, augment: AugmentRecipe, *, crop: tuple[int, int],
+                 batch_size: int, seed: int, focus_weights: np.ndarray | None = None,
+                 cache: SoftLabelCache | None = None, rank: int = 0, world: int = 1) -> None:
+        self._store = store
+        self._augment = augment
+        self._crop = crop
+        self._batch_size = batch_size
+        self._seed = seed
+        self._focus_weights = focus_weights
+        self._cache = cache
+        self._rank = rank
+        self._world = world
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which every frame is seen once."""
+        return len(self._store) / (self._batch_size * self._world)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of ``step``, counted from 0."""
+        first = (step * self._world + self._rank) * self._batch_size
+        samples = [self._sample(first + i) for i in range(self._batch_size)]
+        keys, images, labels, thetas, softs = zip(*samples, strict=True)
+        soft = None if self._cache is None else torch.from_numpy(np.stack(softs))
+        return Batch(tuple(keys), torch.from_numpy(np.stack(images)),
+                     torch.from_numpy(np.stack(labels)), torch.from_numpy(np.stack(thetas)), soft)
+
+    def prefetch(self, first_step: int, threads: int = 1) -> Iterator[Batch]:
+        """Yield the batches from ``first_step`` on, prepared by ``threads`` ahead of time."""
+        pool = ThreadPoolExecutor(threads, thread_name_prefix='batches')
+        waiting: deque[Future[Batch]] = deque()
+        step = first_step
+        try:
+            while True:
+                while len(waiting) < threads + 2:
+                    waiting.append(pool.submit(self.batch, step))
+                    step += 1
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _sample(self, number: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        epoch, place = divmod(number, len(self._store))
+        position = int(self._order(epoch)[place])
+        rng = np.random.default_rng((self._seed, 1, number))
+        sample = self._store[position]
+        height, width = sample.image.shape[:2]
+        centre = None
+        if (sample.labels is not None and self._focus_weights is not None
+                and rng.random() < self._augment.focus):
+            centre = rare_pixel(rng, sample.labels, self._focus_weights)
+        view = draw_view(rng, self._augment, (height, width), self._crop, centre)
+        image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))
+        if sample.labels is None:
+            labels = np.full(self._crop, UNLABELLED, np.uint8)
+        else:
+            labels = view_labels(sample.labels, view, self._crop)
+        soft = np.empty(0, np.float32) if self._cache is None else self._cache[sample.key]
+        return str(sample.key), image, labels, view.theta(height, width), soft
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the order of frames in ``epoch``; a permutation costs microseconds."""
+        return np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._store))

@@ -1,0 +1,220 @@
+"""
+Decoded frames of all recordings, ready for random access by several threads.
+
+Frames are decoded once, brought to the network's input size and kept as bytes while they fit into
+the memory limit; beyond it they are decoded again at every access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import hashlib
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+
+from kd_perception.bags.labels import LabelError
+from kd_perception.bags.source import open_source
+from kd_perception.classes import ClassMap, ClassSet, load_class_map
+from kd_perception.distillation.recipe import SourceRecipe
+from kd_perception.errors import ImageError, TrainingError
+from kd_perception.frames import FrameKey, FrameSource
+from kd_perception.imaging import resize_image, resize_labels
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One frame at input size.
+
+    :param image: uint8 ``[H, W, 3]``, RGB.
+    :param labels: uint8 ``[H, W]`` in the recipe's classes, or None.
+    """
+
+    key: FrameKey
+    image: np.ndarray
+    labels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class LabelledSource:
+    """A recording with the map from its label ids to the recipe's classes (None: no labels)."""
+
+    source: FrameSource
+    class_map: ClassMap | None
+
+
+def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet) -> list[LabelledSource]:
+    """
+    Open the recordings of a recipe.
+
+    :raises KdPerceptionError: when one cannot be opened or its classes cannot be mapped.
+    """
+    opened = []
+    for entry in entries:
+        source = open_source(entry.path, image_topic=entry.image_topic,
+                             label_topic=entry.label_topic, label_dir=entry.label_dir,
+                             classes=entry.classes, rate_hz=entry.rate_hz, limit=entry.limit)
+        opened.append(labelled(source, classes, entry.class_map))
+    return opened
+
+
+def labelled(source: FrameSource, classes: ClassSet, class_map: str = '') -> LabelledSource:
+    """Return ``source`` with the map from its classes to ``classes``."""
+    if not source.has_labels or source.label_classes is None:
+        return LabelledSource(source, None)
+    return LabelledSource(source, load_class_map(source.label_classes, classes, class_map))
+
+
+class FrameStore:
+    """
+    Random access to frames of several recordings, by position.
+
+    :param sources: recordings; the store does not close them.
+    :param size: height and width that frames are brought to.
+    :param memory_gb: limit of the bytes kept.
+    :raises TrainingError: when no frame can be read.
+    """
+
+    def __init__(self, sources: Sequence[LabelledSource], size: tuple[int, int], *,
+                 memory_gb: float = 4.0, labels_only: bool = False,
+                 progress: Progress | None = None) -> None:
+        self._sources = list(sources)
+        self._size = size
+        self._lock = threading.Lock()
+        self._where: list[tuple[int, int]] = []
+        self._kept: list[Sample | None] = []
+        self.keys: list[FrameKey] = []
+        self.has_labels: list[bool] = []
+        self._read_all(memory_gb * 1e9, labels_only, progress)
+        if not self._where:
+            names = ', '.join(s.source.name for s in self._sources) or 'no recordings'
+            kind = 'labelled frame' if labels_only else 'frame'
+            raise TrainingError(f'no {kind} in {names}')
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, position: int) -> Sample:
+        kept = self._kept[position]
+        if kept is not None:
+            return kept
+        which, index = self._where[position]
+        # Readers hold a file position, so they serve one thread at a time.
+        with self._lock:
+            return self._read(which, index)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints of the recordings, in order."""
+        return tuple(s.source.fingerprint for s in self._sources)
+
+    def digest(self) -> str:
+        """Return a hash of which frames are here, in order."""
+        return hashlib.sha256('\n'.join(map(str, self.keys)).encode()).hexdigest()
+
+    def class_pixels(self, num_classes: int) -> np.ndarray:
+        """Return int64 ``[K]``: labelled pixels per class over all frames."""
+        counts = np.zeros(256, np.int64)
+        for position in range(len(self)):
+            labels = self[position].labels
+            if labels is not None:
+                counts += np.bincount(labels.ravel(), minlength=256)
+        return counts[:num_classes]
+
+    def statistics(self, classes: ClassSet) -> dict[str, Any]:
+        """Return what a bundle says of its training data: counts, colours, class shares."""
+        step = max(1, len(self) // 200)
+        pictures = [self[i].image[::4, ::4].reshape(-1, 3) for i in range(0, len(self), step)]
+        pixels = np.concatenate(pictures) / 255.0
+        counts = self.class_pixels(len(classes))
+        out: dict[str, Any] = {
+            'frames': len(self), 'labelled_frames': int(sum(self.has_labels)),
+            'image_mean': [round(float(v), 4) for v in pixels.mean(0)],
+            'image_std': [round(float(v), 4) for v in pixels.std(0)]}
+        if counts.sum():
+            out['class_shares'] = {n: round(float(c), 6) for n, c in
+                                   zip(classes.names, counts / counts.sum(), strict=True)}
+        return out
+
+    def subset(self, positions: Sequence[int]) -> FrameStore:
+        """Return a store of some of the frames, sharing their memory."""
+        other = object.__new__(FrameStore)
+        other._sources, other._size, other._lock = self._sources, self._size, self._lock
+        other._where = [self._where[p] for p in positions]
+        other._kept = [self._kept[p] for p in positions]
+        other.keys = [self.keys[p] for p in positions]
+        other.has_labels = [self.has_labels[p] for p in positions]
+        return other
+
+    def split_tail(self, share: float, *,
+                   labelled_only: bool = True) -> tuple[FrameStore, FrameStore]:
+        """
+        Hold out the last ``share`` of the frames (or labelled frames) of each recording.
+
+        :raises TrainingError: when nothing would be left on either side.
+        """
+        held: list[int] = []
+        for which in range(len(self._sources)):
+            own = [p for p in range(len(self)) if self._where[p][0] == which
+                   and (self.has_labels[p] or not labelled_only)]
+            held += own[len(own) - round(len(own) * share):]
+        keep = sorted(set(range(len(self))) - set(held))
+        if not held or not keep:
+            raise TrainingError(f'{len(self)} frames are too few to hold out {share:.0%} of them: '
+                                'give data.validation or set data.validation_share')
+        return self.subset(keep), self.subset(held)
+
+    def _read_all(self, limit: float, labels_only: bool, progress: Progress | None) -> None:
+        total = sum(len(s.source) for s in self._sources)
+        used, done, bad = 0, 0, 0
+        for which, entry in enumerate(self._sources):
+            if labels_only and entry.class_map is None:
+                done += len(entry.source)
+                continue
+            for index in range(len(entry.source)):
+                done += 1
+                try:
+                    sample = self._read(which, index)
+                except LabelError:
+                    raise  # wrong labels spoil a training silently, a bad picture does not
+                except ImageError as error:
+                    bad += 1
+                    log.warning('%s: frame %d left out: %s', entry.source.name, index, error)
+                    continue
+                if labels_only and sample.labels is None:
+                    continue
+                size = sample.image.nbytes + (0 if sample.labels is None else sample.labels.nbytes)
+                keep = used + size <= limit
+                used += size if keep else 0
+                self._where.append((which, index))
+                self._kept.append(sample if keep else None)
+                self.keys.append(sample.key)
+                self.has_labels.append(sample.labels is not None)
+                if progress is not None:
+                    progress(done, total, 'reading frames')
+        log.info('%d frames (%d bad), %.2f GB in memory', len(self._where), bad, used / 1e9)
+
+    def _read(self, which: int, index: int) -> Sample:
+        entry = self._sources[which]
+        frame = entry.source[index]
+        image = resize_image(frame.image, *self._size)
+        if image is frame.image or not image.flags.c_contiguous:
+            image = np.array(image)  # a view would keep the whole message alive
+        labels = None
+        if frame.labels is not None and entry.class_map is not None:
+            assert entry.source.label_classes is not None
+            unknown = entry.source.label_classes.unknown_ids(frame.labels)
+            if unknown:
+                raise TrainingError(
+                    f'{entry.source.name}: frame {index} has label ids {unknown[:8]} that class '
+                    f'set {entry.source.label_classes.name!r} does not know; choose the right '
+                    'classes for this recording')
+            labels = entry.class_map(resize_labels(frame.labels, *self._size))
+        return Sample(frame.key, image, labels)

@@ -1,0 +1,291 @@
+"""
+The training loop: batches go in, a network with its best weights comes out.
+
+It knows no task: the target gives named loss terms, the validation a confusion matrix. Any stop
+(Ctrl-C, SIGTERM, a kill, a full disk) leaves a checkpoint from which the next call goes on as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+import logging
+import math
+import signal
+import threading
+import time
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from kd_perception.distillation.checkpoint import load_checkpoint, save_checkpoint
+from kd_perception.distillation.dataset import Batch, Batches
+from kd_perception.distillation.ema import WeightAverage
+from kd_perception.distillation.precision import autocast, choose_precision
+from kd_perception.distillation.recipe import OptimizationRecipe
+from kd_perception.distillation.run_directory import RunDirectory
+from kd_perception.distillation.schedule import progress_fraction, rate_factor
+from kd_perception.errors import TrainingError
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+
+
+class Target(Protocol):
+    """What is learned: weighted loss terms by name."""
+
+    def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, torch.Tensor]:
+        """Return terms whose sum is minimised."""
+        ...
+
+
+class Score(Protocol):
+    """What a validation returns; the mean IoU chooses the best checkpoint."""
+
+    def mean_iou(self) -> float:
+        """Return the figure that is to be high."""
+        ...
+
+    def pixel_accuracy(self) -> float:
+        """Return a second figure for the log."""
+        ...
+
+
+@dataclass
+class State:
+    """How far a run has come; all of it is in every checkpoint."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    validations: int = 0
+    best_score: float = -1.0
+    best_step: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+class Loop:
+    """
+    One run of optimisation.
+
+    :param validate: called with the averaged network; None: the last weights are the best.
+    """
+
+    def __init__(self, network: nn.Module, target: Target, batches: Batches,
+                 recipe: OptimizationRecipe, run: RunDirectory, accelerator: Accelerator, *,
+                 validate: Callable[[nn.Module], Score] | None = None,
+                 progress: Progress | None = None) -> None:
+        self._recipe = recipe
+        self._run = run
+        self._accelerator = accelerator
+        self._target = target
+        self._batches = batches
+        self._validate = validate
+        self._progress = progress
+        self._device = accelerator.device
+        self.precision = choose_precision(recipe.precision, self._device)
+        if recipe.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(self._device)
+        self._plain = network
+        self._average = WeightAverage(network, recipe.ema_decay) if recipe.ema_decay else None
+        self._network = accelerator.prepare_model(network)
+        self._optimizer = make_optimizer(network, recipe)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
+        self._state = State()
+        self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network that is validated and exported: the average, where there is one."""
+        return self._plain if self._average is None else self._average.network
+
+    def fit(self) -> State:
+        """
+        Train to the end, from the last checkpoint where there is one.
+
+        On return ``shipped`` has the best weights.
+
+        :raises TrainingError: when a loss term or the gradient is not finite.
+        """
+        if self._run.resuming:
+            self._resume()
+        state = self._state
+        begun = time.monotonic() - state.elapsed_s
+        saved = time.monotonic()
+        batches = self._batches.prefetch(state.step, self._recipe.loader_threads)
+        self._network.train()
+        with _stop_request() as stop:
+            try:
+                while True:
+                    state.elapsed_s = time.monotonic() - begun
+                    at = self._agreed(self._fraction())
+                    if self._due(at):
+                        self._validate_now(at)
+                        saved = time.monotonic()
+                    if at >= 1.0:
+                        break
+                    self._step(next(batches).to(self._device), at)
+                    if time.monotonic() - saved > 60 * self._recipe.checkpoint_minutes:
+                        self._save()
+                        saved = time.monotonic()
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                # Between two steps everything is consistent; a second Ctrl-C inside of one is not.
+                if stop.is_set():
+                    state.elapsed_s = time.monotonic() - begun
+                    self._save()
+                raise
+            finally:
+                batches.close()  # type: ignore[attr-defined]
+        if self._run.best.is_file():
+            load_checkpoint(self._run.best, self.shipped)
+        return state
+
+    def _step(self, batch: Batch, at: float) -> None:
+        started = time.monotonic()
+        recipe, state = self._recipe, self._state
+        rate = recipe.learning_rate * rate_factor(recipe.schedule, at, recipe.warmup,
+                                                  recipe.poly_power)
+        for group in self._optimizer.param_groups:
+            group['lr'] = rate
+        with autocast(self.precision, self._device):
+            terms = self._target.losses(self._network, batch)
+            loss = torch.stack([t.float() for t in terms.values()]).sum()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f'loss term {name!r} is {value} at step {state.step} (learning rate '
+                    f'{rate:.3g}); frames of the batch: {", ".join(batch.keys[:3])}…; lower '
+                    'optimization.learning_rate or look at these frames')
+        self._optimizer.zero_grad(set_to_none=True)
+        self._accelerator.backward(self._scaler.scale(loss))
+        self._scaler.unscale_(self._optimizer)
+        limit = recipe.gradient_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self._network.parameters(), limit))
+        # With fp16 an overflow is expected: the scaler skips the step and lowers its scale.
+        if not math.isfinite(norm) and not self._scaler.is_enabled():
+            raise TrainingError(f'the gradient is {norm} at step {state.step}; lower '
+                                'optimization.learning_rate')
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        state.step += 1
+        if self._average is not None:
+            self._average.update(self._plain, state.step)
+        if state.step % recipe.log_every == 0 or state.step == 1:
+            self._run.event('train', state.step, {
+                'loss': sum(values.values()), **values, 'learning_rate': rate, 'gradient': norm,
+                'step_s': time.monotonic() - started, 'elapsed_s': state.elapsed_s})
+        self._report(at, f'loss {sum(values.values()):.3f}')
+
+    def _validate_now(self, at: float) -> None:
+        state = self._state
+        state.validations += 1
+        if self._validate is not None:
+            with autocast(self.precision, self._device):
+                result = self._validate(self.shipped)
+            score = result.mean_iou()
+            scalars = {'mean_iou': score, 'pixel_accuracy': result.pixel_accuracy()}
+            self._run.event('validation', state.step, scalars, elapsed_s=round(state.elapsed_s))
+            log.info('step %d: mIoU %.4f', state.step, score)
+            if score > state.best_score:
+                state.best_score, state.best_step = score, state.step
+                if self._run.main:
+                    save_checkpoint(self._run.best, self.shipped, rng=False,
+                                    state={'step': state.step, 'mean_iou': score})
+        self._save()
+        self._report(at, 'validated')
+
+    def _due(self, at: float) -> bool:
+        """Return whether to validate now: every so many steps or at each tenth, and at the end."""
+        every = self._recipe.validate_every
+        if at >= 1.0:
+            return True
+        if every:
+            return self._state.step >= (self._state.validations + 1) * every
+        return at * 10 >= self._state.validations + 1
+
+    def _fraction(self) -> float:
+        return progress_fraction(self._state.step, self._total_steps, self._state.elapsed_s,
+                                 60 * self._recipe.budget_minutes)
+
+    def _agreed(self, fraction: float) -> float:
+        """Return what rank 0 says: clocks differ, but all ranks must end at the same step."""
+        if self._accelerator.num_processes == 1:
+            return fraction
+        value = torch.tensor([fraction], dtype=torch.float64, device=self._device)
+        torch.distributed.broadcast(value, 0)
+        return float(value)
+
+    def _report(self, at: float, note: str) -> None:
+        if self._progress is None or not self._run.main:
+            return
+        state = self._state
+        if state.best_score >= 0:
+            note += f', best mIoU {100 * state.best_score:.1f}'
+        if self._recipe.budget_minutes:
+            # Steps to come are unknown under a time budget, the share of the run is not.
+            self._progress(round(1000 * self._fraction()), 1000, f'step {state.step}, {note}')
+        else:
+            self._progress(state.step, self._total_steps, note)
+
+    def _save(self) -> None:
+        if not self._run.main:
+            return
+        self._state.scaler = self._scaler.state_dict() if self._scaler.is_enabled() else {}
+        save_checkpoint(self._run.last, self._plain, optimizer=self._optimizer,
+                        average=None if self._average is None else self._average.network,
+                        state=vars(self._state))
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self._run.last, self._plain, optimizer=self._optimizer,
+                                average=None if self._average is None else self._average.network)
+        self._state = State(**state)
+        if self._state.scaler:
+            self._scaler.load_state_dict(self._state.scaler)
+        log.info('resuming at step %d', self._state.step)
+        self._run.event('resumed', self._state.step)
+
+
+def make_optimizer(network: nn.Module, recipe: OptimizationRecipe) -> Optimizer:
+    """Return the optimiser; norms and biases are not decayed, which would only shrink them."""
+    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{'params': decayed, 'weight_decay': recipe.weight_decay},
+              {'params': others, 'weight_decay': 0.0}]
+    if recipe.optimizer == 'sgd':
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum,
+                               nesterov=recipe.momentum > 0)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """
+    Turn the first Ctrl-C or SIGTERM into a request that the loop sees between two steps.
+
+    A second one interrupts at once. Outside of the main thread signals stay as they are.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(signum: int, frame: object) -> None:
+        if stop.is_set():
+            stop.clear()
+            raise KeyboardInterrupt
+        stop.set()
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Losses: plain functions of tensors, each with a golden value in the tests."""

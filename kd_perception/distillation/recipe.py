@@ -1,0 +1,352 @@
+"""
+Recipes: everything that decides what a training or a distillation does.
+
+A recipe is a YAML file in ``config/recipes`` or a path; unknown keys are refused with their dotted
+path. The resolved recipe (defaults, command line and all) is stored in every run directory, and
+its hash in the bundle that comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kd_perception.distillation.strict import build, override, to_plain
+from kd_perception.errors import ConfigError
+from kd_perception.paths import config_file
+
+OPTIMIZERS = ('adamw', 'sgd')
+SCHEDULES = ('one_cycle', 'cosine', 'poly', 'constant')
+CLASS_WEIGHTS = ('none', 'log', 'median')
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+VIEWS = ('warp',)
+WEIGHT_DTYPES = ('fp32', 'fp16')
+
+
+@dataclass(frozen=True)
+class SourceRecipe:
+    """
+    One recording: a bag, an image folder or a video.
+
+    :param path: where it is.
+    :param image_topic: camera topic; needed only where a bag has several.
+    :param label_topic: topic of label images.
+    :param label_dir: folder of label images; default ``<path>_labels``.
+    :param classes: class set of its labels, where the recording does not say.
+    :param class_map: map to the recipe's classes; default ``<classes>_to_<recipe classes>``.
+    :param rate_hz: take at most so many frames per second; 0 takes all.
+    :param limit: take only the first so many frames; 0 takes all.
+    """
+
+    path: str
+    image_topic: str = ''
+    label_topic: str = ''
+    label_dir: str = ''
+    classes: str = ''
+    class_map: str = ''
+    rate_hz: float = 0.0
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """
+    What is learned from and what is measured on.
+
+    :param train: recordings to learn from.
+    :param validation: labelled recordings that choose the best checkpoint.
+    :param defaults: settings of ``SourceRecipe`` for recordings that do not give their own.
+    :param validation_share: without ``validation``, the last so much of each labelled training
+        recording is held out (a contiguous tail: neighbours in time look alike).
+    :param memory_gb: decoded frames are kept in memory up to so much, the rest is read anew.
+    """
+
+    train: tuple[SourceRecipe, ...] = ()
+    validation: tuple[SourceRecipe, ...] = ()
+    defaults: dict[str, Any] = field(default_factory=dict)
+    validation_share: float = 0.1
+    memory_gb: float = 4.0
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """Builder name in the network registry and its arguments."""
+
+    builder: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InputRecipe:
+    """Size that frames are brought to, in training as on the vehicle, and normalisation."""
+
+    height: int
+    width: int
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """
+    Random views of a frame; every sample is seeded, so a run can be repeated.
+
+    :param crop: height and width of the view in pixels; empty takes the input size.
+    :param scale: smallest and largest zoom, log-uniform; 2 shows half the width, doubled.
+    :param aspect: largest relative stretch of the width against the height.
+    :param flip: probability of mirroring.
+    :param brightness: largest relative change; so are contrast and saturation.
+    :param hue: largest turn, as a share of the circle.
+    :param gamma: largest relative change of the exponent.
+    :param blur: probability of a soft focus.
+    :param noise: standard deviation of sensor noise at most, in grey levels.
+    :param focus: probability that the view is centred on a pixel of a rarer class.
+    """
+
+    crop: tuple[int, ...] = ()
+    scale: tuple[float, float] = (0.75, 2.0)
+    aspect: float = 0.0
+    flip: float = 0.5
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 0.02
+    gamma: float = 0.2
+    blur: float = 0.0
+    noise: float = 0.0
+    focus: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimizationRecipe:
+    """
+    How the weights are found.
+
+    The run ends when ``max(step / steps, minutes / budget_minutes)`` reaches 1, and the schedule
+    follows that fraction, so the learning rate ends where it should either way.
+
+    :param steps: optimisation steps; 0: not limited by steps.
+    :param epochs: passes over the training frames; 0: not limited; exclusive with ``steps``.
+    :param budget_minutes: wall time; 0: not limited.
+    :param batch_size: samples per process and step.
+    :param warmup: share of the run in which the rate rises.
+    :param gradient_clip: largest norm of the gradient; 0: no clipping.
+    :param ema_decay: weight of the past in the average of weights; 0: no average.
+    :param class_weights: ``none``, ``log`` (1 / ln(1.02 + share)) or ``median`` frequency.
+    :param label_smoothing: share of the target spread over all classes.
+    :param precision: ``auto`` takes what the device is fast at.
+    :param validate_every: steps between validations; 0: ten times in the run.
+    :param validation_frames: at most so many, evenly spread; 0: all.
+    :param checkpoint_minutes: a kill loses at most so much.
+    :param loader_threads: threads that prepare batches.
+    :param channels_last: memory layout; faster on CPUs with bf16 and on GPUs.
+    """
+
+    steps: int = 0
+    epochs: float = 0.0
+    budget_minutes: float = 0.0
+    batch_size: int = 8
+    optimizer: str = 'adamw'
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    schedule: str = 'one_cycle'
+    warmup: float = 0.1
+    poly_power: float = 0.9
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    class_weights: str = 'none'
+    label_smoothing: float = 0.0
+    precision: str = 'auto'
+    validate_every: int = 0
+    validation_frames: int = 0
+    checkpoint_minutes: float = 3.0
+    log_every: int = 10
+    loader_threads: int = 1
+    channels_last: bool = True
+
+
+@dataclass(frozen=True)
+class DistillationRecipe:
+    """
+    What the student learns from the teacher.
+
+    :param temperature: softens both distributions.
+    :param soft_weight: weight of the divergence from the teacher.
+    :param hard_weight: weight of the cross-entropy on ground truth, where there is any.
+    :param view: ``warp``: cached logits are cropped, scaled and mirrored like the picture.
+    """
+
+    temperature: float = 2.0
+    soft_weight: float = 1.0
+    hard_weight: float = 0.0
+    view: str = 'warp'
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    All of a training or distillation.
+
+    :param name: name of the bundle that comes out.
+    :param role: ``teacher`` or ``student``, for people.
+    :param classes: class set that the network predicts.
+    :param weights_dtype: ``fp32`` or ``fp16`` on disk.
+    :param seed: of initial weights, order and views.
+    """
+
+    name: str
+    network: NetworkRecipe
+    input: InputRecipe
+    optimization: OptimizationRecipe
+    role: str = 'student'
+    classes: str = 'driving'
+    seed: int = 0
+    data: DataRecipe = field(default_factory=DataRecipe)
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
+    weights_dtype: str = 'fp32'
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Height and width of a training view."""
+        crop = self.augment.crop or (self.input.height, self.input.width)
+        return crop[0], crop[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain YAML types."""
+        return to_plain(self)
+
+    def hash(self) -> str:
+        """Return the SHA-256 of the resolved recipe."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(name: str | Path, overrides: Mapping[str, str] | None = None, *,
+                train: Sequence[str | Path] = (),
+                validation: Sequence[str | Path] = ()) -> Recipe:
+    """
+    Load ``config/recipes/<name>.yaml`` or a path and resolve it.
+
+    :param overrides: dotted keys with YAML values, e.g. ``{'optimization.steps': '100'}``.
+    :param train: recordings that replace those of the recipe.
+    :param validation: the same for validation.
+    :raises ConfigError: one line with the dotted path of what is wrong.
+    """
+    path = config_file('recipes', str(name))
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+    if not isinstance(data, dict):
+        raise ConfigError(f'{path}: must be a mapping')
+    return recipe_from_dict(data, overrides, train=train, validation=validation, where=path.name)
+
+
+def recipe_from_dict(data: Mapping[str, Any], overrides: Mapping[str, str] | None = None, *,
+                     train: Sequence[str | Path] = (), validation: Sequence[str | Path] = (),
+                     where: str = 'recipe') -> Recipe:
+    """
+    Build a recipe from plain data; the arguments are those of ``load_recipe``.
+
+    :raises ConfigError: one line with the dotted path of what is wrong.
+    """
+    resolved = override(dict(data), overrides or {})
+    section = resolved.get('data') or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f'{where}.data: must be a mapping')
+    defaults = section.get('defaults') or {}
+    if not isinstance(defaults, dict) or 'path' in defaults:
+        raise ConfigError(f'{where}.data.defaults: must be a mapping without "path"')
+    for key, given in (('train', train), ('validation', validation)):
+        entries: Any = [str(p) for p in given] or section.get(key) or []
+        if not isinstance(entries, list):
+            raise ConfigError(f'{where}.data.{key}: must be a list of paths or mappings')
+        section[key] = [_source(entry, defaults, f'{where}.data.{key}') for entry in entries]
+    resolved['data'] = section
+    return build(Recipe, resolved, where)
+
+
+def with_data(recipe: Recipe, train: Sequence[str | Path],
+              validation: Sequence[str | Path] = ()) -> Recipe:
+    """Return ``recipe`` with other recordings."""
+    return recipe_from_dict(recipe.to_dict(), train=train, validation=validation)
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """Return ``recipe`` with another seed."""
+    return replace(recipe, seed=seed)
+
+
+def _source(entry: Any, defaults: dict[str, Any], where: str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        entry = {'path': entry}
+    if not isinstance(entry, dict):
+        raise ConfigError(f'{where}: {entry!r} is neither a path nor a mapping with "path"')
+    out = {**defaults, **entry}
+    # A run is resumed from anywhere, so paths in the resolved recipe do not hang on where we are.
+    if isinstance(out.get('path'), str):
+        out['path'] = str(Path(out['path']).expanduser().absolute())
+    return out
+
+
+def _validate(recipe: Recipe) -> None:
+    optimization, augment, soft = recipe.optimization, recipe.augment, recipe.distillation
+    choices = (
+        ('optimization.optimizer', optimization.optimizer, OPTIMIZERS),
+        ('optimization.schedule', optimization.schedule, SCHEDULES),
+        ('optimization.class_weights', optimization.class_weights, CLASS_WEIGHTS),
+        ('optimization.precision', optimization.precision, PRECISIONS),
+        ('distillation.view', soft.view, VIEWS),
+        ('weights_dtype', recipe.weights_dtype, WEIGHT_DTYPES))
+    for key, value, allowed in choices:
+        if value not in allowed:
+            raise ConfigError(f'{key}: {value!r} is none of {", ".join(allowed)}')
+    ranges = (
+        ('input.height', recipe.input.height, 16, 8192),
+        ('input.width', recipe.input.width, 16, 8192),
+        ('optimization.steps', optimization.steps, 0, 1e9),
+        ('optimization.epochs', optimization.epochs, 0, 1e6),
+        ('optimization.budget_minutes', optimization.budget_minutes, 0, 1e6),
+        ('optimization.batch_size', optimization.batch_size, 1, 4096),
+        ('optimization.learning_rate', optimization.learning_rate, 1e-9, 100),
+        ('optimization.warmup', optimization.warmup, 0, 0.9),
+        ('optimization.ema_decay', optimization.ema_decay, 0, 0.999999),
+        ('optimization.label_smoothing', optimization.label_smoothing, 0, 0.9),
+        ('optimization.log_every', optimization.log_every, 1, 1e6),
+        ('optimization.loader_threads', optimization.loader_threads, 1, 64),
+        ('optimization.validate_every', optimization.validate_every, 0, 1e9),
+        ('optimization.validation_frames', optimization.validation_frames, 0, 1e9),
+        ('data.validation_share', recipe.data.validation_share, 0, 0.9),
+        ('data.memory_gb', recipe.data.memory_gb, 0, 4096),
+        ('augment.flip', augment.flip, 0, 1), ('augment.blur', augment.blur, 0, 1),
+        ('augment.focus', augment.focus, 0, 1), ('augment.aspect', augment.aspect, 0, 0.5),
+        ('augment.brightness', augment.brightness, 0, 0.9),
+        ('augment.contrast', augment.contrast, 0, 0.9),
+        ('augment.saturation', augment.saturation, 0, 1), ('augment.hue', augment.hue, 0, 0.5),
+        ('augment.gamma', augment.gamma, 0, 0.9), ('augment.noise', augment.noise, 0, 100),
+        ('augment.scale[0]', augment.scale[0], 0.1, augment.scale[1]),
+        ('augment.scale[1]', augment.scale[1], augment.scale[0], 10),
+        ('distillation.temperature', soft.temperature, 0.05, 100),
+        ('distillation.soft_weight', soft.soft_weight, 0, 1e6),
+        ('distillation.hard_weight', soft.hard_weight, 0, 1e6))
+    for key, number, low, high in ranges:
+        if not low <= number <= high:
+            raise ConfigError(f'{key}: {number:g} is not within {low:g} to {high:g}')
+    if len(augment.crop) not in (0, 2) or any(c < 16 for c in augment.crop):
+        raise ConfigError(f'augment.crop: {list(augment.crop)} is not [height, width] of at '
+                          'least 16 pixels each')
+    if optimization.steps and optimization.epochs:
+        raise ConfigError('optimization.steps and optimization.epochs exclude each other: '
+                          'set one of them to 0')
+    if not (optimization.steps or optimization.epochs or optimization.budget_minutes):
+        raise ConfigError('optimization: needs steps, epochs or budget_minutes')

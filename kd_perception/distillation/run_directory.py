@@ -1,0 +1,143 @@
+"""
+The directory of one run: what is in it, and whether to start, to resume or to refuse.
+
+Contents: ``recipe.yaml`` (resolved), ``train.jsonl`` (one event per line), ``tensorboard/``,
+``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import fcntl
+import json
+from pathlib import Path
+import shutil
+import time
+from typing import Any
+
+from torch.utils.tensorboard.writer import SummaryWriter
+import yaml
+
+from kd_perception.distillation.checkpoint import read_state
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.strict import first_difference
+from kd_perception.errors import TrainingError
+from kd_perception.paths import atomic_file
+
+
+class RunDirectory:
+    """
+    An opened run directory (context manager), locked against a second process.
+
+    :param kind: ``train`` or ``distill``, part of what must agree on resuming.
+    :param identity: what else must agree: data fingerprints, teacher hash.
+    :param main: false in the processes that do not write (all ranks but 0).
+    :raises TrainingError: when the directory holds a finished run, another one, or other things.
+    """
+
+    def __init__(self, path: Path | str, recipe: Recipe, kind: str,
+                 identity: Mapping[str, Any], *, overwrite: bool = False,
+                 main: bool = True) -> None:
+        self.path = Path(path)
+        self.main = main
+        self.resuming = False
+        self._board: SummaryWriter | None = None
+        self._lock: Any = None
+        plain = {'kind': kind, 'identity': dict(identity), 'recipe': recipe.to_dict()}
+        if main:
+            self._open(plain, overwrite)
+        self.resuming = self.last.is_file()
+
+    @property
+    def last(self) -> Path:
+        """Path of the checkpoint to resume from."""
+        return self.path / 'checkpoints' / 'last.safetensors'
+
+    @property
+    def best(self) -> Path:
+        """Path of the weights that were best on validation."""
+        return self.path / 'checkpoints' / 'best.safetensors'
+
+    @property
+    def bundle(self) -> Path:
+        """Path of the bundle that comes out."""
+        return self.path / 'bundle'
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def event(self, kind: str, step: int, scalars: Mapping[str, float] | None = None,
+              **more: Any) -> None:
+        """Append one line to ``train.jsonl`` and the scalars to TensorBoard."""
+        if not self.main:
+            return
+        rounded = {k: float(f'{v:.6g}') for k, v in (scalars or {}).items()}
+        line = {'event': kind, 'step': step, 'time': round(time.time(), 3), **rounded, **more}
+        with (self.path / 'train.jsonl').open('a') as stream:
+            stream.write(json.dumps(line) + '\n')
+        if self._board is None:
+            self._board = SummaryWriter(str(self.path / 'tensorboard'), purge_step=step)
+        for name, value in rounded.items():
+            self._board.add_scalar(f'{kind}/{name}', value, step)
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write one of the result files."""
+        if self.main:
+            with atomic_file(self.path / name) as temporary:
+                temporary.write_text(json.dumps(data, indent=2) + '\n')
+
+    def _open(self, plain: dict[str, Any], overwrite: bool) -> None:
+        stored = self.path / 'recipe.yaml'
+        if self.path.exists() and not self.path.is_dir():
+            raise TrainingError(f'{self.path}: is a file; choose another --out')
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not stored.is_file():
+                raise TrainingError(f'{self.path}: is not empty and no run directory; choose '
+                                    'another --out')
+            self._lock_file()
+            if overwrite:
+                self._clear()
+            else:
+                self._compare(stored, plain)
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock_file()
+        (self.path / 'checkpoints').mkdir(exist_ok=True)
+        with atomic_file(stored) as temporary:
+            temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+    def _compare(self, stored: Path, plain: dict[str, Any]) -> None:
+        try:
+            old = yaml.safe_load(stored.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise TrainingError(f'{stored}: not readable: {str(error).splitlines()[0]}') from None
+        difference = first_difference(old, plain)
+        if difference:
+            raise TrainingError(f'{self.path}: holds a run of another recipe ({difference}); '
+                                'choose another --out or pass --overwrite')
+        if self.bundle.is_dir():
+            raise TrainingError(f'{self.path}: is finished already; choose another --out or pass '
+                                '--overwrite')
+        if self.last.is_file():
+            read_state(self.last)  # a damaged checkpoint is told here, in one line
+
+    def _lock_file(self) -> None:
+        self._lock = (self.path / '.lock').open('w')
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise TrainingError(f'{self.path}: another process is writing into this run') from None
+
+    def _clear(self) -> None:
+        """Remove what a run writes, and nothing else."""
+        for name in ('checkpoints', 'tensorboard', 'bundle'):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ('metrics.json', 'train.jsonl', 'recipe.yaml'):
+            (self.path / name).unlink(missing_ok=True)

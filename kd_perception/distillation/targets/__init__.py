@@ -1,0 +1,1 @@
+"""What is learned, one module per task: forward pass and named loss terms, and validation."""

@@ -1,0 +1,231 @@
+"""The verbs ``train`` and ``distill``: from a recipe to a run directory with a bundle in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+import logging
+from pathlib import Path
+import time
+from typing import Any
+
+from accelerate import Accelerator
+import numpy as np
+import torch
+
+from kd_perception import __version__
+from kd_perception.bundle import (
+    BundleSpec,
+    InputSpec,
+    Lineage,
+    load_bundle,
+    METRICS,
+    ModelBundle,
+    NetworkSpec,
+)
+from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.dataset import Batches
+from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
+from kd_perception.distillation.loop import Loop, State
+from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.run_directory import RunDirectory
+from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.errors import TrainingError
+from kd_perception.networks.deploy import save_bundle
+from kd_perception.networks.registry import build
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+
+
+def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = None,
+          overwrite: bool = False) -> ModelBundle:
+    """
+    Train a network on ground truth.
+
+    An unfinished run of the same recipe in ``out_dir`` is resumed.
+
+    :param progress: called with (done, total, note).
+    :param overwrite: remove a run that is there first.
+    :raises KdPerceptionError: one line, for bad data, a run of another recipe, a loss of NaN.
+    """
+    classes = load_class_set(recipe.classes)
+    with _opened(recipe, classes) as (learn, check):
+        if not any(s.class_map for s in learn):
+            raise TrainingError(f'{_names(learn)}: has no labels to learn from; give label_dir or '
+                                'label_topic (data.defaults), or distil from a teacher')
+        identity = {'data': [s.source.fingerprint for s in [*learn, *check]]}
+        accelerator = _accelerator()
+        with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
+                          main=accelerator.is_main_process) as run:
+            frames, held = _stores(recipe, learn, check, labels_only=True, progress=progress)
+            return _fit(recipe, classes, frames, _truth(held), run, accelerator,
+                        progress=progress)
+
+
+def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
+            cache_dir: Path | str, progress: Progress | None = None,
+            overwrite: bool = False) -> ModelBundle:
+    """
+    Train a student on the soft labels that ``label`` has written.
+
+    Validation is on ground truth where the recipe has some (``data.validation``, or labelled
+    training recordings), else on agreement with the teacher on held-out frames.
+
+    :param teacher: what the cache must have been made with.
+    :param cache_dir: soft labels of all training frames.
+    :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
+        frames.
+    """
+    cache = SoftLabelCache(cache_dir)
+    cache.require(teacher, loss='kl', temperature=recipe.distillation.temperature)
+    classes = load_class_set(recipe.classes)
+    if classes.names != teacher.spec.classes.names:
+        raise TrainingError(f'the teacher predicts {teacher.spec.classes.name!r}, the recipe asks '
+                            f'for {classes.name!r}: set classes in the recipe')
+    with _opened(recipe, classes) as (learn, check):
+        if recipe.distillation.hard_weight and not any(s.class_map for s in learn):
+            raise TrainingError(f'{_names(learn)}: has no labels, but distillation.hard_weight is '
+                                f'{recipe.distillation.hard_weight:g}; set it to 0')
+        identity = {'data': [s.source.fingerprint for s in [*learn, *check]],
+                    'teacher': teacher.hash}
+        accelerator = _accelerator()
+        with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
+                          main=accelerator.is_main_process) as run:
+            frames, held = _stores(recipe, learn, check, labels_only=False, progress=progress)
+            cache.require_frames(frames.keys)
+            truth = _truth(held) if all(held.has_labels) else _pseudo_truth(held, cache)
+            return _fit(recipe, classes, frames, truth, run, accelerator, cache=cache,
+                        teacher=teacher, progress=progress)
+
+
+def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
+         truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
+         accelerator: Accelerator, *, cache: SoftLabelCache | None = None,
+         teacher: ModelBundle | None = None, progress: Progress | None = None) -> ModelBundle:
+    """Build the parts, run the loop, write metrics and bundle."""
+    started = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    optimization = recipe.optimization
+    input_spec = InputSpec(recipe.input.height, recipe.input.width, mean=recipe.input.mean,
+                           std=recipe.input.std)
+    network_spec = NetworkSpec(recipe.network.builder, recipe.network.arguments)
+    network = build(network_spec, len(classes))
+    pixels = frames.class_pixels(len(classes))
+    target = SegmentationTarget(
+        input_spec, class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
+        label_smoothing=optimization.label_smoothing,
+        soft=None if cache is None else recipe.distillation, device=accelerator.device,
+        channels_last=optimization.channels_last)
+    batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
+                      batch_size=optimization.batch_size, cache=cache,
+                      focus_weights=_focus_weights(pixels), rank=accelerator.process_index,
+                      world=accelerator.num_processes)
+    validation = Validation(target, len(classes), truth, accelerator.device)
+    loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
+                progress=progress)
+    state = loop.fit()
+    accelerator.wait_for_everyone()
+    if run.main:
+        metrics = _metrics(loop, state, validation, classes, time.monotonic() - started)
+        run.write_json(METRICS, metrics)
+        spec = BundleSpec(
+            name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
+            input=input_spec, network=network_spec,
+            lineage=Lineage(parents=() if teacher is None else (teacher.hash,),
+                            data=frames.fingerprints, recipe=recipe.hash(),
+                            code_version=__version__),
+            statistics=frames.statistics(classes))
+        save_bundle(run.bundle, loop.shipped.cpu().float(), spec,
+                    extra_files={METRICS: run.path / METRICS},
+                    weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
+    accelerator.wait_for_everyone()
+    return load_bundle(run.bundle)
+
+
+def _metrics(loop: Loop, state: State, validation: Validation, classes: ClassSet,
+             seconds: float) -> dict[str, Any]:
+    """Return what ``metrics.json`` says: the best weights on validation, in full precision."""
+    matrix = validation(loop.shipped)
+    return {'steps': state.step, 'best_step': state.best_step,
+            'training_minutes': round(state.elapsed_s / 60, 2),
+            'session_minutes': round(seconds / 60, 2), 'precision': loop.precision,
+            'validation': matrix.to_dict(classes.names)}
+
+
+def _accelerator() -> Accelerator:
+    # Autocast and gradient scaling are the loop's own: accelerate keeps its precision in process
+    # state that a second run could not change.
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
+
+
+@contextmanager
+def _opened(recipe: Recipe, classes: ClassSet,
+            ) -> Iterator[tuple[list[LabelledSource], list[LabelledSource]]]:
+    """Open training and validation recordings and close them in the end."""
+    if not recipe.data.train:
+        raise TrainingError('no training data: give --data PATH, or data.train in the recipe')
+    learn: list[LabelledSource] = []
+    check: list[LabelledSource] = []
+    try:
+        learn += open_sources(recipe.data.train, classes)
+        check += open_sources(recipe.data.validation, classes)
+        for entry in check:
+            if entry.class_map is None:
+                raise TrainingError(f'{entry.source.name}: validation data has no labels')
+        yield learn, check
+    finally:
+        for entry in [*learn, *check]:
+            entry.source.close()
+
+
+def _stores(recipe: Recipe, learn: Sequence[LabelledSource], check: Sequence[LabelledSource], *,
+            labels_only: bool, progress: Progress | None) -> tuple[FrameStore, FrameStore]:
+    """Read the frames to learn from and those to validate on."""
+    size = (recipe.input.height, recipe.input.width)
+    frames = FrameStore(learn, size, memory_gb=recipe.data.memory_gb, labels_only=labels_only,
+                        progress=progress)
+    if check:
+        held = FrameStore(check, size, memory_gb=recipe.data.memory_gb, labels_only=True,
+                          progress=progress)
+    else:
+        frames, held = frames.split_tail(recipe.data.validation_share,
+                                         labelled_only=any(frames.has_labels))
+    limit = recipe.optimization.validation_frames
+    if 0 < limit < len(held):
+        held = held.subset([round(p) for p in np.linspace(0, len(held) - 1, limit)])
+    return frames, held
+
+
+def _truth(store: FrameStore) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Return pictures with their ground truth."""
+    def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for position in range(len(store)):
+            sample = store[position]
+            if sample.labels is not None:
+                yield sample.image, sample.labels
+    return frames
+
+
+def _pseudo_truth(store: FrameStore, cache: SoftLabelCache,
+                  ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Return pictures with the teacher's decision, at the resolution of the cache."""
+    def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for position in range(len(store)):
+            sample = store[position]
+            yield sample.image, cache[sample.key].argmax(0).astype(np.uint8)
+    return frames
+
+
+def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:
+    """Return the chance of each class to be looked at: the rarer, the more, but bounded."""
+    if pixels.sum() == 0:
+        return None
+    share = pixels / pixels.sum()
+    return np.where(share > 0, 1 / np.sqrt(np.maximum(share, 1e-4)), 0.0)
+
+
+def _names(sources: Sequence[LabelledSource]) -> str:
+    return ', '.join(s.source.name for s in sources)
