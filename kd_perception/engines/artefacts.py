@@ -1,0 +1,67 @@
+"""
+The cache of what runtimes build from a graph.
+
+Building can take seconds to minutes and depends on the runtime's version and the machine, so its
+result is no part of a bundle. An artefact's name is a hash of all it depends on: a stale one is
+never found. Files are written whole or not at all; two processes that build the same one at the
+same time both succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import hashlib
+import json
+import logging
+from pathlib import Path
+import platform
+
+from kd_perception.paths import atomic_file, cache_directory
+
+log = logging.getLogger(__name__)
+
+
+class ArtefactCache:
+    """
+    Built artefacts below one directory.
+
+    :param directory: default ``<cache directory>/engines``.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory or cache_directory() / 'engines'
+
+    def path(self, *, content: str, runtime: str, version: str, device: str, precision: str,
+             shape: tuple[int, ...], extra: Mapping[str, str] | None = None) -> Path:
+        """
+        Return where the artefact of this description belongs, whether it exists or not.
+
+        :param content: hash of the graph.
+        :param shape: shape of the input, batch included.
+        :param extra: further dependencies, e.g. the processor's name.
+        """
+        key = {'content': content, 'runtime': runtime, 'version': version, 'device': device,
+               'precision': precision, 'shape': list(shape), 'machine': platform.machine(),
+               **(extra or {})}
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return self.directory / f'{runtime}-{digest[:32]}.blob'
+
+    def read(self, path: Path) -> bytes | None:
+        """Return the artefact, or None where there is none or it is damaged."""
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, blob = content[:32], content[32:]
+        if hashlib.sha256(blob).digest() != digest:
+            log.warning('%s is damaged and will be built again', path)
+            return None
+        return blob
+
+    def write(self, path: Path, blob: bytes) -> None:
+        """Keep an artefact; a cache that cannot be written costs time, not the run."""
+        try:
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(hashlib.sha256(blob).digest() + blob)
+        except OSError as error:
+            log.warning('%s: cannot keep built engines: %s', self.directory, error.strerror)

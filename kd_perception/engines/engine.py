@@ -1,0 +1,63 @@
+"""
+The one interface of all runtimes, and the check of what goes into it.
+
+An engine runs one graph of one bundle on one device. It belongs to one thread at a time. The
+arrays that it returns are the caller's: no later call writes into them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from kd_perception.errors import EngineError
+
+PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """
+    A graph that is loaded and ready.
+
+    ``name`` is the runtime, ``device`` where it runs, ``precision`` what it really computes in
+    (read back from the runtime, never the wish), ``input_shape`` height and width of the images,
+    ``output_names`` the keys of the result.
+    """
+
+    name: str
+    device: str
+    precision: str
+    input_shape: tuple[int, int]
+    output_names: tuple[str, ...]
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """
+        Run the graph.
+
+        :param images: uint8 ``[N, H, W, 3]``, C-contiguous, in the bundle's channel order.
+        :returns: ``mask`` and ``confidence`` (uint8 ``[N, H, W]``), or ``logits`` (float32
+            ``[N, K, h, w]``), by name; they stay valid.
+        :raises EngineError: for images of another shape or type, or when the runtime fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the runtime's memory; the engine is of no use afterwards."""
+        ...
+
+
+def check_images(images: np.ndarray, input_shape: tuple[int, int]) -> None:
+    """
+    Refuse what the graph was not made for.
+
+    :raises EngineError: which says what came and what was expected.
+    """
+    height, width = input_shape
+    if (images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3)
+            or images.shape[0] < 1):
+        raise EngineError(f'images {images.dtype}{list(images.shape)} do not fit: the graph takes '
+                          f'uint8[N, {height}, {width}, 3]; resize the frame first')
+    if not images.flags.c_contiguous:
+        raise EngineError('images are not C-contiguous; pass numpy.ascontiguousarray(images)')

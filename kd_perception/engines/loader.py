@@ -1,0 +1,98 @@
+"""From a bundle and a wish to an engine."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+import importlib.util
+import logging
+
+from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle
+from kd_perception.engines.engine import Engine, PRECISIONS
+from kd_perception.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+# In the order in which ``auto`` tries them: the fastest on CPUs first.
+ENGINES = ('openvino', 'onnxruntime', 'torch')
+GRAPHS = {'deploy': DEPLOY, 'logits': LOGITS}
+
+_DISTRIBUTIONS = {'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'), 'openvino': ('openvino',),
+                  'torch': ('torch',)}
+_INSTALL = {'onnxruntime': "pip install 'kd_perception[runtime]'",
+            'openvino': "pip install 'kd_perception[runtime]'",
+            'torch': "pip install 'kd_perception[train]'"}
+
+
+def available_engines() -> dict[str, str]:
+    """Return, per engine, its version, or ``missing: <how to install it>``; imports none."""
+    found = {}
+    for name in ENGINES:
+        found[name] = f'missing: {_INSTALL[name]}'
+        if importlib.util.find_spec(name) is not None:
+            found[name] = _version(name)
+    return found
+
+
+def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu',
+                precision: str = 'auto', threads: int = 0, graph: str = 'deploy') -> Engine:
+    """
+    Load one graph of a bundle; its file is checked against its hash first.
+
+    :param engine: ``auto`` (OpenVINO, else ONNX Runtime, else torch), or a name.
+    :param device: ``cpu``, or ``cuda`` where the runtime can.
+    :param precision: ``auto`` is the runtime's own default on this machine; what it was is read
+        back into the engine's ``precision``. ``int8`` needs the quantized graph.
+    :param threads: threads of the runtime; 0 is its own choice.
+    :param graph: ``deploy`` (mask and confidence) or ``logits``.
+    :raises EngineError: when the runtime is missing or cannot do what was asked.
+    :raises BundleError: when the graph is missing or damaged.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f'precision {precision!r}: one of {", ".join(PRECISIONS)}')
+    if graph not in GRAPHS:
+        raise EngineError(f'graph {graph!r}: one of {", ".join(GRAPHS)}')
+    if threads < 0:
+        raise EngineError(f'threads {threads}: 0 (the runtime chooses) or more')
+    quantized = precision == 'int8'
+    if quantized and (graph != 'deploy' or not bundle.has(DEPLOY_INT8)):
+        raise EngineError(f'{bundle.path}: has no int8 {graph} graph; make one with: '
+                          f'kd_perception compress quantize {bundle.path}')
+    file_name = DEPLOY_INT8 if quantized else GRAPHS[graph]
+    chosen = _choose(engine)
+    if chosen == 'torch':
+        if quantized:
+            raise EngineError('torch does not run the int8 graph; choose onnxruntime or openvino')
+        from kd_perception.engines.torch_engine import TorchEngine
+        return TorchEngine(bundle, graph, device=device, precision=precision, threads=threads)
+    bundle.verify(file_name)
+    if chosen == 'openvino':
+        from kd_perception.engines.openvino_engine import OpenVinoEngine
+        return OpenVinoEngine(bundle, file_name, device=device, precision=precision,
+                              threads=threads, quantized=quantized)
+    from kd_perception.engines.onnxruntime_engine import OnnxRuntimeEngine
+    return OnnxRuntimeEngine(bundle, file_name, device=device, precision=precision,
+                             threads=threads, quantized=quantized)
+
+
+def _choose(engine: str) -> str:
+    available = available_engines()
+    if engine != 'auto':
+        if engine not in available:
+            raise EngineError(f'no engine named {engine!r}; choose auto, {", ".join(ENGINES)}')
+        if available[engine].startswith('missing'):
+            raise EngineError(f'engine {engine} is {available[engine]}')
+        return engine
+    for name in ENGINES:
+        if not available[name].startswith('missing'):
+            return name
+    raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+
+
+def _version(name: str) -> str:
+    for distribution in _DISTRIBUTIONS[name]:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return 'unknown version'

@@ -1,0 +1,86 @@
+"""
+Torch, eager: for machines that train.
+
+Also the reference that the other runtimes are held against.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kd_perception.bundle import ModelBundle
+from kd_perception.engines.engine import check_images
+from kd_perception.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TorchEngine:
+    """
+    The module of a bundle with the same pre- and post-processing as its graphs.
+
+    :param graph: ``deploy`` or ``logits``.
+    :param precision: ``auto`` is fp32; ``bf16`` (and ``fp16`` on GPUs) run under autocast.
+    :raises EngineError: when the device or the precision is not to be had.
+    """
+
+    name = 'torch'
+
+    def __init__(self, bundle: ModelBundle, graph: str = 'deploy', *, device: str = 'cpu',
+                 precision: str = 'auto', threads: int = 0) -> None:
+        import torch
+
+        from kd_perception.networks.deploy import DeployGraph, load_module, LogitsGraph
+
+        kind = device.partition(':')[0]
+        if kind not in ('cpu', 'cuda'):
+            raise EngineError(f'torch engine: device {device!r}: cpu, cuda or cuda:<n>')
+        if kind == 'cuda' and not torch.cuda.is_available():
+            raise EngineError('torch sees no CUDA device here; choose device cpu')
+        self._dtype = {'auto': None, 'fp32': None, 'bf16': torch.bfloat16,
+                       'fp16': torch.float16}.get(precision)
+        if precision == 'int8' or (precision == 'fp16' and kind == 'cpu'):
+            raise EngineError(f'torch does not run {precision} on {kind}; choose fp32 or bf16')
+        if threads:
+            # Process-wide in torch; there is no per-module setting.
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self.device = device
+        self.precision = precision if self._dtype is not None else 'fp32'
+        self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
+        self.output_names: tuple[str, ...] = ('mask', 'confidence') if graph == 'deploy' else (
+            'logits',)
+        module = load_module(bundle)
+        wrapper = DeployGraph if graph == 'deploy' else LogitsGraph
+        self._graph: torch.nn.Module | None = wrapper(module, bundle.spec.input).to(device).eval()
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph; see :class:`kd_perception.engines.engine.Engine`."""
+        check_images(images, self.input_shape)
+        if self._graph is None:
+            raise EngineError('the engine was closed')
+        torch = self._torch
+        try:
+            with torch.inference_mode(), self._autocast():
+                # A read-only array (a view of a message) is fine: nothing writes to the input.
+                source = images if images.flags.writeable else images.copy()
+                outputs = self._graph(torch.from_numpy(source).to(self.device))
+        except RuntimeError as error:
+            raise EngineError(f'torch failed: {str(error).splitlines()[0]}') from None
+        if not isinstance(outputs, tuple):
+            outputs = (outputs,)
+        return {name: value.cpu().numpy()
+                for name, value in zip(self.output_names, outputs, strict=True)}
+
+    def close(self) -> None:
+        """Release the module."""
+        self._graph = None
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._dtype is None:
+            return nullcontext()
+        return self._torch.autocast(self.device.partition(':')[0], dtype=self._dtype)
