@@ -17,17 +17,29 @@ import numpy as np
 
 from kd_perception.errors import SimulationError
 from kd_perception.simulation.camera import axes_of, CameraModel, CameraPose, view_matrix
-from kd_perception.simulation.meshes import Mesh, meshes, MeshId
+from kd_perception.simulation.meshes import Mesh, meshes
 from kd_perception.simulation.parts import KERB_M
 from kd_perception.simulation.plan import LAMP_HEAD_M, PERIOD_M, StreetPlan
 from kd_perception.simulation.scenario import Scenario
-from kd_perception.simulation.view import Batch, COLUMNS
+from kd_perception.simulation.view import Batch, COLUMNS, Surface
 
 SHADOW_PX = 1024
 SHADOW_HALF_M = 48.0
 SHADOW_CENTRE_M = 38.0
 STEP_M = 18.0            # the ground strip follows the camera in steps of this
 ROW_BYTES = COLUMNS * 4
+
+# Program: its vertex shader, then the parts of its fragment shader. A surface has a program of its
+# own because the software rasteriser runs every branch of a shader for every pixel.
+_PROGRAMS = {
+    'shadow': ('object_vertex', 'shadow_fragment'),
+    **{s.name.lower(): ('object_vertex', 'object_surface', f'{s.name.lower()}_fragment')
+       for s in Surface},
+    **{strip: ('ground_vertex', 'ground_surface', f'{strip}_fragment')
+       for strip in ('road', 'walk', 'terrain')},
+    'sky': ('screen_vertex', 'sky_fragment'),
+    'camera': ('screen_vertex', 'camera_fragment'),
+}
 
 
 class Renderer:
@@ -41,18 +53,14 @@ class Renderer:
         self._thread = threading.get_ident()
         self._plan, self._scenario, self._camera = plan, scenario, camera
         self._context: moderngl.Context | None = _create_context()
-        context = self._context
-        self._programs = {
-            name: context.program(vertex_shader=_source(vertex), fragment_shader=_source(fragment))
-            for name, vertex, fragment in (
-                ('object', 'object_vertex', 'object_fragment'),
-                ('shadow', 'object_vertex', 'shadow_fragment'),
-                ('ground', 'ground_vertex', 'ground_fragment'),
-                ('sky', 'screen_vertex', 'sky_fragment'),
-                ('camera', 'screen_vertex', 'camera_fragment'))}
-        self._targets()
-        self._geometry()
-        self._constants()
+        with self._context as context:
+            self._programs = {
+                name: context.program(vertex_shader=_source(vertex),
+                                      fragment_shader=_source(*fragment))
+                for name, (vertex, *fragment) in _PROGRAMS.items()}
+            self._targets()
+            self._geometry()
+            self._constants()
 
     def __enter__(self) -> Renderer:
         return self
@@ -65,15 +73,16 @@ class Renderer:
         """Free the context and everything in it; harmless when done twice."""
         if self._context is not None:
             self._check_thread()
-            self._context.release()
-            self._context = None
+            context, self._context = self._context, None
+            context.__enter__()          # current for release; there is nothing to exit to
+            context.release()
 
     @property
     def description(self) -> str:
         """Return the name of the OpenGL implementation that draws."""
         return str(self._alive().info['GL_RENDERER'])
 
-    def draw(self, batches: dict[MeshId, Batch], pose: CameraPose, time_s: float,
+    def draw(self, batches: list[Batch], pose: CameraPose, time_s: float,
              jitter: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
         Draw one picture.
@@ -81,27 +90,30 @@ class Renderer:
         :param jitter: two numbers that make rain and sensor noise of this frame its own.
         :returns: uint8 ``[H, W, 3]`` RGB, uint8 ``[H, W]`` tags, uint16 ``[H, W]`` instance ids.
         """
-        context = self._alive()
         self._check_thread()
-        self._set_view(pose, time_s, jitter)
-        context.enable_only(moderngl.DEPTH_TEST)
-        self._shadow_target.use()
-        self._shadow_target.clear()
-        for kind, batch in batches.items():
-            self._draw(self._near[kind], 'shadow', batch.shadow)
-        self._scene_target.use()
-        self._scene_target.clear()
-        self._shadow_map.use(0)
-        for kind, batch in batches.items():
-            self._draw(self._near[kind], 'object', batch.near)
-            self._draw(self._far[kind], 'object', batch.far)
-        self._ground.render()
-        self._sky.render()
-        context.enable_only(moderngl.NOTHING)
-        self._picture_target.use()
-        self._scene_color.use(0)
-        self._post.render()
-        return self._read()
+        # Another simulator of this thread may have made its own context current.
+        with self._alive() as context:
+            self._set_view(pose, time_s, jitter)
+            context.enable_only(moderngl.DEPTH_TEST)
+            self._shadow_target.use()
+            self._shadow_target.clear()
+            for batch in batches:
+                self._draw(self._near[batch.mesh], 'shadow', batch.shadow)
+            self._scene_target.use()
+            self._scene_target.clear()
+            self._shadow_map.use(0)
+            for batch in batches:
+                program = batch.surface.name.lower()
+                self._draw(self._near[batch.mesh], program, batch.near)
+                self._draw(self._far[batch.mesh], program, batch.far)
+            for strip in self._ground:
+                strip.render()
+            self._sky.render()
+            context.enable_only(moderngl.NOTHING)
+            self._picture_target.use()
+            self._scene_color.use(0)
+            self._post.render()
+            return self._read()
 
     def _draw(self, form: _Form, program: str, rows: np.ndarray) -> None:
         if len(rows) == 0:
@@ -142,11 +154,11 @@ class Renderer:
         corners = context.buffer(np.array([-1, -1, 3, -1, -1, 3], 'f4').tobytes())
         self._sky = context.vertex_array(self._programs['sky'], [(corners, '2f', 'corner')])
         self._post = context.vertex_array(self._programs['camera'], [(corners, '2f', 'corner')])
-        mesh = ground_mesh(self._plan)
-        self._ground = context.vertex_array(
-            self._programs['ground'],
-            [(context.buffer(mesh.vertices.tobytes()), '3f', 'strip')],
-            context.buffer(mesh.indices.tobytes()))
+        self._ground = [
+            context.vertex_array(self._programs[name],
+                                 [(context.buffer(mesh.vertices.tobytes()), '3f', 'strip')],
+                                 context.buffer(mesh.indices.tobytes()))
+            for name, mesh in ground_meshes(self._plan)]
 
     def _constants(self) -> None:
         plan, scenario = self._plan, self._scenario
@@ -235,28 +247,40 @@ class _Form:
             return
         self._capacity = max(count, 2 * self._capacity)
         self.buffer = self._context.buffer(reserve=self._capacity * ROW_BYTES)
+        shaded = [(self._vertices, '3f 3f', 'vertex', 'normal'),
+                  (self.buffer, '3f 3f 4f 3f 2f/i', 'place', 'size', 'attitude', 'paint', 'ids')]
         self.arrays = {
-            'object': self._context.vertex_array(
-                self._programs['object'],
-                [(self._vertices, '3f 3f', 'vertex', 'normal'),
-                 (self.buffer, '3f 3f 4f 3f 2f/i', 'place', 'size', 'attitude', 'paint', 'ids')],
-                self._indices),
-            'shadow': self._context.vertex_array(
-                self._programs['shadow'],
-                [(self._vertices, '3f 12x', 'vertex'),
-                 (self.buffer, '3f 3f 4f 20x/i', 'place', 'size', 'attitude')],
-                self._indices)}
+            surface.name.lower(): self._context.vertex_array(
+                self._programs[surface.name.lower()], shaded, self._indices)
+            for surface in Surface}
+        self.arrays['shadow'] = self._context.vertex_array(
+            self._programs['shadow'],
+            [(self._vertices, '3f 12x', 'vertex'),
+             (self.buffer, '3f 3f 4f 20x/i', 'place', 'size', 'attitude')],
+            self._indices)
 
 
-def ground_mesh(plan: StreetPlan) -> Mesh:
-    """Return the strip of road, walks and terrain: vertices ``[V, 3]`` (s, d, z), indices."""
-    left, right = plan.road
-    d = np.array([-250, -120, -60, -30, -right - 5, -right - .002, -right, -2, 0, 2, left,
-                  left + .002, left + 5, 30, 60, 120, 250])
-    z = np.where((d < -right - .001) | (d > left + .001), KERB_M, 0.)
+def ground_meshes(plan: StreetPlan) -> list[tuple[str, Mesh]]:
+    """Return (program, strip) for road, walks and terrain: vertices ``[V, 3]`` are s, d, z."""
+    (left, right), (left_walk, right_walk) = plan.road, plan.walk
+    far = [5., 30., 60., 120., 250.]
+    out = [('road', _strip([-right, -2., 0., 2., left], 0.))]
+    for sign, road, walk in ((1, left, left_walk), (-1, right, right_walk)):
+        # The kerb's face belongs to the walk.
+        kerb = _strip([sign * road, sign * (road + .002)], [0., KERB_M])
+        out += [('walk', kerb), ('walk', _strip([sign * (road + .002), sign * (road + walk)],
+                                                KERB_M)),
+                ('terrain', _strip([sign * (road + walk + max(w - 5., 0.)) for w in far], KERB_M))]
+    return out
+
+
+def _strip(lateral: list[float], height: float | list[float]) -> Mesh:
+    """Return a strip along the street with edges at ``lateral`` metres."""
     s = np.r_[np.arange(-12, 80, 1.5), np.arange(80, 460, 4.)]
+    d = np.array(lateral)
     grid_s, grid_d = np.meshgrid(s, d, indexing='ij')
-    vertices = np.stack([grid_s, grid_d, np.broadcast_to(z, grid_s.shape)], -1).reshape(-1, 3)
+    grid_z = np.broadcast_to(height, grid_s.shape)
+    vertices = np.stack([grid_s, grid_d, grid_z], -1).reshape(-1, 3)
     row, column = np.meshgrid(np.arange(len(s) - 1), np.arange(len(d) - 1), indexing='ij')
     a = (row * len(d) + column).ravel()
     b = a + len(d)
@@ -288,7 +312,6 @@ def _bytes(matrix: np.ndarray) -> bytes:
     return matrix.T.astype('f4').tobytes()
 
 
-def _source(name: str) -> str:
+def _source(*names: str) -> str:
     folder = resources.files('kd_perception.simulation') / 'shaders'
-    common = (folder / 'common.glsl').read_text()
-    return common + (folder / f'{name}.glsl').read_text()
+    return ''.join((folder / f'{name}.glsl').read_text() for name in ('common', *names))

@@ -94,7 +94,7 @@ class StreetSimulator:
         stamp_ns = round(time_s * 1e9)
         pose = camera_pose(self._world.plan, time_s)
         batches = visible(self._world, poses(self._world.movers, time_s), self.camera, pose)
-        self.drawn = sum(len(b.near) + len(b.far) for b in batches.values())
+        self.drawn = sum(len(b.near) + len(b.far) for b in batches)
         noise = np.random.default_rng([self.seed, stamp_ns]).uniform(0., 500., 2)
         image, labels, instances = self._renderer.draw(
             batches, pose, time_s, (float(noise[0]), float(noise[1])))

@@ -1,19 +1,21 @@
 """
 Which instances a camera sees at a time, as rows ready for the GPU. Pure.
 
-Comes in: a world, mover poses, a camera pose. Goes out: one float32 array per mesh, sorted from
-front to back, because that order spares the fragment shader hidden pixels.
+Comes in: a world, mover poses, a camera pose. Goes out: batches of one mesh and surface, sorted
+from front to back, because that order spares the fragment shader hidden pixels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
 from kd_perception.simulation.camera import CameraModel, CameraPose
 from kd_perception.simulation.meshes import MeshId
 from kd_perception.simulation.motion import MoverPoses
+from kd_perception.simulation.parts import Material
 from kd_perception.simulation.plan import PERIOD_M
 from kd_perception.simulation.world import World
 
@@ -25,23 +27,39 @@ SMALLEST_PX = 0.45
 COLUMNS = 15             # place 3, size 3, yaw, pitch, material, variant, color 3, tag, id
 
 
+class Surface(IntEnum):
+    """Fragment shaders of instances, in the order in which they are best drawn."""
+
+    PLAIN = 0
+    SIGN = 1
+    FACADE = 2
+    FOLIAGE = 3
+
+
+_SURFACE_OF = np.full(max(Material) + 1, Surface.PLAIN)
+_SURFACE_OF[[Material.SIGN, Material.FACADE, Material.FOLIAGE]] = (
+    Surface.SIGN, Surface.FACADE, Surface.FOLIAGE)
+
+
 @dataclass(frozen=True)
 class Batch:
     """
-    Instances of one mesh.
+    Instances of one mesh and one surface.
 
     :param near, far: float32 ``[N, COLUMNS]`` by distance, to be drawn in the near or far form.
     :param shadow: float32 ``[K, COLUMNS]`` that may cast a shadow into the picture.
     """
 
+    mesh: MeshId
+    surface: Surface
     near: np.ndarray
     far: np.ndarray
     shadow: np.ndarray
 
 
 def visible(world: World, poses: MoverPoses, camera: CameraModel,
-            pose: CameraPose) -> dict[MeshId, Batch]:
-    """Return what to draw, by mesh; absolute positions, wrapped to where the camera is."""
+            pose: CameraPose) -> list[Batch]:
+    """Return what to draw, in order; positions are wrapped to where the camera is."""
     table, plan = world.instances, world.plan
     moving = table.mover >= 0
     who = table.mover[moving]
@@ -77,13 +95,15 @@ def visible(world: World, poses: MoverPoses, camera: CameraModel,
                & (radius * camera.fx > SMALLEST_PX * depth))
     casts = (depth > -BEHIND_M) & (depth < SHADOW_AHEAD_M) & (aside - radius < 55.) & (
         radius > .15)
-    mesh = table.mesh[kept]
+    group = _SURFACE_OF[table.look[kept, 0].astype(int)] * len(MeshId) + table.mesh[kept]
+    coarse = depth > FAR_FORM_M * np.maximum(radius, 1.)
     order = np.argsort(depth, kind='stable')
-    out = {}
-    for kind in MeshId:
-        mine = order[mesh[order] == kind]
+    out = []
+    for key in np.unique(group):
+        mine = order[group[order] == key]
         seen = mine[in_view[mine]]
-        coarse = depth[seen] > FAR_FORM_M * np.maximum(radius[seen], 1.)
-        out[kind] = Batch(near=rows[seen[~coarse]], far=rows[seen[coarse]],
-                          shadow=rows[mine[casts[mine]]])
+        out.append(Batch(
+            mesh=MeshId(key % len(MeshId)), surface=Surface(key // len(MeshId)),
+            near=rows[seen[~coarse[seen]]], far=rows[seen[coarse[seen]]],
+            shadow=rows[mine[casts[mine]]]))
     return out
