@@ -4,6 +4,7 @@ from pathlib import Path
 import sys
 
 import pytest
+
 from tools.pip_ros import __main__ as pip_ros
 from tools.pip_ros.build import BuildError, check_tools
 from tools.pip_ros.install import fingerprint, is_current

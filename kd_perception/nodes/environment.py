@@ -1,0 +1,92 @@
+"""
+The process environment of a run: a private DDS domain, and settings that large images need.
+
+Demo, tests, benchmarks and comparisons run where no vehicle on the network can hear them: in a
+domain that no other run of this machine holds, with discovery on this host alone. Settings of
+the middleware and of malloc are made only where the user made none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+import fcntl
+import os
+from pathlib import Path
+import tempfile
+
+from kd_perception.errors import GraphError
+from kd_perception.paths import share_directory
+
+PARENT_VARIABLE = 'KD_PERCEPTION_PARENT'
+# Domains whose ports lie below Linux' ephemeral range; 0 is everybody's default.
+_DOMAINS = range(1, 102)
+_FAST_DDS = ('', 'rmw_fastrtps_cpp', 'rmw_fastrtps_dynamic_cpp')
+
+
+@contextmanager
+def reserved_domain(folder: Path | None = None) -> Iterator[int]:
+    """
+    Hold a DDS domain that no other run on this machine uses, by a lock that dies with us.
+
+    The user's own domain (``ROS_DOMAIN_ID``) is never taken.
+
+    :param folder: where lock files lie; the system's temporary directory when None.
+    :raises GraphError: when all domains are held.
+    """
+    folder = folder or Path(tempfile.gettempdir())
+    own = os.environ.get('ROS_DOMAIN_ID', '')
+    # Start at a place of our own, so that users of other temporary directories rarely meet.
+    start = os.getpid() % len(_DOMAINS)
+    for step in range(len(_DOMAINS)):
+        domain = _DOMAINS[(start + step) % len(_DOMAINS)]
+        if str(domain) == own:
+            continue
+        path = folder / f'kd_perception_domain_{domain}.lock'
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            continue  # made by another user
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            continue
+        try:
+            yield domain
+        finally:
+            os.close(handle)
+        return
+    raise GraphError('every private DDS domain (1-101) is in use on this machine; '
+                     'end runs that are left over, or remove '
+                     f'{folder}/kd_perception_domain_*.lock')
+
+
+def isolation(domain: int, distribution: str | None = None) -> dict[str, str]:
+    """
+    Return variables that keep a run to this host and ``domain``.
+
+    :param distribution: ROS distribution; ``$ROS_DISTRO`` when None. Humble has its own variable.
+    """
+    distribution = os.environ.get('ROS_DISTRO', '') if distribution is None else distribution
+    out = {'ROS_DOMAIN_ID': str(domain)}
+    if distribution == 'humble':
+        out['ROS_LOCALHOST_ONLY'] = '1'
+    else:
+        out['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    return out
+
+
+def tuning(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """
+    Return variables that large images need, without those that are set already.
+
+    Fast DDS: a shared-memory segment of 16 MB, because in its default of 0.5 MB most large images
+    are lost. malloc: keep freed image buffers, which halves latency at 720p.
+    """
+    environment = os.environ if environment is None else environment
+    out = {'MALLOC_MMAP_THRESHOLD_': '268435456', 'MALLOC_TRIM_THRESHOLD_': '536870912',
+           'MALLOC_TOP_PAD_': '67108864'}
+    if environment.get('RMW_IMPLEMENTATION', '') in _FAST_DDS:
+        out['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(share_directory() / 'config' / 'fastdds.xml')
+    return {k: v for k, v in out.items() if k not in environment}

@@ -1,0 +1,221 @@
+"""
+The parameters of all nodes as plain data, and how they are declared and checked.
+
+Launch files, the YAML files in ``config/`` and the nodes all read the tables here, so that a
+default or a name cannot drift between them. ROS is imported only where parameters are declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kd_perception.errors import ConfigError
+
+Value = bool | int | float | str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """
+    One parameter of a node.
+
+    :param default: its type is the parameter's type; a tuple is a list of strings.
+    :param minimum: smallest value of a number; None for no bound.
+    :param maximum: largest value of a number; None for no bound.
+    :param choices: allowed strings; empty for any.
+    :param dynamic: may be set while the node runs; others only before it is configured.
+    """
+
+    name: str
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    def check(self, value: Any) -> str:
+        """Return what is wrong with ``value``, or an empty string."""
+        kind: type = type(self.default)
+        if kind is tuple:
+            if not all(isinstance(v, str) for v in value):
+                return f'{self.name}: must be a list of strings'
+            return ''
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            return f'{self.name}: must be {kind.__name__}, not {type(value).__name__}'
+        if self.choices and value not in self.choices:
+            return f'{self.name}: {value!r} is not one of {", ".join(self.choices)}'
+        if isinstance(value, (int, float)):
+            if self.minimum is not None and value < self.minimum:
+                return f'{self.name}: {value} is below {self.minimum}'
+            if self.maximum is not None and value > self.maximum:
+                return f'{self.name}: {value} is above {self.maximum}'
+        return ''
+
+
+PERCEPTION: tuple[ParameterSpec, ...] = (
+    ParameterSpec('model', '', 'Model bundle: a name in models_dir, or a path. Can be set while '
+                  'the node runs: the new model is checked at once, loaded beside the serving one '
+                  'and exchanged between two frames.', dynamic=True),
+    ParameterSpec('models_dir', '', 'Directory of model bundles; empty for '
+                  '$XDG_DATA_HOME/kd_perception/models.', dynamic=True),
+    ParameterSpec('engine', 'auto', 'Runtime that executes the model.',
+                  choices=('auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'), dynamic=True),
+    ParameterSpec('device', 'cpu', 'Device of the runtime: cpu, cuda, cuda:1, …', dynamic=True),
+    ParameterSpec('precision', 'auto', 'Precision to execute in; what really runs is read back '
+                  'and reported.', choices=('auto', 'fp32', 'fp16', 'bf16', 'int8'), dynamic=True),
+    ParameterSpec('threads', 0, 'CPU threads of the runtime; 0 leaves it to the runtime.',
+                  minimum=0, maximum=1024, dynamic=True),
+    ParameterSpec('image_transport', 'raw', 'raw: topic image; compressed: topic '
+                  'image/compressed.', choices=('raw', 'compressed')),
+    ParameterSpec('reliability', 'auto', 'Reliability of the image subscription; auto is best '
+                  'effort and turns reliable when frames get lost and every publisher is '
+                  'reliable.', choices=('auto', 'best_effort', 'reliable')),
+    ParameterSpec('confidence_threshold', 0.0, 'Pixels below this confidence become 255 '
+                  '(unlabelled).', minimum=0.0, maximum=1.0, dynamic=True),
+    ParameterSpec('max_age_ms', 0.0, 'Frames older than this when inference could start are '
+                  'dropped as stale; 0 for no limit.', minimum=0.0, maximum=1e6, dynamic=True),
+    ParameterSpec('publish_confidence', True, 'Publish segmentation/confidence.', dynamic=True),
+    ParameterSpec('publish_overlay', True, 'Publish overlay while somebody subscribes to it.',
+                  dynamic=True),
+    ParameterSpec('output_size', 'input', 'Size of the mask: that of the input image, or that of '
+                  'the network.', choices=('input', 'network'), dynamic=True),
+    ParameterSpec('warmup_iterations', 3, 'Inferences on a blank image before a model serves.',
+                  minimum=0, maximum=1000, dynamic=True),
+    ParameterSpec('cameras', (), 'Names of the cameras; each has its topics below its name. '
+                  'Empty for one camera without a name.'),
+    ParameterSpec('autostart', True, 'Configure and activate without being told.'),
+)
+
+CAMERA: tuple[ParameterSpec, ...] = (
+    ParameterSpec('source', 'sim', 'Where frames come from.', choices=('sim', 'bag')),
+    ParameterSpec('scenario', 'clear', 'Scenario of the simulator.'),
+    ParameterSpec('seed', 0, 'Seed of the simulated street and of the order of the arms.',
+                  minimum=0, maximum=2**31 - 1),
+    ParameterSpec('bag', '', 'Recording to play: rosbag, video or image folder.'),
+    ParameterSpec('image_topic', '', 'Image topic of the recording; empty for the only one.'),
+    ParameterSpec('label_topic', '', 'Label topic of the recording; empty for the only one.'),
+    ParameterSpec('label_dir', '', 'Folder of label images for an image folder.'),
+    ParameterSpec('classes', '', 'Class set of the labels where the recording does not say.'),
+    ParameterSpec('rate_hz', 30.0, 'Frame rate of the simulator and of realtime pacing.',
+                  minimum=0.01, maximum=1000.0),
+    ParameterSpec('width', 640, 'Columns of the simulated image.', minimum=16, maximum=8192),
+    ParameterSpec('height', 360, 'Rows of the simulated image.', minimum=16, maximum=8192),
+    ParameterSpec('frames', 0, 'Frames to publish; 0 for all of a recording, or without end.',
+                  minimum=0),
+    ParameterSpec('pacing', 'realtime', 'realtime: by rate_hz; max: as fast as possible; '
+                  'lockstep: one frame per call of ~/step.',
+                  choices=('realtime', 'max', 'lockstep')),
+    ParameterSpec('placement', 'concurrent', 'Which arms get a frame at a time: all '
+                  '(concurrent), one after the other in random order (turns), or one arm over '
+                  'all frames before the next (isolated).',
+                  choices=('turns', 'concurrent', 'isolated')),
+    ParameterSpec('arms', (), 'Namespaces to publish into; empty for the topic image alone.'),
+    ParameterSpec('encoding', 'rgb8', 'Encoding of the images.', choices=('rgb8', 'bgr8')),
+    ParameterSpec('frame_id', 'camera', 'Coordinate frame of the simulated camera.'),
+    ParameterSpec('publish_clock', False, 'Publish /clock from the stamps.'),
+    ParameterSpec('samples', 0, 'Number of frames, spread over the run, that are also published '
+                  'on sample for pictures in the report.', minimum=0, maximum=100),
+    ParameterSpec('loop', False, 'Start again at the end of a recording.'),
+)
+
+MONITOR: tuple[ParameterSpec, ...] = (
+    ParameterSpec('arms', ('a', 'b'), 'Namespaces of the perception nodes to compare.'),
+    ParameterSpec('source', 'sim', 'Kind of source, for the report.',
+                  choices=('sim', 'bag', 'carla', 'topic')),
+    ParameterSpec('scenario', 'clear', 'Scenario or recording, for the report.'),
+    ParameterSpec('seed', 0, 'Seed, for the report.', minimum=0),
+    ParameterSpec('frames', 200, 'Frames that count; 0 for all of the source.', minimum=0),
+    ParameterSpec('warmup', 10, 'Frames served before those that count.', minimum=0),
+    ParameterSpec('pacing', 'lockstep', 'lockstep: the monitor calls for each frame; realtime: '
+                  'the camera runs by its rate.', choices=('lockstep', 'realtime', 'max')),
+    ParameterSpec('placement', 'turns', 'How the arms share the machine.',
+                  choices=('turns', 'concurrent', 'isolated')),
+    ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
+    ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
+                  'one that fits by name.'),
+    ParameterSpec('margin_miou', 2.0, 'Loss of mIoU, in points, up to which arms count as equal.',
+                  minimum=0.0, maximum=100.0),
+    ParameterSpec('timeout_s', 10.0, 'Time after which a result counts as lost.',
+                  minimum=0.01, maximum=3600.0),
+    ParameterSpec('start_timeout_s', 120.0, 'Time for camera and arms to be ready.',
+                  minimum=1.0, maximum=3600.0),
+    ParameterSpec('out', '', 'Directory of the report; empty for ab_<time> where the node runs.'),
+    ParameterSpec('progress_file', '', 'File that tells a parent process how far the run is.'),
+)
+
+TABLES: Mapping[str, tuple[ParameterSpec, ...]] = {
+    'perception': PERCEPTION, 'camera': CAMERA, 'monitor': MONITOR}
+
+
+def check_values(table: Iterable[ParameterSpec], values: Mapping[str, Any]) -> None:
+    """
+    Check names and values before a node is started with them.
+
+    :raises ConfigError: for the first that is unknown or not allowed.
+    """
+    known = {spec.name: spec for spec in table}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f'no parameter {name!r}; known: {", ".join(known)}')
+        if reason := known[name].check(value):
+            raise ConfigError(reason)
+
+
+def declare(node: Any, table: Iterable[ParameterSpec]) -> None:
+    """
+    Declare ``table`` on an rclpy node, with descriptions and ranges.
+
+    :raises ConfigError: when a value given from outside does not fit.
+    """
+    from rcl_interfaces.msg import (
+        FloatingPointRange,
+        IntegerRange,
+        ParameterDescriptor,
+        ParameterType,
+    )
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+
+    for spec in table:
+        text = spec.description
+        if spec.choices:
+            text += f' One of: {", ".join(spec.choices)}.'
+        described = ParameterDescriptor(description=text)
+        if spec.minimum is not None or spec.maximum is not None:
+            low, high = spec.minimum, spec.maximum
+            if isinstance(spec.default, float):
+                described.floating_point_range = [FloatingPointRange(
+                    from_value=float(-1e308 if low is None else low),
+                    to_value=float(1e308 if high is None else high), step=0.0)]
+            else:
+                described.integer_range = [IntegerRange(
+                    from_value=int(-2**62 if low is None else low),
+                    to_value=int(2**62 if high is None else high), step=0)]
+        default: Any = spec.default
+        if isinstance(default, tuple):
+            # An empty list has no type in ROS; one empty string stands for it.
+            described.type = ParameterType.PARAMETER_STRING_ARRAY
+            default = list(default) or ['']
+        try:
+            node.declare_parameter(spec.name, default, described)
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            raise ConfigError(f'parameter {spec.name}: {error}') from None
+        if reason := spec.check(value_of(node, spec.name)):
+            raise ConfigError(f'parameter {reason}')
+
+
+def value_of(node: Any, name: str) -> Any:
+    """Return a parameter's value; lists as tuples without empty strings."""
+    value = node.get_parameter(name).value
+    if isinstance(value, (list, tuple)) or hasattr(value, 'typecode'):
+        return tuple(v for v in value if v != '')
+    return value
+
+
+def values_of_node(node: Any, table: Iterable[ParameterSpec]) -> dict[str, Any]:
+    """Return all parameters of ``table`` by name."""
+    return {spec.name: value_of(node, spec.name) for spec in table}

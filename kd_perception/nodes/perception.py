@@ -1,0 +1,359 @@
+"""
+The perception node: camera images in, segmentation masks out, as a managed (lifecycle) node.
+
+The ROS thread only receives, counts and answers services; one inference thread decodes and runs
+the model. Setting ``model`` while it serves loads the new model beside the old one and exchanges
+them between two frames. Topics and parameters are described in ``docs/nodes.md``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+import json
+import sys
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+
+from kd_perception.bundle import ModelBundle
+from kd_perception.errors import ConfigError, KdPerceptionError
+from kd_perception.nodes import qos
+from kd_perception.nodes.camera_topics import CameraTopics
+from kd_perception.nodes.conversion import image_message, status, statuses
+from kd_perception.nodes.health import Health, verdict
+from kd_perception.nodes.loading import ModelLoader
+from kd_perception.nodes.overlay import OverlayPainter
+from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
+from kd_perception.nodes.process import run_node
+from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
+from kd_perception.nodes.slots import Arrival, FrameSlots
+from kd_perception.nodes.timing import frame_timing, timing_message
+from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptions
+
+_SPECS = {spec.name: spec for spec in PERCEPTION}
+_SERVING = tuple(f.name for f in fields(ServingSettings))
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PerceptionNode(LifecycleNode):
+    """See the module; ``close`` must be called before ``destroy_node``."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__('perception', **arguments)
+        self.exit_code = 0
+        declare(self, PERCEPTION)
+        self._health = Health()
+        self._slots = FrameSlots()
+        self._worker: InferenceWorker | None = None
+        self._loader: ModelLoader | None = None
+        self._painter: OverlayPainter | None = None
+        self._topics: dict[str, CameraTopics] = {}
+        self._model_error = ''
+        self._restoring = False
+        self._previous: dict[str, int] = {}
+        self._publish_confidence = True
+        self._publish_overlay = True
+        self._warmup = 0
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake = self.create_guard_condition(self._run_posted)
+        self._timing = self.create_lifecycle_publisher(
+            DiagnosticArray, '~/timing', qos.stream(10))
+        self._active_model = self.create_publisher(String, '~/active_model', qos.latched())
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
+        self.add_on_set_parameters_callback(self._on_parameters)
+        # Not the node's clock: under sim time it may stand still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._tick = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._start = self.create_timer(0.0, self._autostart, clock=steady)
+
+    # -- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm the model, create the topics of all cameras."""
+        return self._guarded('configure', lambda: self._configure(state))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start to serve frames."""
+        return self._guarded('activate', lambda: self._activate(state))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the frame at hand and serve no more."""
+        return self._guarded('deactivate', lambda: self._deactivate(state))
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the model and take the topics away."""
+        self._release()
+        self._model_error = ''
+        return _SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything."""
+        self._release()
+        return _SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything, so that the node can be configured again."""
+        self._release()
+        return _SUCCESS
+
+    def close(self) -> None:
+        """Stop all threads and release the model."""
+        self._release()
+
+    def counters(self) -> dict[str, int]:
+        """Return the frame counters since the node was last configured."""
+        return self._slots.snapshot()
+
+    def _guarded(self, what: str,
+                 act: Callable[[], TransitionCallbackReturn]) -> TransitionCallbackReturn:
+        # rclpy swallows exceptions of transition callbacks without a word.
+        try:
+            return act()
+        except KdPerceptionError as error:
+            reason = str(error)
+        except Exception as error:
+            self.get_logger().error(f'{what}: unexpected {type(error).__name__}')
+            import traceback
+            self.get_logger().error(traceback.format_exc())
+            reason = f'{type(error).__name__}: {error}'
+        self.get_logger().error(f'cannot {what}: {reason}')
+        if what == 'configure':
+            self._release()
+        self._model_error = reason
+        return _FAILURE
+
+    def _configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        values = {name: value_of(self, name) for name in _SPECS}
+        settings = ServingSettings(**{name: values[name] for name in _SERVING})
+        cameras = values['cameras'] or ('',)
+        if len(set(cameras)) != len(cameras):
+            raise ConfigError(f'parameter cameras: names must differ: {list(cameras)}')
+        self._warmup = values['warmup_iterations']
+        model = ServingModel.load(settings, self._warmup)
+        self._slots = FrameSlots(cameras)
+        self._health = Health()
+        self._previous = {}
+        self._model_error = ''
+        self._publish_confidence = values['publish_confidence']
+        self._publish_overlay = values['publish_overlay']
+        self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
+                                       self._on_failure)
+        self._worker.options = WorkerOptions(
+            values['confidence_threshold'], values['output_size'], values['max_age_ms'])
+        self._topics = {
+            camera: CameraTopics(self, camera, image_transport=values['image_transport'],
+                                 reliability=values['reliability'], on_arrival=self._on_arrival)
+            for camera in cameras}
+        self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
+        self._painter = OverlayPainter(self._on_painted)
+        self._worker.exchange(model)
+        return super().on_configure(state)
+
+    def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        if result == _SUCCESS and self._worker is not None:
+            self._worker.start()
+        return result
+
+    def _deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        # The worker first: a publisher that is off drops results without a word.
+        if self._worker is not None:
+            self._worker.stop()
+        return super().on_deactivate(state)
+
+    def _release(self) -> None:
+        for part in (self._loader, self._worker, self._painter):
+            if part is not None:
+                part.close()
+        self._loader = self._worker = self._painter = None
+        for topics in self._topics.values():
+            topics.destroy()
+        self._topics = {}
+
+    def _autostart(self) -> None:
+        self._start.cancel()
+        if not value_of(self, 'autostart'):
+            return
+        # Somebody else's transition may have come first; then nothing is left to do.
+        if self._state() == 'unconfigured':
+            self.trigger_configure()
+        if self._state() == 'inactive' and not self._model_error:
+            self.trigger_activate()
+
+    def _state(self) -> str:
+        return str(self._state_machine.current_state[1])
+
+    # -- parameters (ROS thread)
+
+    def _on_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        values = {p.name: p.value for p in parameters if p.name in _SPECS}
+        reason = self._refusal(values)
+        if not reason and not self._restoring and self._worker is not None:
+            reason = self._apply(values)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _refusal(self, values: dict[str, Any]) -> str:
+        for name, value in values.items():
+            if reason := _SPECS[name].check(value):
+                return reason
+            if not _SPECS[name].dynamic and self._worker is not None:
+                return (f'{name}: can be set only while the node is unconfigured; it is '
+                        f'{self._state()}')
+        return ''
+
+    def _apply(self, values: dict[str, Any]) -> str:
+        assert self._worker is not None
+        options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
+        serving = {k: v for k, v in values.items() if k in _SERVING}
+        if serving:
+            wanted = replace(self._wanted(), **serving)
+            try:
+                bundle = check_settings(wanted)
+            except KdPerceptionError as error:
+                return str(error)
+            self._change_model(wanted, bundle)
+        self._worker.options = replace(self._worker.options, **options)
+        self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
+        self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
+        self._warmup = values.get('warmup_iterations', self._warmup)
+        return ''
+
+    def _wanted(self) -> ServingSettings:
+        return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
+
+    def _change_model(self, settings: ServingSettings, bundle: ModelBundle) -> None:
+        assert self._loader is not None
+        self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
+        self._loader.request(settings, bundle, self._warmup)
+
+    def _restore_parameters(self, failed: ServingSettings, reason: str) -> None:
+        """Set the model's parameters back to what serves; runs in the ROS thread."""
+        self.get_logger().error(f'model {failed.model!r} was not taken: {reason}')
+        model = self._worker.model if self._worker is not None else None
+        if model is None or self._wanted() != failed:
+            return  # a newer request came meanwhile; its own outcome decides
+        self._model_error = f'model {failed.model!r} was not taken: {reason}'
+        self._restoring = True
+        try:
+            self.set_parameters([Parameter(k, value=v)
+                                 for k, v in asdict(model.settings).items()])
+        finally:
+            self._restoring = False
+
+    # -- frames
+
+    def _on_arrival(self, arrival: Arrival, stamp_ns: int) -> None:
+        self._health.arrived(arrival.camera, stamp_ns)
+        self._slots.offer(arrival)
+
+    def _on_result(self, frame: FrameResult) -> None:
+        """Publish one result; runs in the inference thread."""
+        topics = self._topics[frame.arrival.camera]
+        timing = frame_timing(frame, lambda: topics.publish(
+            frame, confidence=self._publish_confidence))
+        self._health.answered(timing.total_ms)
+        self._timing.publish(timing_message(
+            timing, self.get_fully_qualified_name(), frame.arrival.message.header))
+        painter = self._painter
+        if (self._publish_overlay and painter is not None
+                and topics.overlay.get_subscription_count()):
+            painter.offer(frame)
+
+    def _on_failure(self, reason: str) -> None:
+        self._health.failed(reason)
+        self.get_logger().warning(f'frame failed: {reason}', throttle_duration_sec=5.0)
+
+    def _on_painted(self, camera: str, picture: np.ndarray, header: Any) -> None:
+        topics = self._topics.get(camera)
+        if topics is not None:
+            topics.overlay.publish(image_message(picture, 'rgb8', header))
+
+    # -- models (loader and inference threads)
+
+    def _on_loaded(self, model: ServingModel) -> None:
+        worker = self._worker
+        if worker is None:
+            model.close()
+        else:
+            worker.exchange(model)
+
+    def _on_load_failed(self, settings: ServingSettings, reason: str) -> None:
+        self._post(lambda: self._restore_parameters(settings, reason))
+
+    def _on_exchange(self, model: ServingModel) -> None:
+        self._model_error = ''
+        worker = self._worker
+        threshold = worker.options.confidence_threshold if worker is not None else 0.0
+        for topics in self._topics.values():
+            topics.publish_classes(model.bundle.spec.classes, threshold)
+        self._active_model.publish(String(data=json.dumps(model.describe())))
+        self.get_logger().info(
+            f'serving {model.bundle.spec.name} ({model.bundle.hash[:12]}) by {model.engine.name} '
+            f'on {model.engine.device} in {model.engine.precision}')
+
+    def _post(self, act: Callable[[], None]) -> None:
+        """Let ``act`` run in the ROS thread."""
+        self._posted.append(act)
+        self._wake.trigger()
+
+    def _run_posted(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
+
+    # -- diagnostics (ROS thread)
+
+    def _publish_diagnostics(self) -> None:
+        state = self._state()
+        counters = self._slots.snapshot()
+        summary = self._health.summary()
+        silence = ''
+        if state == 'active':
+            for topics in self._topics.values():
+                if topics.heal(summary.missing_share):
+                    self.get_logger().warning(
+                        f'{topics.topic}: frames get lost; subscribing reliably from now on')
+            if summary.silence_s > 2.0:
+                silence = '; '.join(t.silence_reason() for t in self._topics.values())
+        level, message = verdict(
+            state, model_error=self._model_error, frame_error=self._health.recent_error(),
+            silence=silence, counters=counters, previous=self._previous)
+        self._previous = counters
+        model = self._worker.model if self._worker is not None else None
+        described = model.describe() if model is not None else {}
+        values: dict[str, Any] = {
+            'schema_version': 1, 'state': state,
+            'model': described.get('name', ''), 'model_hash': described.get('hash', ''),
+            'engine': described.get('engine', ''), 'device': described.get('device', ''),
+            'precision': described.get('precision', ''),
+            'loading': self._loader is not None and self._loader.busy,
+            'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
+            'latency_p95_ms': summary.p95_ms, **counters}
+        if self._topics:
+            every = self._topics.values()
+            values['age_source'] = ('header stamp' if all(t.age_from_stamp for t in every)
+                                    else 'time since receipt')
+            values['reliability'] = ('reliable' if all(t.reliable for t in every)
+                                     else 'best_effort')
+        entry = status(f'{self.get_fully_qualified_name()}: perception',
+                       described.get('hash', '')[:12], values,
+                       level=bytes([level]), message=message)
+        head = DiagnosticArray().header
+        head.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(statuses(head, entry))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM."""
+    return run_node(PerceptionNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

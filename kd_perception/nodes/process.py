@@ -1,0 +1,95 @@
+"""
+How every node of the package starts, runs on one thread, and ends.
+
+SIGINT and SIGTERM end a node with exit code 0; bad parameters with 2 and one line on stderr. A
+node started by the runner ends when the runner dies, however it dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import ctypes
+import logging
+import os
+import signal
+import sys
+from typing import Any, Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from kd_perception.errors import KdPerceptionError
+from kd_perception.nodes.environment import PARENT_VARIABLE
+
+_PR_SET_PDEATHSIG = 1
+# A thread that finishes its numpy work asks for the interpreter lock; the default of 5 ms before
+# another thread must yield it would show as latency.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+class RunnableNode(Protocol):
+    """What ``run_node`` needs of a node beside being an rclpy node."""
+
+    exit_code: int
+
+    def close(self) -> None:
+        """Stop own threads and release what was opened."""
+        ...
+
+
+class Finished(Exception):  # noqa: N818 (a request, not an error)
+    """Raised in a callback by a node whose work is done; ends the process with its exit code."""
+
+
+def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+    """
+    Create a node, spin it until a signal or its own end, and return the exit code.
+
+    :param make: called after ``rclpy.init``; returns the node.
+    """
+    logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
+    _end_with_parent()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    rclpy.init(args=None if args is None else list(args))
+    node: Any = None
+    executor = SingleThreadedExecutor()
+    code = 0
+    try:
+        node = make()
+        executor.add_node(node)
+        executor.spin()
+        code = node.exit_code
+    except (KeyboardInterrupt, ExternalShutdownException):
+        code = 0
+    except Finished:
+        code = node.exit_code
+    except KdPerceptionError as error:
+        print(f'{_name(node)}: {error}', file=sys.stderr)
+        code = 2
+    finally:
+        # A second signal while things close must not leave threads behind.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        executor.shutdown(timeout_sec=1.0)
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return code
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGINT when the runner dies, if it was the runner that started this."""
+    parent = os.environ.get(PARENT_VARIABLE, '')
+    if not parent.isdigit() or not sys.platform.startswith('linux'):
+        return
+    if os.getppid() != int(parent):
+        # Started by something in between (a shell, a debugger), or the runner is gone already.
+        if not os.path.exists(f'/proc/{parent}'):
+            sys.exit(0)
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _name(node: Any) -> str:
+    return 'kd_perception' if node is None else node.get_fully_qualified_name()

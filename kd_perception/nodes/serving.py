@@ -1,0 +1,146 @@
+"""
+A model that serves: bundle, engine and task in one, loaded and warmed before it is used.
+
+Comes in: settings as the parameters have them. Goes out: masks with the time each stage took.
+No ROS here, and no torch unless the engine is torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from kd_perception.bundle import find_bundle, ModelBundle
+from kd_perception.engines.engine import Engine
+from kd_perception.engines.loader import load_engine
+from kd_perception.errors import BundleError
+from kd_perception.imaging import decode_compressed, decode_image, resize_image
+from kd_perception.tasks.segmentation import decode, SegmentationResult
+
+ACTIVE_MODEL_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """What decides which model serves and how; the parameters of the same names."""
+
+    model: str = ''
+    models_dir: str = ''
+    engine: str = 'auto'
+    device: str = 'cpu'
+    precision: str = 'auto'
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Processed:
+    """
+    One frame after the network.
+
+    :param result: mask and confidence at the asked size.
+    :param image: uint8 ``[H, W, 3]`` as decoded, in the bundle's channel order.
+    :param stages_ns: decode, preprocess, inference, postprocess.
+    """
+
+    result: SegmentationResult
+    image: np.ndarray
+    stages_ns: dict[str, int]
+
+
+def check_settings(settings: ServingSettings) -> ModelBundle:
+    """
+    Find and verify the bundle, without loading it into a runtime.
+
+    :raises BundleError: when it does not exist, was changed, or is of a task unknown here.
+    """
+    if not settings.model:
+        raise BundleError('no model is set: give the parameter "model" the name or path of a '
+                          'model bundle')
+    bundle = find_bundle(settings.model, settings.models_dir or None)
+    if bundle.spec.task != 'segmentation':
+        raise BundleError(f'{bundle.path}: task {bundle.spec.task!r} is not served by this '
+                          'release; it serves segmentation')
+    return bundle
+
+
+class ServingModel:
+    """A warm engine with the bundle it was made from; use it from one thread at a time."""
+
+    def __init__(self, settings: ServingSettings, bundle: ModelBundle, engine: Engine) -> None:
+        self.settings = settings
+        self.bundle = bundle
+        self.engine = engine
+        self._size = (bundle.spec.input.height, bundle.spec.input.width)
+
+    @classmethod
+    def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
+             bundle: ModelBundle | None = None) -> ServingModel:
+        """
+        Load and warm a model.
+
+        :raises BundleError: when the bundle is not usable.
+        :raises EngineError: when the runtime refuses it.
+        """
+        bundle = bundle or check_settings(settings)
+        engine = load_engine(bundle, settings.engine, device=settings.device,
+                             precision=settings.precision, threads=settings.threads)
+        model = cls(settings, bundle, engine)
+        blank = np.zeros((1, *model._size, 3), np.uint8)
+        try:
+            for _ in range(warmup_iterations):
+                engine.infer(blank)
+        except Exception:
+            engine.close()
+            raise
+        return model
+
+    def process(self, message: Any, *, confidence_threshold: float = 0.0,
+                output_size: str = 'input') -> Processed:
+        """
+        Turn an image message into a mask.
+
+        :param message: ``sensor_msgs/Image`` or ``CompressedImage``.
+        :raises ImageError: when it cannot be decoded.
+        """
+        order = self.bundle.spec.input.channel_order
+        started = time.monotonic_ns()
+        if hasattr(message, 'encoding'):
+            image = decode_image(message, order)  # type: ignore[arg-type]
+        else:
+            image = decode_compressed(message.data, order)  # type: ignore[arg-type]
+        decoded = time.monotonic_ns()
+        batch = np.ascontiguousarray(resize_image(image, *self._size))[np.newaxis]
+        prepared = time.monotonic_ns()
+        outputs = self.engine.infer(batch)
+        inferred = time.monotonic_ns()
+        size = image.shape[:2] if output_size == 'input' else None
+        result = decode(outputs, confidence_threshold=confidence_threshold, output_size=size)
+        done = time.monotonic_ns()
+        return Processed(result, image, {
+            'decode': decoded - started, 'preprocess': prepared - decoded,
+            'inference': inferred - prepared, 'postprocess': done - inferred})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what serves, in plain types, for ``~/active_model``."""
+        spec = self.bundle.spec
+        return {
+            'schema_version': ACTIVE_MODEL_SCHEMA, 'model': self.settings.model,
+            'name': spec.name, 'path': str(self.bundle.path), 'hash': self.bundle.hash,
+            'task': spec.task, 'role': spec.role, 'classes': spec.classes.to_dict(),
+            'input': [spec.input.height, spec.input.width],
+            'network': spec.network.builder,
+            'network_arguments': spec.network.arguments,
+            'parameters': int(spec.statistics.get('parameters', 0) or 0),
+            'requested': {'engine': self.settings.engine, 'device': self.settings.device,
+                          'precision': self.settings.precision},
+            'engine': self.engine.name, 'device': self.engine.device,
+            'precision': self.engine.precision, 'threads': self.settings.threads,
+            'pid': os.getpid()}
+
+    def close(self) -> None:
+        """Release the runtime."""
+        self.engine.close()

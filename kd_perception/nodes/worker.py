@@ -1,0 +1,161 @@
+"""
+The inference thread: takes the freshest frame, runs the model, hands the result on.
+
+Models are exchanged here, between two frames, so that a frame never meets half a model. The
+outlet is called in this thread with every result; what it does is the node's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import logging
+import threading
+import time
+
+from kd_perception.errors import KdPerceptionError
+from kd_perception.nodes.serving import Processed, ServingModel
+from kd_perception.nodes.slots import Arrival, FrameSlots
+
+_log = logging.getLogger(__name__)
+_IDLE_S = 0.5
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Parameters that may change between two frames."""
+
+    confidence_threshold: float = 0.0
+    output_size: str = 'input'
+    max_age_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """
+    What the worker hands on for one frame.
+
+    :param taken_ns: steady clock when the worker took the frame.
+    :param age_ns: age of the frame when inference could start.
+    """
+
+    arrival: Arrival
+    model: ServingModel
+    processed: Processed
+    taken_ns: int
+    age_ns: int
+
+
+class InferenceWorker:
+    """
+    One thread between slots and outlet.
+
+    :param outlet: called with each result; publishes it.
+    :param on_exchange: called in the worker's thread when another model begins to serve.
+    :param on_failure: called with the reason when a frame fails.
+    """
+
+    def __init__(self, slots: FrameSlots, outlet: Callable[[FrameResult], None],
+                 on_exchange: Callable[[ServingModel], None],
+                 on_failure: Callable[[str], None]) -> None:
+        self.options = WorkerOptions()
+        self._slots = slots
+        self._outlet = outlet
+        self._on_exchange = on_exchange
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._model: ServingModel | None = None
+        self._next: ServingModel | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    @property
+    def running(self) -> bool:
+        """Return whether the thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def model(self) -> ServingModel | None:
+        """Return the model that serves, or will serve the next frame."""
+        with self._lock:
+            return self._next or self._model
+
+    def exchange(self, model: ServingModel) -> None:
+        """Let ``model`` serve from the next frame on; the old one is closed by the worker."""
+        with self._lock:
+            skipped, self._next = self._next, model
+        if skipped is not None:
+            skipped.close()
+        if self.running:
+            self._slots.wake()
+        else:
+            self._adopt()
+
+    def start(self) -> None:
+        """Serve frames from now on."""
+        self._stop.clear()
+        self._slots.open()
+        self._thread = threading.Thread(target=self._serve, name='inference')
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the frame at hand, turn away the rest, and wait for the thread."""
+        self._stop.set()
+        self._slots.close()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop, and release the model."""
+        self.stop()
+        with self._lock:
+            models, self._model, self._next = [self._model, self._next], None, None
+        for model in models:
+            if model is not None:
+                model.close()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            self._adopt()
+            arrival = self._slots.take(_IDLE_S)
+            if arrival is None:
+                continue
+            # A model may have become ready while the thread waited: it serves this frame.
+            self._adopt()
+            try:
+                self._one(arrival)
+            except KdPerceptionError as error:
+                self._slots.finish('failed')
+                self._on_failure(str(error))
+            except Exception as error:
+                # A runtime may raise anything; the node must live on and say what happened.
+                self._slots.finish('failed')
+                _log.exception('inference failed')
+                self._on_failure(f'{type(error).__name__}: {error}')
+
+    def _one(self, arrival: Arrival) -> None:
+        model, options = self._model, self.options
+        if model is None:
+            self._slots.finish('inactive')
+            return
+        taken = time.monotonic_ns()
+        age = arrival.stamp_age_ns + taken - arrival.received_ns
+        if options.max_age_ms and age > options.max_age_ms * 1e6:
+            self._slots.finish('stale')
+            return
+        processed = model.process(arrival.message, output_size=options.output_size,
+                                  confidence_threshold=options.confidence_threshold)
+        self._outlet(FrameResult(arrival, model, processed, taken, age))
+        self._slots.finish('published')
+
+    def _adopt(self) -> None:
+        with self._lock:
+            if self._next is None:
+                return
+            old, self._model, self._next = self._model, self._next, None
+            model = self._model
+        self._on_exchange(model)
+        if old is not None:
+            # Releasing a runtime can take long; no frame should wait for it.
+            threading.Thread(target=old.close, name='close model').start()
