@@ -1,0 +1,192 @@
+"""
+The tables of a comparison as text cells, for the terminal and the report alike.
+
+In: an ``Analysis``; out: ``Table`` s. Metrics run down, arms run across, so that a table stays
+narrow however many metrics there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import math
+
+from kd_perception.evaluation.accuracy import MIN_SHARE
+from kd_perception.evaluation.analysis import Analysis
+from kd_perception.evaluation.bootstrap import Interval
+from kd_perception.evaluation.paired import ArmStatistics
+from kd_perception.evaluation.verdict import points
+
+NONE = '–'
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    A table of text cells.
+
+    :param header: one cell per column; the first names the rows.
+    :param rows: cells by row.
+    :param strong: positions of the rows that matter most.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: tuple[int, ...] = ()
+
+
+def latency_table(analysis: Analysis) -> Table:
+    """Return latency, frames and resources by arm."""
+    arms = [arm.name for arm in analysis.run.arms]
+    rows: list[tuple[str, ...]] = []
+
+    def add(name: str, value: Callable[[ArmStatistics], str]) -> None:
+        rows.append((name, *(value(analysis.statistics[arm]) for arm in arms)))
+
+    add('latency, median', lambda s: ms(s.latency.p50))
+    add('mean', lambda s: ms(s.latency.mean))
+    for key in ('p90', 'p95', 'p99', 'max'):
+        add(key, lambda s, k=key: ms(getattr(s.latency, k)))  # type: ignore[misc]
+    add('jitter', lambda s: ms(s.jitter_ms))
+    add(f'frames/s as served ({analysis.run.spec.pacing})', lambda s: number(s.fps, 1))
+    add('frames/s one by one', lambda s: number(1000 / s.latency.mean, 1))
+    add('frames answered', lambda s: f'{s.latency.n} of {s.published}')
+    add('lost · late · stray', lambda s: f'{s.status["lost"]} · {s.status["late"]} · '
+                                         f'{s.status["duplicate"] + s.status["unknown"]}')
+    usage = analysis.run.resources
+    if usage:
+        found = [usage.get(arm) for arm in arms]
+        rows.append(('CPU (100 % is one core)',
+                     *(f'{u.cpu_percent:.0f} %' if u else NONE for u in found)))
+        rows.append(('memory (RSS)', *(f'{u.rss_mb:.0f} MiB' if u else NONE for u in found)))
+        if any(u and u.gpu_mb is not None for u in found):
+            rows.append(('GPU memory', *(f'{u.gpu_mb:.0f} MiB' if u and u.gpu_mb is not None
+                                         else NONE for u in found)))
+    return Table('Latency: publish call in the camera → result in the monitor',
+                 ('', *(analysis.labels[a] for a in arms)), tuple(rows), strong=(0,))
+
+
+def difference_table(analysis: Analysis) -> Table | None:
+    """Return the paired differences with intervals, or None for a single arm."""
+    chosen = [c for c in analysis.comparisons if c.latency or c.accuracy]
+    if not chosen:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for name, key, unit, digits in (
+            ('latency, median difference', 'median_difference', ' ms', 2),
+            ('latency, mean difference', 'mean_difference', ' ms', 2),
+            ('times faster, by medians', 'median_ratio', '×', 2),
+            ('times faster, by means', 'mean_ratio', '×', 2)):
+        if any(c.latency for c in chosen):
+            rows.append((name, *(interval(getattr(c.latency, key), unit, digits)
+                                 if c.latency else NONE for c in chosen)))
+    if any(c.accuracy for c in chosen):
+        rows.append(('mIoU, points gained', *(
+            interval(points(c.accuracy.difference), '', 2, sign=True) if c.accuracy else NONE
+            for c in chosen)))
+    rows.append(('frames answered by both', *(
+        f'{c.latency.n} (unpaired {c.latency.unpaired})' if c.latency else NONE
+        for c in chosen)))
+    reference = analysis.labels[chosen[0].reference]
+    return Table(f'Against {reference}, frame by frame, with 95 % intervals',
+                 ('', *(analysis.labels[c.other] for c in chosen)), tuple(rows), strong=(0, 2))
+
+
+def stage_table(analysis: Analysis) -> Table | None:
+    """Return medians by stage, or None when no node said anything of itself."""
+    arms = [arm.name for arm in analysis.run.arms]
+    stages = list(dict.fromkeys(s for arm in arms for s in analysis.statistics[arm].stages))
+    if not stages:
+        return None
+    rows = []
+    for stage in stages:
+        cells = []
+        for arm in arms:
+            found = analysis.statistics[arm].stages.get(stage)
+            cells.append(f'{found.p50:.2f} · {found.p95:.2f}' if found and found.n else NONE)
+        rows.append((stage, *cells))
+    return Table('Stages as the nodes measure them, ms: median · p95',
+                 ('', *(analysis.labels[a] for a in arms)), tuple(rows),
+                 strong=(stages.index('total'),) if 'total' in stages else ())
+
+
+def accuracy_table(analysis: Analysis) -> Table | None:
+    """Return mIoU and friends by arm, or None without ground truth."""
+    if not analysis.accuracies:
+        return None
+    arms = [arm.name for arm in analysis.run.arms]
+    found = [analysis.accuracies.get(arm) for arm in arms]
+    rows: list[tuple[str, ...]] = [
+        (f'mIoU, classes ≥ {MIN_SHARE:.1%} of pixels',
+         *(interval(points(a.miou), '', 1) if a else NONE for a in found)),
+        ('mIoU, all classes', *(percent(a.miou_all) if a else NONE for a in found)),
+        ('pixel accuracy', *(percent(a.pixel_accuracy) if a else NONE for a in found)),
+        ('labelled frames', *(str(a.n) if a else NONE for a in found))]
+    for comparison in analysis.comparisons:
+        if comparison.agreement is not None:
+            name = f'pixels equal to {analysis.labels[comparison.reference]}'
+            rows.append((name, *(percent(comparison.agreement) if a == comparison.other else NONE
+                                 for a in arms)))
+    return Table('Accuracy against ground truth, in points of 100',
+                 ('', *(analysis.labels[a] for a in arms)), tuple(rows), strong=(0,))
+
+
+def class_table(analysis: Analysis) -> Table | None:
+    """Return IoU and recall by class, or None without ground truth."""
+    if not analysis.accuracies:
+        return None
+    arms = [arm.name for arm in analysis.run.arms if arm.name in analysis.accuracies]
+    first = analysis.accuracies[arms[0]]
+    header = ['class', 'share of pixels']
+    for arm in arms:
+        header += [f'IoU {analysis.labels[arm]}', f'recall {analysis.labels[arm]}']
+    rows = []
+    for i, name in enumerate(analysis.run.classes.names):
+        if all(not math.isfinite(analysis.accuracies[arm].iou[i]) for arm in arms):
+            continue  # neither there nor seen by anyone
+        row = [name, f'{first.share[i]:.2%}']
+        for arm in arms:
+            accuracy = analysis.accuracies[arm]
+            row += [percent(accuracy.iou[i]), percent(accuracy.recall[i])]
+        rows.append(tuple(row))
+    return Table('By class', tuple(header), tuple(rows))
+
+
+def arms_table(analysis: Analysis) -> Table:
+    """Return what ran in each arm."""
+    arms = analysis.run.arms
+    rows = (
+        ('role', *(a.role or NONE for a in arms)),
+        ('network', *(a.network or NONE for a in arms)),
+        ('parameters', *(f'{a.parameters / 1e6:.2f} M' if a.parameters else NONE for a in arms)),
+        ('input', *(f'{a.input_width}×{a.input_height}' if a.input_width else NONE
+                    for a in arms)),
+        ('engine', *(a.engine for a in arms)),
+        ('device', *(a.device for a in arms)),
+        ('precision executed', *(a.precision for a in arms)),
+        ('threads', *(str(a.threads) if a.threads else 'as the engine chooses' for a in arms)),
+        ('bundle hash', *(a.bundle_hash[:16] for a in arms)))
+    return Table('What ran', ('', *(analysis.labels[a.name] for a in arms)), rows)
+
+
+def ms(value: float) -> str:
+    """Return milliseconds with three or so significant digits."""
+    return f'{number(value, 0 if value >= 100 else 1 if value >= 10 else 2)} ms'
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 in points of 100, or a dash for NaN."""
+    return number(100 * share, 1)
+
+
+def number(value: float, digits: int) -> str:
+    """Return ``value`` with ``digits`` decimals, or a dash when it is not finite."""
+    return f'{value:.{digits}f}'.replace('-', '−') if math.isfinite(value) else NONE
+
+
+def interval(value: Interval, unit: str, digits: int, *, sign: bool = False) -> str:
+    """Return ``12.3 ms (11.9 … 12.8)``."""
+    form = f'{"+" if sign else ""}.{digits}f'
+    text = f'{value.estimate:{form}}{unit} ({value.low:{form}} … {value.high:{form}})'
+    return text.replace('-', '−')

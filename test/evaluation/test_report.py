@@ -1,0 +1,194 @@
+"""The report says what the run holds, in three files, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from html.parser import HTMLParser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from kd_perception.errors import ConfigError
+from kd_perception.evaluation import report as report_module
+from kd_perception.evaluation.report import write_report
+
+
+class _Checker(HTMLParser):
+    """Collects what a browser would load or run, and checks that tags close."""
+
+    VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ('script', 'link', 'iframe')
+        self.sources += [v or '' for k, v in attrs if k in ('src', 'href')]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parse(page: str) -> _Checker:
+    checker = _Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture(scope='module')
+def run(make_run):
+    return make_run(frames=40, warmup=4, lost_b=(9, 10), pictures=2)
+
+
+@pytest.fixture(scope='module')
+def report(run, tmp_path_factory):
+    return write_report(run, tmp_path_factory.mktemp('report'))
+
+
+def test_only_three_files_are_left(report):
+    assert sorted(p.name for p in report.json.parent.iterdir()) == [
+        'frames.csv', 'report.html', 'report.json']
+
+
+def test_json_holds_the_numbers_of_the_run(report, run):
+    data = json.loads(report.json.read_text())
+    assert data['schema_version'] == 1
+    assert data['spec']['frames'] == 40
+    assert data['arms']['a']['info']['bundle_hash'] == 'ab' * 32
+    stats = data['arms']['b']['statistics']
+    assert (stats['published'], stats['status']['ok'], stats['status']['lost']) == (40, 38, 2)
+    latencies = [r.latency_ms for r in run.rows
+                 if r.arm == 'b' and r.index >= 4 and r.received_ns]
+    assert stats['latency']['p50'] == pytest.approx(np.median(latencies))
+    assert stats['latency']['p99'] == pytest.approx(np.percentile(latencies, 99))
+    comparison = data['comparisons'][0]
+    assert comparison['latency']['n'] == 38
+    assert comparison['latency']['median_ratio']['low'] > 5
+    assert comparison['accuracy']['difference']['estimate'] < 0
+    assert comparison['verdict']['latency'] == 'faster'
+    assert comparison['agreement'] == pytest.approx(
+        np.trace(run.agreement['b']) / run.agreement['b'].sum())
+    assert data['arms']['a']['accuracy']['iou'][5] is None  # no traffic light anywhere
+    assert data['arms']['a']['confusion'] == run.confusion['a'].tolist()
+    assert len(data['classes']) == 12
+
+
+def test_same_run_gives_the_same_report(report, run, tmp_path):
+    again = write_report(run, tmp_path)
+    assert again.json.read_bytes() == report.json.read_bytes()
+    assert again.csv.read_bytes() == report.csv.read_bytes()
+
+
+def test_csv_has_every_row(report, run):
+    with report.csv.open(newline='') as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(lines) == len(run.rows)
+    for line, row in zip(lines, run.rows, strict=True):
+        assert int(line['stamp_ns']) == row.stamp_ns
+        assert (line['latency_ms'] == '') == (row.status == 'lost')
+        assert int(line['warmup']) == (row.index < 4)
+        if row.status == 'ok':
+            assert float(line['latency_ms']) == pytest.approx(row.latency_ms, abs=1e-5)
+            assert float(line['inference_ms']) == pytest.approx(row.stages['inference'], abs=1e-5)
+            assert 0.9 < float(line['pixel_accuracy']) <= 1
+            assert 0.5 < float(line['miou']) <= 1
+
+
+def test_page_needs_nothing_but_itself(report):
+    page = report.html.read_text()
+    checker = parse(page)
+    assert checker.sources
+    assert all(s.startswith('data:image/') for s in checker.sources)
+    assert 'url(' not in page
+    assert '@import' not in page
+    # Five plots, and six panels for each of two frames.
+    assert len(checker.sources) == 5 + 12
+    text = ' '.join(checker.text)
+    for phrase in ('street-student answers', 'lost 2 of 40', 'a <fast> CPU & more', 'vehicle',
+                   'ground truth', 'wrong in street-student', 'lockstep'):
+        assert phrase in text, phrase
+
+
+def test_page_without_truth_speaks_of_agreement(make_run, tmp_path):
+    run = make_run(frames=20, labelled=False, pictures=1)
+    page = write_report(run, tmp_path).html.read_text()
+    text = ' '.join(parse(page).text)
+    assert 'no ground truth' in text
+    assert 'differs from street-teacher' in text
+    assert 'mIoU, classes' not in text
+
+
+def test_page_of_bare_rows(make_run, tmp_path):
+    """A live topic without stages, pictures, resources or counters still gives a report."""
+    run = make_run(frames=15, labelled=False, pictures=0)
+    run = replace(run, rows=tuple(replace(r, stages={}) for r in run.rows), resources={},
+                  counters={}, agreement={}, host={}, versions={})
+    parse(write_report(run, tmp_path).html.read_text())
+
+
+def test_single_arm_and_all_lost(make_run, tmp_path):
+    run = make_run(frames=15, pictures=1)
+    alone = replace(run, arms=run.arms[:1], agreement={})
+    assert 'measured alone' in write_report(alone, tmp_path / 'alone').html.read_text()
+    silent = replace(run, pictures=(), confusion={}, agreement={}, rows=tuple(
+        replace(r, received_ns=None, status='lost', counts=None, stages={}) for r in run.rows))
+    written = write_report(silent, tmp_path / 'silent')
+    parse(written.html.read_text())
+    data = json.loads(written.json.read_text())
+    assert data['arms']['a']['statistics']['latency']['p50'] is None
+    assert data['comparisons'][0]['verdict']['latency'] == 'not measured'
+
+
+def test_run_without_measured_frames_is_refused_and_writes_nothing(make_run, tmp_path):
+    run = make_run(frames=2, warmup=3, pictures=0)
+    run = replace(run, rows=tuple(r for r in run.rows if r.index < 3))
+    with pytest.raises(ConfigError, match='no measured frames'):
+        write_report(run, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_failure_leaves_the_older_report(make_run, tmp_path, monkeypatch):
+    run = make_run(frames=12, pictures=0)
+    before = write_report(run, tmp_path).json.read_bytes()
+
+    def fail(analysis: object) -> str:
+        raise RuntimeError('no fonts')
+
+    monkeypatch.setattr(report_module, 'render', fail)
+    with pytest.raises(RuntimeError):
+        write_report(replace(run, started='later'), tmp_path)
+    assert (tmp_path / 'report.json').read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_documentation_names_every_key_of_the_json(report):
+    """docs/report.md is the schema's home: a key that is not there is not documented."""
+    from kd_perception.paths import share_directory
+    page = (share_directory() / 'docs' / 'report.md')
+    if not page.is_file():
+        pytest.skip('docs/ is not installed')
+    documented = set(re.findall(r'`([a-z_0-9]+)`', page.read_text()))
+    data = json.loads(report.json.read_text())
+
+    def keys(value: object) -> set[str]:
+        if isinstance(value, dict):
+            return set(value) | {k for v in value.values() for k in keys(v)}
+        if isinstance(value, list):
+            return {k for v in value for k in keys(v)}
+        return set()
+
+    free = set(data['host']) | set(data['versions']) | {'a', 'b', '0', '1'}
+    assert keys(data) - free - documented == set()
