@@ -1,0 +1,200 @@
+"""
+Soft labels of segmentation: a teacher's logits made small, and back.
+
+Softmax does not change when a number is taken from all logits of a pixel, and bilinear resizing
+is linear. So the largest logit of every pixel is subtracted: what is stored is how far each class
+lies below the winner, which needs few bits. ``decode`` returns these: the largest is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kd_perception.errors import ConfigError
+
+CODECS = ('fp16', 'u8', 'topk')
+
+# Losses that see softmax (or the arg-max) of a pixel only. Others, such as channel-wise
+# distillation, compare one class over all pixels, and that is lost with the largest logit.
+_SERVED = ('kl', 'cross_entropy', 'dist')
+_LEVELS = 255
+_U8_MIN_TEMPERATURE = 0.5
+
+
+@dataclass(frozen=True)
+class SoftLabelCodec:
+    """
+    How logits are stored.
+
+    - ``fp16``: differences to the largest logit as float16; 2 bytes per class and cell.
+    - ``u8``: the same in 8 bits on a quadratic scale per frame: steps are fine near the winner,
+      where probabilities are large, and coarse far below. 1 byte per class and cell.
+    - ``topk``: the ``k`` likeliest classes (index and 8-bit difference) and the probability of
+      all others together, spread evenly; 2 k + 1 bytes per cell. True at one temperature only.
+
+    :param name: ``fp16``, ``u8`` or ``topk``.
+    :param stride: pixels of the logits' full-size grid per stored cell, in each direction.
+    :param k: classes that ``topk`` keeps.
+    :param temperature: at which ``topk`` preserves the probability of the rest.
+    :raises ConfigError: for values that make no sense.
+    """
+
+    name: str = 'u8'
+    stride: int = 4
+    k: int = 3
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in CODECS:
+            raise ConfigError(f'no soft-label codec named {self.name!r}; choose '
+                              f'{", ".join(CODECS)}')
+        if not 1 <= self.stride <= 64 or not 1 <= self.k <= 255 or not self.temperature > 0:
+            raise ConfigError(f'soft-label codec: stride {self.stride} (1 to 64), k {self.k} '
+                              f'(1 to 255) or temperature {self.temperature} (> 0) is out of '
+                              'range')
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return what this codec has besides name and stride."""
+        return {'k': self.k, 'temperature': self.temperature} if self.name == 'topk' else {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types for a manifest."""
+        return {'name': self.name, 'stride': self.stride, 'params': self.params}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SoftLabelCodec:
+        """
+        Build a codec from ``to_dict``'s form.
+
+        :raises ConfigError: for unknown keys, names or values.
+        """
+        unknown = set(data) - {'name', 'stride', 'params'}
+        params = data.get('params') or {}
+        if unknown or not isinstance(params, Mapping) or set(params) - {'k', 'temperature'}:
+            raise ConfigError(f'soft-label codec {dict(data)}: keys are name, stride, params '
+                              '(k, temperature)')
+        try:
+            return cls(name=str(data['name']), stride=int(data['stride']), **params)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f'soft-label codec {dict(data)}: bad or missing value {error}') \
+                from None
+
+    def serves(self, loss: str, temperature: float) -> bool:
+        """Return whether decoded labels are true enough for a loss at a temperature."""
+        if loss not in _SERVED or not temperature > 0:
+            return False
+        if loss == 'cross_entropy' or self.name == 'fp16':
+            return True
+        if self.name == 'u8':
+            return temperature >= _U8_MIN_TEMPERATURE
+        return temperature == self.temperature
+
+    def grid(self, size: tuple[int, int], full_size: tuple[int, int] | None = None,
+             ) -> tuple[int, int]:
+        """
+        Return rows and columns that are stored for logits of ``size``.
+
+        :param full_size: height and width to which ``stride`` refers (the network's input);
+            default ``size`` itself. Logits coarser than the stride are stored as they are.
+        """
+        full = full_size or size
+        rows, columns = (min(have, -(-whole // self.stride))
+                         for have, whole in zip(size, full, strict=True))
+        return rows, columns
+
+    def encode(self, logits: np.ndarray,
+               full_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """
+        Return the record of one frame.
+
+        :param logits: float32 ``[K, h, w]``, any finite values.
+        :param full_size: see :meth:`grid`.
+        :raises ConfigError: when the logits are not finite or not of that shape.
+        """
+        if logits.ndim != 3 or not 1 <= len(logits) <= 255:
+            raise ConfigError(f'soft labels need logits [K, h, w], not {list(logits.shape)}')
+        small = _shrink(logits, self.grid((logits.shape[1], logits.shape[2]), full_size))
+        below = small - small.max(0, keepdims=True)
+        if not np.isfinite(below).all():
+            raise ConfigError('soft labels: logits hold values that are not finite')
+        if self.name == 'fp16':
+            return {'logits': np.maximum(below, np.finfo(np.float16).min).astype(np.float16)}
+        if self.name == 'u8':
+            levels, depth = _quantize(below)
+            return {'levels': levels, 'depth': depth}
+        return self._encode_top(below)
+
+    def decode(self, record: Mapping[str, np.ndarray]) -> np.ndarray:
+        """
+        Return logits, float32 ``[K, h, w]``, the largest of every pixel 0.
+
+        :raises ConfigError: when the record is not of this codec.
+        """
+        try:
+            if self.name == 'fp16':
+                return record['logits'].astype(np.float32)
+            if self.name == 'u8':
+                return _restore(record['levels'], record['depth'])
+            return self._decode_top(record)
+        except KeyError as error:
+            raise ConfigError(f'soft-label record has no {error}: it was not written by codec '
+                              f'{self.name!r}') from None
+
+    def _encode_top(self, below: np.ndarray) -> dict[str, np.ndarray]:
+        classes = len(below)
+        k = min(self.k, classes)
+        order = np.argsort(-below, axis=0, kind='stable')
+        top = np.take_along_axis(below, order[:k], 0)
+        others = classes - k
+        if others:
+            # The one value that gives the others their joint probability when all have it.
+            rest = np.exp(np.take_along_axis(below, order[k:], 0) / self.temperature).sum(0)
+            with np.errstate(divide='ignore'):
+                even = np.log(rest / others) * self.temperature
+            even = np.maximum(even, below.min())[None]
+        else:
+            even = np.zeros((0, *below.shape[1:]), np.float32)
+        levels, depth = _quantize(np.concatenate([top, even]).astype(np.float32))
+        return {'index': order[:k].astype(np.uint8), 'levels': levels, 'depth': depth,
+                'classes': np.array([classes], np.uint8)}
+
+    def _decode_top(self, record: Mapping[str, np.ndarray]) -> np.ndarray:
+        index, classes = record['index'].astype(np.intp), int(record['classes'][0])
+        values = _restore(record['levels'], record['depth'])
+        k = len(index)
+        logits = np.empty((classes, *values.shape[1:]), np.float32)
+        if classes > k:
+            logits[:] = values[k]
+        np.put_along_axis(logits, index, values[:k], 0)
+        return logits
+
+
+def _shrink(logits: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return ``[K, *grid]`` by area averaging."""
+    if logits.shape[1:] == grid:
+        return logits.astype(np.float32, copy=False)
+    small = np.empty((len(logits), *grid), np.float32)
+    for plane, out in zip(logits, small, strict=True):
+        # Plane by plane: OpenCV wants channels last, and a transposed copy costs more than this.
+        cv2.resize(np.ascontiguousarray(plane, np.float32), (grid[1], grid[0]), dst=out,
+                   interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _quantize(below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 levels of values <= 0 on a quadratic scale, and its depth float32 ``[1]``."""
+    depth = max(float(-below.min()), 1e-6) if below.size else 1e-6
+    levels = np.sqrt(below * np.float32(-1.0 / depth)) * np.float32(_LEVELS)
+    np.rint(levels, out=levels)
+    return levels.astype(np.uint8), np.array([depth], np.float32)
+
+
+def _restore(levels: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    steps = np.arange(_LEVELS + 1, dtype=np.float32) / np.float32(_LEVELS)
+    return (-steps * steps * depth[0])[levels]
