@@ -15,7 +15,7 @@ import hashlib
 import json
 from pathlib import Path
 import threading
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open, SafetensorError
@@ -26,9 +26,7 @@ from kd_perception.distillation.strict import first_difference, to_plain
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
 from kd_perception.paths import atomic_file
-
-if TYPE_CHECKING:
-    from kd_perception.tasks.soft_labels import SoftLabelCodec
+from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 MANIFEST = 'manifest.json'
 _SCHEMA = 1
@@ -76,7 +74,6 @@ class SoftLabelCache:
             raise TrainingError(f'{self.path}: is no soft-label cache ({MANIFEST} is missing); '
                                 'make one with: kd_perception label --teacher BUNDLE BAG --out '
                                 'DIR')
-        from kd_perception.tasks.soft_labels import SoftLabelCodec
         self.codec = SoftLabelCodec.from_dict(self.manifest['codec'])
         self._places: dict[FrameKey, tuple[Path, int]] = {}
         self._files: dict[Path, Any] = {}
@@ -213,9 +210,13 @@ def shard_path(cache: Path, recording: str, number: int) -> Path:
     return cache / f'shard-{recording}-{number:05d}.safetensors'
 
 
-def recording_id(fingerprint: str, topic: str, frames: int) -> str:
-    """Return a short name of a recording as it was sampled (a limit or a rate changes it)."""
-    return _hash([fingerprint, topic, frames])[:12]
+def recording_id(ends: Sequence[FrameKey], frames: int) -> str:
+    """
+    Return a short name of a recording as it was sampled: a limit or a rate changes it.
+
+    :param ends: keys of its first and last frame.
+    """
+    return _hash([*map(str, ends), frames])[:12]
 
 
 def write_shard(path: Path, frames: Sequence[LabelledFrame], bad: Sequence[int] = ()) -> None:

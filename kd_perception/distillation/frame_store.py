@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.bags.labels import LabelError
+from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.recipe import SourceRecipe

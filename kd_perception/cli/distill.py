@@ -1,0 +1,43 @@
+"""
+Distil a student from soft labels.
+
+The cache is what "label" wrote for the same teacher and recordings. Every key of the recipe can
+be set on the command line, e.g. --distillation.temperature 4. An interrupted run goes on when the
+same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+import sys
+
+from kd_perception.bundle import find_bundle
+from kd_perception.cli.progress import progress
+from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
+from kd_perception.cli.train import show_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``distill``."""
+    parser.add_argument('--teacher', required=True, metavar='BUNDLE',
+                        help='path of a bundle, or its name in the models directory')
+    parser.add_argument('--cache', type=Path, required=True, help='soft labels of the data')
+    add_recipe_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Distil and say where the bundle is."""
+    recipe = recipe_from_arguments(args)
+    teacher = find_bundle(args.teacher)
+    # torch takes seconds to import; a wrong recipe is told before.
+    from kd_perception.distillation.trainer import distill
+    try:
+        with progress(f'distilling {recipe.name}') as update:
+            bundle = distill(recipe, args.out, teacher=teacher, cache_dir=args.cache,
+                             progress=update, overwrite=args.overwrite)
+    except KeyboardInterrupt:
+        print(f'\nthe same command resumes the run in {args.out}', file=sys.stderr)
+        raise
+    show_result(args.out, bundle.path)
+    return 0

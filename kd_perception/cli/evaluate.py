@@ -1,0 +1,64 @@
+"""
+Measure models on a labelled recording.
+
+Each bundle runs in the engine that would drive; the table shows it with what really ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from kd_perception.bundle import find_bundle
+from kd_perception.cli.metrics_table import print_metrics
+from kd_perception.cli.progress import progress
+from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
+from kd_perception.errors import ConfigError
+from kd_perception.evaluation.evaluate import evaluate
+from kd_perception.paths import atomic_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``evaluate``."""
+    parser.add_argument('bundle', help='path of a bundle, or its name in the models directory')
+    parser.add_argument('source', nargs='+', type=Path,
+                        help='labelled recordings: bags or image folders')
+    parser.add_argument('--class-map', default='',
+                        help='map from the classes of the labels to those of the model')
+    parser.add_argument('--confidence-threshold', type=float, default=0.0, metavar='P',
+                        help='less certain pixels count as missed (%(default)s)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing --json')
+    add_source_arguments(parser, labels=True)
+    add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print one table per recording."""
+    if args.json is not None and args.json.exists() and not args.overwrite:
+        raise ConfigError(f'{args.json}: exists; choose another --json or pass --overwrite')
+    bundle = find_bundle(args.bundle)
+    results = []
+    for path in args.source:
+        source = opened(args, path)
+        try:
+            with progress(f'evaluating {bundle.spec.name} on {source.name}') as update:
+                result = evaluate(bundle, source, engine=args.engine, device=args.device,
+                                  precision=args.precision, threads=args.threads,
+                                  class_map=args.class_map, progress=update,
+                                  confidence_threshold=args.confidence_threshold)
+        finally:
+            source.close()
+        results.append(result.to_dict())
+        print_metrics(results[-1], f'{bundle.spec.name} on {path}: {result.frames} frames, '
+                                   f'{result.engine} {result.device} {result.precision}')
+        if result.bad_frames or result.unlabelled_frames:
+            print(f'left out: {result.bad_frames} frames not decodable, '
+                  f'{result.unlabelled_frames} without labels')
+    if args.json is not None:
+        with atomic_file(args.json) as temporary:
+            temporary.write_text(json.dumps(results if len(results) > 1 else results[0],
+                                            indent=2) + '\n')
+        print(args.json)
+    return 0

@@ -1,0 +1,228 @@
+"""
+Labelling: a teacher looks at every frame of a recording, and what it says goes into the cache.
+
+The teacher runs in an engine, as it does on the vehicle. A stop at any instant leaves whole
+shards, and the next call goes on behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kd_perception.bags.sampling import LabelError
+from kd_perception.bundle import LOGITS, ModelBundle
+from kd_perception.distillation.cache import (
+    LabelledFrame,
+    open_for_writing,
+    provenance,
+    read_sidecar,
+    recording_id,
+    shard_path,
+    SoftLabelCache,
+    write_shard,
+)
+from kd_perception.distillation.losses.cross_entropy import upsample
+from kd_perception.distillation.losses.kl import kl_divergence
+from kd_perception.engines.engine import Engine
+from kd_perception.engines.loader import load_engine
+from kd_perception.errors import BundleError, ImageError, TrainingError
+from kd_perception.evaluation.evaluate import network_input
+from kd_perception.evaluation.read_ahead import read_ahead
+from kd_perception.frames import Frame, FrameKey, FrameSource
+from kd_perception.tasks.soft_labels import SoftLabelCodec
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+CHECK_TEMPERATURES = (1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class LabellingReport:
+    """
+    What ``label`` did.
+
+    :param labelled: frames that the teacher saw now.
+    :param present: frames that were labelled before.
+    :param bad: frames that could not be decoded.
+    """
+
+    labelled: int
+    present: int
+    bad: int
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """
+    How near the cache is to the teacher, at the teacher's input size.
+
+    :param agreement: share of pixels with the same most likely class.
+    :param divergence: mean KL divergence in nats by temperature, without the factor tau squared.
+    """
+
+    frames: int
+    agreement: float
+    divergence: dict[float, float]
+
+
+def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
+          codec: SoftLabelCodec | None = None, engine: str = 'auto', device: str = 'cpu',
+          precision: str = 'auto', threads: int = 0, shard_size: int = 64,
+          progress: Progress | None = None) -> LabellingReport:
+    """
+    Write the teacher's soft labels of all frames of ``source`` into the cache.
+
+    Shards that are there already are kept, so an interrupted labelling goes on, and further
+    recordings are added to a cache by further calls.
+
+    :param codec: how logits are stored; None: the task's default.
+    :param shard_size: frames per file; what a stop loses at most.
+    :raises TrainingError: when the directory holds labels of another teacher or codec.
+    """
+    _require_logits(teacher)
+    codec = codec or SoftLabelCodec()
+    cache = Path(cache_dir)
+    model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
+                        graph='logits')
+    try:
+        open_for_writing(cache, {**provenance(teacher, codec, model.precision),
+                                 'shard_size': shard_size})
+        wanted, present = _plan(cache, source, shard_size)
+        labelled, bad = 0, len(source) - sum(len(p) for _, p in wanted) - present
+
+        def read(position: int) -> tuple[Frame, np.ndarray] | None:
+            frame = _decodable(source, position)
+            return None if frame is None else (frame, network_input(frame, teacher.spec.input))
+
+        # One stream over all shards: the decoder never waits for a file to be written.
+        positions = [p for _, shard in wanted for p in shard]
+        with closing(read_ahead(read, positions)) as stream:
+            for path, shard in wanted:
+                frames, failed = [], []
+                for position, item in zip(shard, stream, strict=False):
+                    if item is None:
+                        failed.append(position)
+                    else:
+                        frames.append(_labelled(model, codec, source.name, *item))
+                    if progress is not None:
+                        progress(position + 1, len(source), '')
+                write_shard(path, frames, failed)
+                labelled, bad = labelled + len(frames), bad + len(failed)
+        log.info('%s: %d frames labelled, %d were, %d bad', source.name, labelled, present, bad)
+        return LabellingReport(labelled, present, bad, model.name, model.precision)
+    finally:
+        model.close()
+
+
+def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
+          samples: int = 16, engine: str = 'auto', device: str = 'cpu', precision: str = 'auto',
+          threads: int = 0, progress: Progress | None = None) -> CheckReport:
+    """
+    Run the teacher again on some frames and compare with what the cache gives back.
+
+    :param samples: frames, evenly spread.
+    :raises TrainingError: when the cache is of another teacher or lacks the frames.
+    """
+    _require_logits(teacher)
+    cache = SoftLabelCache(cache_dir)
+    cache.require(teacher, loss='kl', temperature=1.0)
+    chosen = sorted({round(p) for p in np.linspace(0, len(source) - 1, samples)})
+    agreement: list[float] = []
+    divergence: dict[float, list[float]] = {t: [] for t in CHECK_TEMPERATURES}
+    model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
+                        graph='logits')
+    size = (teacher.spec.input.height, teacher.spec.input.width)
+    try:
+        for done, position in enumerate(chosen):
+            frame = _decodable(source, position)
+            if frame is None:
+                continue
+            image = network_input(frame, teacher.spec.input)
+            fresh = upsample(torch.from_numpy(model.infer(image[None])['logits']), *size)
+            stored = upsample(torch.from_numpy(cache[frame.key])[None], *size)
+            agreement.append(float((fresh.argmax(1) == stored.argmax(1)).float().mean()))
+            for temperature, values in divergence.items():
+                values.append(float(kl_divergence(stored, fresh, temperature))
+                              / temperature ** 2)
+            if progress is not None:
+                progress(done + 1, len(chosen), f'agreement {100 * np.mean(agreement):.2f} %')
+    finally:
+        model.close()
+    if not agreement:
+        raise TrainingError(f'{source.name}: none of the sampled frames can be decoded')
+    return CheckReport(len(agreement), float(np.mean(agreement)),
+                       {t: float(np.mean(v)) for t, v in divergence.items()})
+
+
+def _plan(cache: Path, source: FrameSource,
+          shard_size: int) -> tuple[list[tuple[Path, range]], int]:
+    """Return the shards to write with their positions, and how many frames are there already."""
+    recording = recording_id(_end_keys(source), len(source))
+    wanted, present = [], 0
+    for number, first in enumerate(range(0, len(source), shard_size)):
+        path = shard_path(cache, recording, number)
+        there = _present(path)
+        if there is None:
+            wanted.append((path, range(first, min(first + shard_size, len(source)))))
+        else:
+            present += there
+    return wanted, present
+
+
+def _labelled(model: Engine, codec: SoftLabelCodec, name: str, frame: Frame,
+              image: np.ndarray) -> LabelledFrame:
+    logits = model.infer(image[None])['logits'][0]
+    if not np.isfinite(logits).all():
+        raise TrainingError(f'{name}: the teacher gives NaN or infinity on frame {frame.key}; '
+                            'try another --precision')
+    return LabelledFrame(frame.key, frame.stamp_ns, frame.log_ns, frame.frame_id,
+                         codec.encode(logits, (image.shape[0], image.shape[1])))
+
+
+def _decodable(source: FrameSource, position: int) -> Frame | None:
+    """Return a frame, or None where the picture is damaged."""
+    try:
+        return source[position]
+    except LabelError:
+        raise
+    except ImageError as error:
+        log.warning('%s: frame %d left out: %s', source.name, position, error)
+        return None
+
+
+def _present(path: Path) -> int | None:
+    """Return the number of frames of a whole shard; None where it must be written."""
+    sidecar = path.with_suffix('.json')
+    if not sidecar.is_file():
+        return None
+    try:
+        return len(read_sidecar(sidecar)['frames'])
+    except TrainingError as error:
+        log.warning('%s; it is labelled again now', error)
+        return None
+
+
+def _end_keys(source: FrameSource) -> list[FrameKey]:
+    """Return the keys of the first and the last frame that can be read."""
+    ends = []
+    for order in (range(len(source)), range(len(source) - 1, -1, -1)):
+        frame = next((f for f in (_decodable(source, p) for p in order) if f is not None), None)
+        if frame is None:
+            raise TrainingError(f'{source.name}: not one of {len(source)} frames can be decoded')
+        ends.append(frame.key)
+    return ends
+
+
+def _require_logits(teacher: ModelBundle) -> None:
+    if not teacher.has(LOGITS):
+        raise BundleError(f'{teacher.path}: has no {LOGITS}, so it cannot label; export it with: '
+                          f'kd_perception export {teacher.path}')

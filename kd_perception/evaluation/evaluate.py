@@ -1,0 +1,164 @@
+"""
+Accuracy of a model bundle on a labelled recording, through the engine that will drive.
+
+The same engine, preprocessing and decoding as in the perception node: what is measured here is
+what runs there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import time
+from typing import Any
+
+import numpy as np
+
+from kd_perception.bags.sampling import LabelError
+from kd_perception.bundle import InputSpec, ModelBundle
+from kd_perception.classes import ClassMap, ClassSet, load_class_map
+from kd_perception.engines.loader import load_engine
+from kd_perception.errors import BagError, ConfigError, ImageError
+from kd_perception.evaluation.read_ahead import read_ahead
+from kd_perception.frames import Frame, FrameSource
+from kd_perception.imaging import resize_image
+from kd_perception.tasks.metrics import ConfusionMatrix
+from kd_perception.tasks.segmentation import decode
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """
+    What was measured, of what, on what, by what.
+
+    :param matrix: pixels by truth and prediction, in the classes of ``classes``.
+    :param frames: frames that were measured.
+    :param bad_frames: frames that could not be decoded.
+    :param unlabelled_frames: frames without ground truth, left out.
+    :param precision: number format that really ran.
+    """
+
+    bundle: str
+    bundle_hash: str
+    source: str
+    data_fingerprint: str
+    classes: ClassSet
+    matrix: ConfusionMatrix
+    frames: int
+    bad_frames: int
+    unlabelled_frames: int
+    engine: str
+    device: str
+    precision: str
+    class_map: str
+    seconds: float
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over all classes that occur."""
+        return self.matrix.mean_iou()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types for JSON."""
+        return {
+            'bundle': self.bundle, 'bundle_hash': self.bundle_hash, 'source': self.source,
+            'data_fingerprint': self.data_fingerprint, 'class_set': self.classes.name,
+            'class_map': self.class_map, 'frames': self.frames, 'bad_frames': self.bad_frames,
+            'unlabelled_frames': self.unlabelled_frames, 'engine': self.engine,
+            'device': self.device, 'precision': self.precision,
+            'seconds': round(self.seconds, 3), **self.matrix.to_dict(self.classes.names)}
+
+
+def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
+             device: str = 'cpu', precision: str = 'auto', threads: int = 0,
+             class_map: str = '', confidence_threshold: float = 0.0, limit: int = 0,
+             progress: Progress | None = None) -> EvaluationResult:
+    """
+    Measure a segmentation bundle on a labelled recording.
+
+    Predictions are brought to the size of the labels by nearest neighbour. Where the classes
+    differ, the truth is mapped to the model's classes, or the predictions to those of the truth,
+    whichever map exists.
+
+    :param class_map: name or path of a map from the recording's classes to the model's.
+    :param confidence_threshold: predictions below it count as misses.
+    :param limit: measure the first so many frames; 0: all.
+    :raises KdPerceptionError: when there are no labels, no map, or nothing can be read.
+    """
+    if bundle.spec.task != 'segmentation':
+        raise ConfigError(f'{bundle.path}: task {bundle.spec.task!r} cannot be evaluated yet')
+    if not source.has_labels or source.label_classes is None:
+        raise BagError(f'{source.name}: has no labels to evaluate on; give --label-dir or '
+                       '--label-topic and --classes')
+    classes, map_truth, map_prediction = _maps(source.label_classes, bundle.spec.classes,
+                                               class_map)
+    matrix = ConfusionMatrix(len(classes))
+    measured = bad = unlabelled = 0
+    total = min(len(source), limit) if limit else len(source)
+    started = time.monotonic()
+    model = load_engine(bundle, engine, device=device, precision=precision, threads=threads)
+    try:
+        def read(index: int) -> tuple[np.ndarray, np.ndarray] | ImageError | None:
+            try:
+                frame = source[index]
+            except LabelError:
+                raise  # a defect of the whole recording, whereas a bad picture is one frame
+            except ImageError as error:
+                return error
+            return None if frame.labels is None else (network_input(frame, bundle.spec.input),
+                                                      frame.labels)
+
+        for index, item in enumerate(read_ahead(read, range(total))):
+            if isinstance(item, ImageError):
+                bad += 1
+            elif item is None:
+                unlabelled += 1
+            else:
+                image, labels = item
+                result = decode(model.infer(image[None]),
+                                confidence_threshold=confidence_threshold,
+                                output_size=(labels.shape[0], labels.shape[1]))
+                matrix.update(map_truth(labels), map_prediction(result.mask))
+                measured += 1
+            if progress is not None:
+                note = f'mIoU {100 * matrix.mean_iou():.1f}' if measured else ''
+                progress(index + 1, total, note)
+        if not measured:
+            raise BagError(f'{source.name}: not one of {total} frames could be measured ({bad} '
+                           f'not decodable, {unlabelled} without labels)')
+        return EvaluationResult(
+            bundle=bundle.spec.name, bundle_hash=bundle.hash, source=source.name,
+            data_fingerprint=source.fingerprint, classes=classes, matrix=matrix, frames=measured,
+            bad_frames=bad, unlabelled_frames=unlabelled, engine=model.name, device=model.device,
+            precision=model.precision, seconds=time.monotonic() - started,
+            class_map=f'{source.label_classes.name}->{bundle.spec.classes.name}')
+    finally:
+        model.close()
+
+
+def network_input(frame: Frame, spec: InputSpec) -> np.ndarray:
+    """Return the picture as the engine takes it: uint8 ``[H, W, 3]`` in the bundle's order."""
+    image = resize_image(frame.image, spec.height, spec.width)
+    if spec.channel_order == 'bgr':
+        image = image[..., ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _maps(truth: ClassSet, predicted: ClassSet,
+          name: str) -> tuple[ClassSet, ClassMap, ClassMap]:
+    """Return the classes to count in and the maps of truth and prediction to them."""
+    try:
+        return predicted, load_class_map(truth, predicted, name), _identity(predicted)
+    except ConfigError as error:
+        if name:
+            raise
+        try:
+            return truth, _identity(truth), load_class_map(predicted, truth)
+        except ConfigError:
+            raise error from None
+
+
+def _identity(classes: ClassSet) -> ClassMap:
+    return ClassMap(classes.name, classes.name, classes.lookup())
