@@ -17,8 +17,8 @@ import numpy as np
 
 from kd_perception.errors import SimulationError
 from kd_perception.simulation.camera import axes_of, CameraModel, CameraPose, view_matrix
+from kd_perception.simulation.ground import ground_meshes
 from kd_perception.simulation.meshes import Mesh, meshes
-from kd_perception.simulation.parts import KERB_M
 from kd_perception.simulation.plan import LAMP_HEAD_M, PERIOD_M, StreetPlan
 from kd_perception.simulation.scenario import Scenario
 from kd_perception.simulation.view import Batch, COLUMNS, Surface
@@ -260,34 +260,6 @@ class _Form:
             self._indices)
 
 
-def ground_meshes(plan: StreetPlan) -> list[tuple[str, Mesh]]:
-    """Return (program, strip) for road, walks and terrain: vertices ``[V, 3]`` are s, d, z."""
-    (left, right), (left_walk, right_walk) = plan.road, plan.walk
-    far = [5., 30., 60., 120., 250.]
-    out = [('road', _strip([-right, -2., 0., 2., left], 0.))]
-    for sign, road, walk in ((1, left, left_walk), (-1, right, right_walk)):
-        # The kerb's face belongs to the walk.
-        kerb = _strip([sign * road, sign * (road + .002)], [0., KERB_M])
-        out += [('walk', kerb), ('walk', _strip([sign * (road + .002), sign * (road + walk)],
-                                                KERB_M)),
-                ('terrain', _strip([sign * (road + walk + max(w - 5., 0.)) for w in far], KERB_M))]
-    return out
-
-
-def _strip(lateral: list[float], height: float | list[float]) -> Mesh:
-    """Return a strip along the street with edges at ``lateral`` metres."""
-    s = np.r_[np.arange(-12, 80, 1.5), np.arange(80, 460, 4.)]
-    d = np.array(lateral)
-    grid_s, grid_d = np.meshgrid(s, d, indexing='ij')
-    grid_z = np.broadcast_to(height, grid_s.shape)
-    vertices = np.stack([grid_s, grid_d, grid_z], -1).reshape(-1, 3)
-    row, column = np.meshgrid(np.arange(len(s) - 1), np.arange(len(d) - 1), indexing='ij')
-    a = (row * len(d) + column).ravel()
-    b = a + len(d)
-    indices = np.stack([a, b, b + 1, a, b + 1, a + 1], -1).ravel()
-    return Mesh(vertices.astype('f4'), indices.astype('i4'))
-
-
 def _create_context() -> moderngl.Context:
     # The stubs of moderngl know no backend's own arguments.
     settings: dict[str, Any] = {'libgl': 'libGL.so.1', 'libegl': 'libEGL.so.1', 'backend': 'egl'}
@@ -303,7 +275,8 @@ def _create_context() -> moderngl.Context:
 
 def _member(program: moderngl.Program, name: str) -> moderngl.Uniform:
     member = program[name]
-    assert isinstance(member, moderngl.Uniform), name
+    if not isinstance(member, moderngl.Uniform):
+        raise TypeError(f'{name} is no uniform of the shader')
     return member
 
 

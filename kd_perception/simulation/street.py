@@ -9,16 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 import logging
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kd_perception.errors import SimulationError
 from kd_perception.simulation.camera import CameraModel
 from kd_perception.simulation.motion import camera_pose, poses
-from kd_perception.simulation.renderer import Renderer
 from kd_perception.simulation.scenario import load_scenario, Scenario
 from kd_perception.simulation.view import visible
-from kd_perception.simulation.world import build_world
+from kd_perception.simulation.world import build_world, World
+
+if TYPE_CHECKING:
+    from kd_perception.simulation.renderer import Renderer
 
 FRAME_ID = 'camera'
 LONGEST_S = 86_400.0
@@ -62,7 +65,7 @@ class StreetSimulator:
         self.seed = seed
         self.camera = CameraModel.from_fov(width, height)
         self._world = build_world(seed)
-        self._renderer = Renderer(self._world.plan, self.scenario, self.camera)
+        self._renderer = _renderer(self._world, self.scenario, self.camera)
         self.drawn = 0
         _log.info('street seed %d, %s, %dx%d on %s', seed, self.scenario.name, width, height,
                   self._renderer.description)
@@ -99,3 +102,13 @@ class StreetSimulator:
         image, labels, instances = self._renderer.draw(
             batches, pose, time_s, (float(noise[0]), float(noise[1])))
         return SimulatedFrame(image, labels, instances, stamp_ns, FRAME_ID)
+
+
+def _renderer(world: World, scenario: Scenario, camera: CameraModel) -> Renderer:
+    """Import the renderer late: the rest of the package does without moderngl."""
+    try:
+        from kd_perception.simulation.renderer import Renderer
+    except ImportError as error:
+        raise SimulationError(f'the simulator needs moderngl ({error}); '
+                              "install it with: pip install 'kd_perception[sim]'") from None
+    return Renderer(world.plan, scenario, camera)
