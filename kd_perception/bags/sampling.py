@@ -58,8 +58,8 @@ def select(times_ns: np.ndarray, rate_hz: float = 0.0, limit: int = 0) -> np.nda
     """
     Return the positions of about ``rate_hz`` frames per second, at most ``limit`` of them.
 
-    For every tick of the wanted rate the frame nearest to it is taken, none twice. So jitter
-    shifts a frame but loses none, and a gap in the recording stays one gap.
+    For every tick of the wanted rate the frame nearest to it is taken, none twice, unless the
+    tick lies where the recording has ended. So jitter shifts a frame but loses none.
 
     :param times_ns: int64 ``[n]``, ascending.
     :param rate_hz: 0 takes all.
@@ -72,9 +72,12 @@ def select(times_ns: np.ndarray, rate_hz: float = 0.0, limit: int = 0) -> np.nda
         offset = (times_ns - times_ns[0]).astype(np.float64)
         tick = np.round(offset / period)
         distance = np.abs(offset - tick * period)
+        gap = np.diff(offset)
+        interval = np.maximum(np.append(gap, 0), np.append(0, gap))
         # Sorted by tick, then distance: the first of each tick is its nearest frame.
         order = np.lexsort((positions, distance, tick))
         first = np.ones(len(order), bool)
         first[1:] = tick[order][1:] != tick[order][:-1]
-        positions = np.sort(order[first])
+        # Half an interval is as far as a tick within regular frames can be; jitter adds to it.
+        positions = np.sort(order[first & (distance <= 0.75 * interval)[order]])
     return positions[:limit] if limit else positions

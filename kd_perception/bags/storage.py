@@ -88,8 +88,15 @@ def plain_body(data: bytes, limit: int = 0) -> bytes:
     """
     if data[:4] != _ZSTD_MAGIC:
         return data
-    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
-        return stream.read(limit or -1)
+    decompressor = zstandard.ZstdDecompressor()
+    if limit:
+        with decompressor.stream_reader(data) as stream:
+            return stream.read(limit)
+    frame = decompressor.decompressobj()
+    plain = frame.decompress(data)
+    if not frame.eof:
+        raise zstandard.ZstdError('compressed message is cut off')
+    return plain
 
 
 def sorted_entries(rows: Sequence[tuple[int, int, int]] | np.ndarray) -> np.ndarray:

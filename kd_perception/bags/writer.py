@@ -63,11 +63,11 @@ class BagWriter:
             self._writer = Writer(self._folder / self.path.stem, version=_VERSION,
                                   storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
-        except FileExistsError:
-            raise BagError(f'{self.path}: exists; choose another name or pass --overwrite') \
-                from None
         except OSError as error:
             self._stack.close()
+            if self.path.exists() and not self._overwrite:
+                raise BagError(f'{self.path}: exists; choose another name or pass --overwrite') \
+                    from None
             raise BagError(f'{self.path}: cannot be written: {error.strerror}') from None
         return self
 

@@ -1,0 +1,91 @@
+"""ROS 1 bags."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer
+from rosbags.typesys import get_typestore, Stores
+
+from kd_perception.bags import messages as msgs
+from kd_perception.bags.reader import BagReader
+from kd_perception.errors import BagError
+
+
+@pytest.fixture
+def ros1_bag(tmp_path, picture):
+    """Write five images and a CameraInfo in compressed chunks."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    types = store.types
+    path = tmp_path / 'a.bag'
+    writer = Writer(path)
+    writer.set_compression(Writer.CompressionFormat.BZ2)
+    writer.chunk_threshold = 5000
+    with writer:
+        images = writer.add_connection('/cam/image', msgs.IMAGE, typestore=store)
+        infos = writer.add_connection('/cam/camera_info', msgs.CAMERA_INFO, typestore=store)
+        for n in range(5):
+            header = types['std_msgs/msg/Header'](
+                seq=n, stamp=types['builtin_interfaces/msg/Time'](sec=5, nanosec=n),
+                frame_id='cam')
+            image = types[msgs.IMAGE](header=header, height=24, width=40, encoding='bgr8',
+                                      is_bigendian=0, step=120, data=picture(n).reshape(-1))
+            writer.write(images, 10 + n, store.serialize_ros1(image, msgs.IMAGE))
+        info = types[msgs.CAMERA_INFO](
+            header=header, height=24, width=40, distortion_model='plumb_bob', D=np.zeros(5),
+            K=np.arange(9.), R=np.eye(3).reshape(-1), P=np.arange(12.), binning_x=0, binning_y=0,
+            roi=types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False))
+        writer.write(infos, 20, store.serialize_ros1(info, msgs.CAMERA_INFO))
+    return path
+
+
+def test_images_and_headers(ros1_bag, picture):
+    with BagReader(ros1_bag) as reader:
+        assert reader.camera_topics[0].encoding == 'bgr8'
+        index = reader.index('/cam/image')
+        assert len(index) == 5
+        for n in (4, 0, 3):
+            np.testing.assert_array_equal(index.message(n).data, picture(n).reshape(-1))
+            assert index.header(n) == (5_000_000_000 + n, 'cam')
+
+
+def test_raw_messages_are_ros_2(ros1_bag, picture):
+    types = msgs.standard_types()
+    with BagReader(ros1_bag) as reader:
+        rows = list(reader.raw_messages())
+    assert [r[3] for r in rows] == [msgs.IMAGE] * 5 + [msgs.CAMERA_INFO]
+    image = types.deserialize_cdr(rows[2][2], msgs.IMAGE)
+    np.testing.assert_array_equal(image.data, picture(2).reshape(-1))
+    assert (msgs.stamp_of(image), image.header.frame_id) == (5_000_000_002, 'cam')
+    info = types.deserialize_cdr(rows[5][2], msgs.CAMERA_INFO)
+    np.testing.assert_array_equal(info.k, np.arange(9.))
+
+
+def test_unindexed_bag_is_refused(ros1_bag):
+    data = bytearray(ros1_bag.read_bytes())
+    place = data.index(b'index_pos=') + len(b'index_pos=')
+    data[place:place + 8] = bytes(8)
+    ros1_bag.write_bytes(data)
+    with pytest.raises(BagError, match='not indexed'):
+        BagReader(ros1_bag)
+
+
+@pytest.mark.parametrize('share', [0.05, 0.3, 0.6, 0.9, 0.99])
+def test_truncated_bag_is_refused_in_one_line(ros1_bag, share):
+    data = ros1_bag.read_bytes()
+    ros1_bag.write_bytes(data[:int(len(data) * share)])
+    with pytest.raises(BagError, match=r'a\.bag') as caught:
+        BagReader(ros1_bag)
+    assert '\n' not in str(caught.value)
+
+
+def test_damaged_chunk_is_a_damaged_message(ros1_bag):
+    data = bytearray(ros1_bag.read_bytes())
+    place = data.index(b'BZh') + 30
+    data[place:place + 500] = bytes(500)
+    ros1_bag.write_bytes(data)
+    with BagReader(ros1_bag) as reader:
+        index = reader.index('/cam/image')
+        with pytest.raises(BagError, match='is damaged'):
+            index.message(0)
+        index.message(4)
