@@ -1,0 +1,70 @@
+"""Recording of the simulator."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kd_perception.bags.reader import BagReader
+from kd_perception.bags.source import open_source
+from kd_perception.cli.main import main
+from kd_perception.errors import SimulationError
+
+SIZE = ['--width', '96', '--height', '64']
+
+
+@pytest.fixture(scope='module')
+def simulator():
+    """Skip, with the reason, where OpenGL is missing."""
+    from kd_perception.simulation.street import StreetSimulator
+    try:
+        with StreetSimulator('clear', seed=3, width=96, height=64) as opened:
+            yield [opened.render(n / 5.0) for n in range(4)]
+    except SimulationError as error:
+        pytest.skip(str(error))
+
+
+def test_record(simulator, tmp_path, capsys):
+    path = tmp_path / 'drive'
+    arguments = ['bag', 'record', str(path), '--seed', '3', '--rate', '5', '--duration', '0.8',
+                 '--encoding', 'png', *SIZE]
+    assert main(arguments) == 0
+    source = open_source(path)
+    assert source.topic == '/camera/image/compressed'
+    assert source.label_classes.name == 'carla'
+    for recorded, drawn in zip(source, simulator, strict=True):
+        np.testing.assert_array_equal(recorded.image, drawn.image)
+        np.testing.assert_array_equal(recorded.labels, drawn.labels)
+        assert (recorded.stamp_ns, recorded.frame_id) == (drawn.stamp_ns, drawn.frame_id)
+    with BagReader(path) as reader:
+        info = reader.index('camera/camera_info').message(0)
+        assert (info.width, info.height) == (96, 64)
+        assert info.k[0] == pytest.approx(48 / np.tan(np.radians(40)), rel=1e-6)
+    # The same drive again is the same recording.
+    again = tmp_path / 'again' / 'drive'
+    assert main([*arguments[:2], str(again), *arguments[3:]]) == 0
+    assert open_source(again).fingerprint == source.fingerprint
+    capsys.readouterr()
+
+
+def test_record_pictures_only(simulator, tmp_path, capsys):
+    path = tmp_path / 'drive'
+    assert main(['bag', 'record', str(path), '--duration', '0.2', '--no-labels', '--start', '3',
+                 '--encoding', 'rgb8', '--topic', 'front/image', *SIZE]) == 0
+    capsys.readouterr()
+    assert main(['bag', 'info', '--json', str(path)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert {t['name']: t['count'] for t in facts['topics']} == {
+        '/front/image': 2, '/front/camera_info': 2}
+    assert facts['start_ns'] == 3_000_000_000
+
+
+@pytest.mark.parametrize('wrong', [['--scenario', 'earthquake'], ['--rate', '0'],
+                                   ['--duration', '-1'], ['--seed', '-4'], ['--width', '0']])
+def test_wrong_values_are_one_line_and_leave_nothing(wrong, simulator, tmp_path, capsys):
+    assert main(['bag', 'record', str(tmp_path / 'drive'), *SIZE, *wrong]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert lines[-1].startswith('kd_perception bag: ')
+    assert list(tmp_path.iterdir()) == []
