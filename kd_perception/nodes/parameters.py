@@ -120,6 +120,9 @@ CAMERA: tuple[ParameterSpec, ...] = (
     ParameterSpec('publish_clock', False, 'Publish /clock from the stamps.'),
     ParameterSpec('samples', 0, 'Number of frames, spread over the run, that are also published '
                   'on sample for pictures in the report.', minimum=0, maximum=100),
+    ParameterSpec('hold', False, 'Hold the first frame back until ~/step is called.'),
+    ParameterSpec('stamps', 'source', 'source: stamps of the recording or of simulated time; '
+                  'clock: the time of publishing.', choices=('source', 'clock')),
     ParameterSpec('loop', False, 'Start again at the end of a recording.'),
 )
 

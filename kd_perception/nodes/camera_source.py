@@ -1,0 +1,143 @@
+"""
+Where the camera node takes its pictures from: the embedded street, or a recording.
+
+Both give pictures by index, so that an order of serving may come back to a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from kd_perception.bags.source import open_source
+from kd_perception.classes import ClassSet
+from kd_perception.errors import ConfigError
+
+_ENDLESS_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    One frame to publish.
+
+    :param image: uint8 ``[H, W, 3]`` RGB.
+    :param labels: uint8 ``[H, W]`` ids of the source's class set, or None.
+    :param instances: uint16 ``[H, W]``, or None.
+    """
+
+    image: np.ndarray
+    stamp_ns: int
+    frame_id: str
+    labels: np.ndarray | None = None
+    instances: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A camera without distortion, in pixels."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+class PictureSource(Protocol):
+    """
+    Pictures by index.
+
+    :param frames: how many there are; 0 for as many as wanted.
+    """
+
+    name: str
+    frames: int
+    classes: ClassSet | None
+    intrinsics: Intrinsics | None
+    rate_hz: float
+
+    def picture(self, index: int) -> Picture:
+        """
+        Return one picture.
+
+        :raises ImageError: when it cannot be decoded.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what is open."""
+        ...
+
+
+class StreetPictures:
+    """Pictures of the embedded street; must be used from one thread."""
+
+    def __init__(self, scenario: str, *, seed: int, rate_hz: float, width: int, height: int,
+                 frame_id: str) -> None:
+        # moderngl is an extra of the package; a camera that plays bags does without.
+        from kd_perception.simulation.camera import CameraModel
+        from kd_perception.simulation.source import SimulatorSource
+
+        model = CameraModel.from_fov(width, height)
+        self._source = SimulatorSource(scenario, seed=seed, frames=int(_ENDLESS_S * rate_hz),
+                                       rate_hz=rate_hz, width=width, height=height)
+        self._frame_id = frame_id
+        self.name = self._source.name
+        self.frames = 0
+        self.classes = self._source.label_classes
+        self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
+        self.rate_hz = rate_hz
+
+    def picture(self, index: int) -> Picture:
+        """Return the street at ``index / rate_hz`` seconds."""
+        shot = self._source.simulated(index)
+        return Picture(shot.image, shot.stamp_ns, self._frame_id, shot.labels, shot.instances)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._source.close()
+
+
+class RecordedPictures:
+    """Pictures of a bag, a video or an image folder, with their stamps."""
+
+    def __init__(self, path: str, *, frame_id: str, **options: Any) -> None:
+        if not path:
+            raise ConfigError('source bag needs the parameter "bag": a rosbag, video or image '
+                              'folder')
+        self._source = open_source(path, **options)
+        self._frame_id = frame_id
+        self.name = self._source.name
+        self.frames = len(self._source)
+        self.classes = self._source.label_classes if self._source.has_labels else None
+        self.intrinsics: Intrinsics | None = None
+        self.rate_hz = float(options.get('rate_hz') or 30.0)
+
+    def picture(self, index: int) -> Picture:
+        """Return frame ``index`` of the recording."""
+        frame = self._source[index]
+        return Picture(frame.image, frame.stamp_ns, frame.frame_id or self._frame_id,
+                       frame.labels)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._source.close()
+
+
+def open_pictures(values: Mapping[str, Any]) -> PictureSource:
+    """
+    Open the source that the camera's parameters name.
+
+    :raises KdPerceptionError: when it cannot be opened.
+    """
+    if values['source'] == 'sim':
+        return StreetPictures(values['scenario'], seed=values['seed'], rate_hz=values['rate_hz'],
+                              width=values['width'], height=values['height'],
+                              frame_id=values['frame_id'])
+    return RecordedPictures(values['bag'], frame_id=values['frame_id'],
+                            image_topic=values['image_topic'],
+                            label_topic=values['label_topic'], label_dir=values['label_dir'],
+                            classes=values['classes'])

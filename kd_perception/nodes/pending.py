@@ -1,0 +1,77 @@
+"""What the monitor waits for in lockstep, and how it tells a parent process how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+from pathlib import Path
+import time
+
+from kd_perception.nodes.recorder import Key, Recorder
+from kd_perception.paths import atomic_file
+
+_TELL_EVERY_S = 0.3
+
+
+class Pending:
+    """
+    One act of serving that is not yet answered by all its arms.
+
+    ``update`` is called in the thread that owns the recorder, the rest anywhere.
+
+    :param index: frame in the source.
+    :param keys: by arm that was served.
+    :param labelled: whether ground truth comes with the frame.
+    """
+
+    def __init__(self, index: int, keys: Mapping[str, Key], labelled: bool,
+                 timeout_s: float) -> None:
+        self.index = index
+        self.done = False
+        self._open = dict(keys)
+        self._labelled = labelled
+        self._deadline = time.monotonic() + timeout_s
+
+    def update(self, recorder: Recorder) -> None:
+        """Look which arms have answered."""
+        self._open = {arm: key for arm, key in self._open.items()
+                      if not recorder.complete(arm, key, labelled=self._labelled)}
+        self.done = not self._open
+
+    def expired(self) -> bool:
+        """Return whether waiting has no sense any more."""
+        return time.monotonic() > self._deadline
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the arms that have not answered."""
+        return tuple(self._open)
+
+
+class Progress:
+    """
+    A small JSON file for the process that started the monitor; see ``read_progress``.
+
+    :param path: empty to tell nobody.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path) if path else None
+        self._next = 0.0
+
+    def tell(self, done: int, total: int, note: str, *, force: bool = False) -> None:
+        """Write how far the run is, at most every 0.3 s unless forced."""
+        now = time.monotonic()
+        if self._path is None or (now < self._next and not force):
+            return
+        self._next = now + _TELL_EVERY_S
+        with atomic_file(self._path) as temporary:
+            temporary.write_text(json.dumps({'done': done, 'total': total, 'note': note}))
+
+
+def read_progress(path: Path) -> tuple[int, int, str] | None:
+    """Return (done, total, note) as the monitor told last, or None."""
+    try:
+        told = json.loads(path.read_text())
+        return int(told['done']), int(told['total']), str(told['note'])
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,41 @@
+"""
+The record of one publish call, as it travels on the camera's ``~/published``.
+
+The header is that of the image, so it joins with results by stamp and frame id; the time is the
+steady clock right before the publish call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+
+from kd_perception.evaluation.joining import Published
+from kd_perception.nodes.conversion import header, stamp_to_ns, status, statuses, values_of
+
+_NAME = 'published'
+_END = 'end'
+
+
+def published_message(record: Published) -> DiagnosticArray:
+    """Return a record under the header of its image."""
+    values = {'arm': record.arm, 'index': record.index, 'turn': record.turn,
+              'published_ns': record.published_ns}
+    return statuses(header(record.stamp_ns, record.frame_id), status(_NAME, record.arm, values))
+
+
+def end_message() -> DiagnosticArray:
+    """Return the message that says that the camera's source has ended."""
+    return statuses(header(0, ''), status(_END, '', {}))
+
+
+def parse_published(message: Any) -> Published | None:
+    """Return the record of a message, or None for the end of the source."""
+    entry = message.status[0]
+    if entry.name == _END:
+        return None
+    values = values_of(entry)
+    return Published(arm=values['arm'], stamp_ns=stamp_to_ns(message.header.stamp),
+                     frame_id=message.header.frame_id, index=int(values['index']),
+                     published_ns=int(values['published_ns']), turn=int(values['turn']))

@@ -1,0 +1,202 @@
+"""
+What the monitor gathers while frames go by, and the ``ComparisonRun`` that comes of it.
+
+No ROS here. Events come in any order: a result may arrive before the record of its publish call.
+A recorder belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from kd_perception.classes import ClassMap, ClassSet
+from kd_perception.evaluation.comparison import (
+    ArmInfo,
+    class_counts,
+    ComparisonRun,
+    ComparisonSpec,
+    confusion_matrix,
+    ResourceUsage,
+    SamplePicture,
+)
+from kd_perception.evaluation.host import host_info, package_versions
+from kd_perception.evaluation.joining import join_events, Published, Received
+from kd_perception.imaging import resize_labels
+
+Key = tuple[int, str]  # stamp, frame id
+
+
+@dataclass
+class _Answer:
+    """One result of one arm, gathered from its mask and its timing."""
+
+    received_ns: int
+    stages: Mapping[str, float] = field(default_factory=dict)
+    counts: tuple[tuple[int, int, int], ...] | None = None
+
+
+@dataclass
+class _FrameState:
+    """What is kept of a frame until every arm has answered."""
+
+    truth: np.ndarray | None = None
+    image: np.ndarray | None = None
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    index: int | None = None
+    counted: set[str] = field(default_factory=set)
+
+
+class Recorder:
+    """
+    Joins publish records, results, timings and ground truth of all arms.
+
+    :param class_map: from the ids of the labels to those of the models; None without truth.
+    :param kept_frames: frames whose masks are kept while an arm has not answered.
+    """
+
+    def __init__(self, spec: ComparisonSpec, arms: Sequence[ArmInfo], classes: ClassSet,
+                 class_map: ClassMap | None, *, kept_frames: int = 16) -> None:
+        self.spec = spec
+        self.arms = tuple(arms)
+        self.classes = classes
+        self._class_map = class_map
+        self._kept = kept_frames
+        self._published: list[Published] = []
+        self._answers: dict[tuple[str, Key], list[_Answer]] = {}
+        self._frames: dict[Key, _FrameState] = {}
+        self._stages: dict[tuple[str, Key], list[Mapping[str, float]]] = {}
+        k = len(classes)
+        names = [arm.name for arm in arms]
+        self._confusion = {n: np.zeros((k, k + 1), np.int64) for n in names}
+        self._agreement = {n: np.zeros((k, k + 1), np.int64) for n in names[1:]}
+        self._pictures: list[SamplePicture] = []
+        self._saw_truth = False
+        self._size = (0, 0)
+        self.notes: list[str] = []
+
+    @property
+    def published(self) -> int:
+        """Return how many publish calls are on record."""
+        return len(self._published)
+
+    @property
+    def answered(self) -> int:
+        """Return how many results came."""
+        return sum(map(len, self._answers.values()))
+
+    def measured(self) -> bool:
+        """Return whether a frame beyond the warm-up was answered."""
+        indices = {(p.arm, (p.stamp_ns, p.frame_id)): p.index for p in self._published}
+        return any(indices.get(key, -1) >= self.spec.warmup for key in self._answers)
+
+    def on_published(self, record: Published) -> None:
+        """Take the record of one publish call."""
+        self._published.append(record)
+        key = (record.stamp_ns, record.frame_id)
+        self._frame(key).index = record.index
+        self._settle(key)
+
+    def on_labels(self, key: Key, labels: np.ndarray) -> None:
+        """Take the ground truth of a frame: uint8 ``[H, W]``, ids of the source."""
+        if self._class_map is not None:
+            self._saw_truth = True
+            self._frame(key).truth = self._class_map(labels)
+            self._settle(key)
+
+    def on_sample(self, key: Key, image: np.ndarray) -> None:
+        """Take the picture of a frame for the report: uint8 ``[H, W, 3]`` RGB."""
+        self._frame(key).image = image
+
+    def on_result(self, arm: str, key: Key, received_ns: int, mask: np.ndarray) -> None:
+        """Take one result: uint8 ``[H, W]``, ids of the model."""
+        answers = self._answers.setdefault((arm, key), [])
+        answer = _Answer(received_ns)
+        waiting = self._stages.get((arm, key))
+        if waiting:
+            answer.stages = waiting.pop(0)
+        answers.append(answer)
+        self._size = self._size if any(self._size) else mask.shape[:2]
+        if len(answers) == 1:
+            self._frame(key).masks[arm] = mask
+            self._settle(key)
+
+    def on_stages(self, arm: str, key: Key, stages: Mapping[str, float]) -> None:
+        """Take what a node says of the time that a frame took, milliseconds by stage."""
+        for answer in self._answers.get((arm, key), ()):
+            if not answer.stages:
+                answer.stages = stages
+                return
+        self._stages.setdefault((arm, key), []).append(stages)
+
+    def complete(self, arm: str, key: Key, *, labelled: bool) -> bool:
+        """
+        Return whether all is there that will ever be known of a frame in one arm.
+
+        :param labelled: whether the camera publishes ground truth for this frame.
+        """
+        answers = self._answers.get((arm, key))
+        frame = self._frames.get(key)
+        if not answers or not answers[0].stages or (frame is not None and frame.index is None):
+            return False
+        return not labelled or self._class_map is None or answers[0].counts is not None
+
+    def run(self, *, patience_ms: float, resources: Mapping[str, ResourceUsage],
+            counters: Mapping[str, Mapping[str, int]], started: str,
+            interrupted: bool) -> ComparisonRun:
+        """Return everything as a ``ComparisonRun``."""
+        for key in list(self._frames):
+            self._let_go(key)
+        received = [Received(arm, key[0], key[1], a.received_ns, a.stages, a.counts)
+                    for (arm, key), answers in self._answers.items() for a in answers]
+        rows = join_events(self._published, received, patience_ms)
+        height, width = self._size
+        return ComparisonRun(
+            spec=replace(self.spec, width=width, height=height), arms=self.arms, rows=tuple(rows), classes=self.classes,
+            confusion=self._confusion if self._saw_truth else {}, agreement=self._agreement,
+            resources=resources, counters=counters, host=host_info(),
+            versions=package_versions(), pictures=tuple(self._pictures),
+            notes=tuple(dict.fromkeys(self.notes)), started=started, interrupted=interrupted)
+
+    def _frame(self, key: Key) -> _FrameState:
+        if key not in self._frames:
+            self._frames[key] = _FrameState()
+            while len(self._frames) > self._kept:
+                self._let_go(next(iter(self._frames)))
+        return self._frames[key]
+
+    def _settle(self, key: Key) -> None:
+        """Count pixels for every arm of which mask, truth and index are there."""
+        frame = self._frames[key]
+        if frame.index is None:
+            return
+        for arm, mask in frame.masks.items():
+            if arm in frame.counted or (frame.truth is None and self._class_map is not None):
+                continue
+            frame.counted.add(arm)
+            if frame.truth is not None:
+                matrix = confusion_matrix(
+                    frame.truth, resize_labels(mask, *frame.truth.shape), len(self.classes))
+                self._answers[arm, key][0].counts = class_counts(matrix)
+                if frame.index >= self.spec.warmup:
+                    self._confusion[arm] += matrix
+        if len(frame.masks) == len(self.arms) and (
+                len(frame.counted) == len(self.arms) or not self._saw_truth):
+            self._let_go(key)
+
+    def _let_go(self, key: Key) -> None:
+        """Compare the arms on a frame, keep its picture if it has one, and forget its pixels."""
+        frame = self._frames.pop(key)
+        if frame.index is None or frame.index < self.spec.warmup or not frame.masks:
+            return
+        first = self.arms[0].name
+        reference = frame.masks.get(first)
+        for arm, mask in frame.masks.items():
+            if reference is not None and arm != first:
+                self._agreement[arm] += confusion_matrix(
+                    reference, resize_labels(mask, *reference.shape), len(self.classes))
+        if frame.image is not None and len(frame.masks) == len(self.arms):
+            self._pictures.append(SamplePicture(
+                frame.index, key[0], frame.image, frame.truth, dict(frame.masks)))
