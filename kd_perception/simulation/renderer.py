@@ -58,6 +58,8 @@ class Renderer:
                 name: context.program(vertex_shader=_source(vertex),
                                       fragment_shader=_source(*fragment))
                 for name, (vertex, *fragment) in _PROGRAMS.items()}
+            #: Name of the OpenGL implementation that draws.
+            self.description = str(context.info['GL_RENDERER'])
             self._targets()
             self._geometry()
             self._constants()
@@ -76,11 +78,6 @@ class Renderer:
             context, self._context = self._context, None
             context.__enter__()          # current for release; there is nothing to exit to
             context.release()
-
-    @property
-    def description(self) -> str:
-        """Return the name of the OpenGL implementation that draws."""
-        return str(self._alive().info['GL_RENDERER'])
 
     def draw(self, batches: list[Batch], pose: CameraPose, time_s: float,
              jitter: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,7 +125,7 @@ class Renderer:
         image = np.frombuffer(self._picture.read(alignment=1), np.uint8)
         ids = np.frombuffer(self._scene_ids.read(alignment=1), np.uint16)
         ids = ids.reshape(height, width, 2)[::-1]
-        return (image.reshape(height, width, 3).copy(), ids[:, :, 0].astype(np.uint8),
+        return (image.reshape(height, width, 3).copy(), ids[:, :, 0].astype(np.uint8, order='C'),
                 np.ascontiguousarray(ids[:, :, 1]))
 
     def _targets(self) -> None:

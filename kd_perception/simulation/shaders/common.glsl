@@ -52,7 +52,7 @@ float artificial(vec3 w, vec3 n, vec3 v) {
   float nearest = (floor((w.x - lamps.y) / lamps.x + 0.5)) * lamps.x + lamps.y;
   vec3 to = vec3(nearest - w.x, side * lamps.z - d, 6.8 - w.z);
   float r2 = dot(to, to);
-  return beam + (w.z < 6.8 ? 34.0 * max(dot(n, to) * inversesqrt(r2), 0.0) / (8.0 + r2) : 0.0);
+  return beam + (w.z < 6.8 ? 20.0 * max(dot(n, to) * inversesqrt(r2), 0.0) / (8.0 + r2) : 0.0);
 }
 
 vec3 lit(vec3 albedo, vec3 n, vec3 w, float gloss) {

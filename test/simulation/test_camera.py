@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kd_perception.errors import SimulationError
+from kd_perception.simulation.camera import CameraModel, CameraPose
+
+
+def test_focal_length_follows_from_the_field_of_view():
+    camera = CameraModel.from_fov(640, 360, 80.0)
+    assert camera.fx == camera.fy == pytest.approx(320 / np.tan(np.radians(40)))
+    assert (camera.cx, camera.cy) == (320, 180)
+    assert CameraModel.from_fov(100, 50, 90.0).fx == pytest.approx(50)
+
+
+def test_the_clip_matrix_is_the_pinhole():
+    camera = CameraModel.from_fov(640, 360)
+    right, up, ahead = 2.0, 1.5, 10.0
+    clip = camera.projection() @ [right, up, -ahead, 1]
+    x, y = clip[:2] / clip[3]
+    assert (x + 1) / 2 * 640 == pytest.approx(camera.cx + camera.fx * right / ahead)
+    assert (1 - y) / 2 * 360 == pytest.approx(camera.cy - camera.fy * up / ahead)
+
+
+def test_the_view_has_right_up_and_back_as_axes():
+    pose = CameraPose(s=0., eye=np.array([1., 2., 3.]), heading=np.pi / 2, pitch=0.1)
+    assert pose.axes() @ pose.axes().T == pytest.approx(np.eye(3))
+    assert np.linalg.det(pose.axes()) == pytest.approx(1)
+    # Driving along +y, a thing at larger x is to the right.
+    seen = pose.view() @ [2., 12., 3., 1.]
+    assert seen[0] == pytest.approx(1.0)
+    assert seen[1] > 0            # pitched down: the horizon is above the axis
+    assert seen[2] == pytest.approx(-10 * np.cos(.1))
+
+
+@pytest.mark.parametrize('size', [(0, 100), (100, 5000)])
+def test_an_impossible_size_is_refused(size):
+    with pytest.raises(SimulationError, match='camera size'):
+        CameraModel.from_fov(*size)
+
+
+@pytest.mark.parametrize('fov', [0., 180., float('nan')])
+def test_an_impossible_field_of_view_is_refused(fov):
+    with pytest.raises(SimulationError, match='field of view'):
+        CameraModel.from_fov(640, 360, fov)
