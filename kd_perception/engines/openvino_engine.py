@@ -72,6 +72,8 @@ class OpenVinoEngine:
         request, outputs = self._requests[batch]
         tensor = self._openvino.Tensor
         result: dict[str, np.ndarray] = {}
+        if not images.flags.writeable:
+            images = images.copy()  # the binding shares writable memory only
         try:
             request.set_input_tensor(0, tensor(images, shared_memory=True))
             for index, (name, dtype, shape) in enumerate(outputs):

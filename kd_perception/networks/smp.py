@@ -22,23 +22,23 @@ class SmpNet(nn.Module):
     """
     A network of segmentation-models-pytorch that takes images of any size.
 
-    :param net: the library's model, whose logits have the size of its input.
+    :param net: the library's model.
     :param multiple: the input is padded to multiples of it, the logits are cropped again.
+    :param stride: pixels of the input per cell of the logits.
     """
 
-    stride = 1
-
-    def __init__(self, net: nn.Module, multiple: int) -> None:
+    def __init__(self, net: nn.Module, multiple: int, stride: int) -> None:
         super().__init__()
         self.net = net
         self.multiple = multiple
+        self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
         Return logits.
 
         :param x: float32 ``[N, 3, H, W]``, normalised.
-        :returns: float32 ``[N, K, H, W]``.
+        :returns: float32 ``[N, K, ceil(H / stride), ceil(W / stride)]``.
         """
         # Plain ints: exported graphs then hold constant sizes, which runtimes fold.
         height, width = int(x.shape[2]), int(x.shape[3])
@@ -46,7 +46,7 @@ class SmpNet(nn.Module):
         if not below and not right:
             return self.net(x)
         x = functional.pad(x, (0, right, 0, below))
-        return self.net(x)[:, :, :height, :width]
+        return self.net(x)[:, :, :-(-height // self.stride), :-(-width // self.stride)]
 
 
 @register('smp')
@@ -76,13 +76,19 @@ def smp(num_classes: int, architecture: str = 'Unet', encoder: str = 'resnet18',
     arguments['encoder_weights'] = None
     net = getattr(library, architecture)(encoder_name=encoder, in_channels=3,
                                          classes=num_classes, **arguments)
-    _drop_unused(net)
-    return SmpNet(net, _multiple(net))
+    size = _drop_unused(net)
+    if size > _PROBE:
+        raise ConfigError(f'smp {architecture} of this encoder_depth gives logits '
+                          f'{size // _PROBE} times as large as its input; set the argument '
+                          'upsampling lower')
+    return SmpNet(net, _multiple(net), _PROBE // size)
 
 
-def _drop_unused(net: nn.Module) -> None:
+def _drop_unused(net: nn.Module) -> int:
     """
     Replace children of the encoder that never run by identities.
+
+    Returns the height of the logits for a picture of ``_PROBE`` rows.
 
     With ``encoder_depth=4`` a ResNet-18 still carries its last stage: 8 of 11 million parameters
     that would be saved, sent and optimised for nothing.
@@ -95,7 +101,7 @@ def _drop_unused(net: nn.Module) -> None:
     training = net.training
     net.eval()
     with torch.no_grad():
-        net(torch.zeros(1, 3, _PROBE, _PROBE))
+        rows = int(net(torch.zeros(1, 3, _PROBE, _PROBE)).shape[2])
     net.train(training)
     for hook in hooks:
         hook.remove()
@@ -104,6 +110,7 @@ def _drop_unused(net: nn.Module) -> None:
         if name not in ran and any(True for _ in child.parameters()) and not isinstance(
                 child, (nn.ModuleList, nn.ModuleDict)):
             setattr(encoder, name, nn.Identity())
+    return rows
 
 
 def _multiple(net: nn.Module) -> int:
