@@ -186,21 +186,26 @@ def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
         raise BundleError(f'{path}: is no model bundle: {MANIFEST} is missing')
     try:
         content = manifest.read_bytes()
+    except OSError as error:
+        raise BundleError(f'{manifest}: not readable: {error.strerror}') from None
+    # The seal comes first: a manifest that was changed is not even parsed.
+    body, _, seal = content.rpartition(_SEAL.encode())
+    digest = hashlib.sha256(body).hexdigest()
+    if seal != f'{digest}\n'.encode():
+        raise BundleError(f'{manifest}: was changed after it was written (its last line, the hash '
+                          'of the rest, does not fit); copy the bundle again')
+    try:
         data = yaml.safe_load(content)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BundleError(f'{manifest}: not readable: {str(error).splitlines()[0]}') from None
     if not isinstance(data, dict):
         raise BundleError(f'{manifest}: is no mapping')
-    body, _, seal = content.rpartition(_SEAL.encode())
-    if hashlib.sha256(body).hexdigest() != seal.decode(errors='replace').strip():
-        raise BundleError(f'{manifest}: was changed after it was written (its last line, the hash '
-                          'of the rest, does not fit); copy the bundle again')
     version = data.get('schema_version')
     if version != SCHEMA_VERSION:
         raise BundleError(f'{manifest}: schema_version {version!r} is unknown to this release, '
                           f'which reads {SCHEMA_VERSION}; update kd_perception')
     bundle = ModelBundle(path=path, spec=_spec(data, manifest), files=_files(data, manifest),
-                         hash=seal.decode().strip())
+                         hash=digest)
     if verify:
         bundle.verify()
     return bundle
@@ -215,7 +220,7 @@ def find_bundle(name: str, directory: Path | str | None = None, *,
     """
     given = Path(name).expanduser()
     folder = Path(directory).expanduser() if directory else models_directory()
-    if given.is_dir() and (given.is_absolute() or len(given.parts) > 1
+    if given.is_dir() and (given.is_absolute() or '/' in name
                            or not (folder / name).is_dir()):
         return load_bundle(given, verify=verify)
     if (folder / name / MANIFEST).is_file():
@@ -257,7 +262,7 @@ def _spec(data: dict[str, Any], where: Path) -> BundleSpec:
              'statistics', 'files', 'hash'}
     unknown = set(data) - known
     if unknown:
-        raise BundleError(f'{where}: unknown keys {sorted(unknown)}')
+        raise BundleError(f'{where}: unknown keys {sorted(map(str, unknown))}')
     try:
         return BundleSpec(
             name=str(data['name']), task=data['task'], role=str(data['role']),
@@ -268,9 +273,7 @@ def _spec(data: dict[str, Any], where: Path) -> BundleSpec:
             statistics=dict(data.get('statistics') or {}))
     except KeyError as error:
         raise BundleError(f'{where}: key {error} is missing') from None
-    except ConfigError as error:
-        raise BundleError(str(error)) from None
-    except BundleError as error:
+    except (BundleError, ConfigError) as error:
         message = str(error)
         raise BundleError(message if str(where) in message else f'{where}: {message}') from None
     except (TypeError, ValueError) as error:
@@ -282,7 +285,7 @@ def _section(cls: Any, data: Any, where: str) -> Any:
         raise BundleError(f'{where}: is no mapping')
     unknown = set(data) - {f.name for f in fields(cls)}
     if unknown:
-        raise BundleError(f'{where}: unknown keys {sorted(unknown)}')
+        raise BundleError(f'{where}: unknown keys {sorted(map(str, unknown))}')
     try:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
     except TypeError as error:
@@ -295,7 +298,8 @@ def _files(data: dict[str, Any], where: Path) -> dict[str, str]:
         raise BundleError(f'{where}: key "files" is missing')
     out = {}
     for name, entry in files.items():
-        if '/' in name or name in ('.', '..') or not isinstance(entry, dict):
+        if (not isinstance(name, str) or '/' in name or name in ('.', '..')
+                or not isinstance(entry, dict)):
             raise BundleError(f'{where}: files: {name!r} is no plain file name with a hash')
         out[name] = str(entry.get('sha256'))
     return out

@@ -96,14 +96,14 @@ class ClassSet:
             raise ConfigError(f'{where}: needs "name" and a list "classes"')
         unknown = set(data) - {'name', 'classes', 'void_ids'}
         if unknown:
-            raise ConfigError(f'{where}: unknown keys {sorted(unknown)}')
+            raise ConfigError(f'{where}: unknown keys {sorted(map(str, unknown))}')
         try:
             return cls(
                 name=str(data['name']),
                 names=tuple(str(c['name']) for c in data['classes']),
                 colors=tuple(_rgb(c['color']) for c in data['classes']),
                 void_ids=tuple(int(v) for v in data.get('void_ids', ())))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f'{where}: bad or missing entry {error}') from None
 
     @classmethod
@@ -168,17 +168,23 @@ def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: Class
 
     :raises ConfigError: when a class is missing, unknown or mapped twice.
     """
-    unknown = set(data) - {'source', 'target', 'map', 'ignore'}
-    if unknown or not isinstance(data.get('map'), Mapping):
-        raise ConfigError(f'{where}: needs a mapping "map"; unknown keys {sorted(unknown)}')
+    if not isinstance(data, Mapping):
+        raise ConfigError(f'{where}: needs a mapping "map" of target classes to source classes')
+    unknown = sorted(str(k) for k in set(data) - {'source', 'target', 'map', 'ignore'})
+    if unknown or not isinstance(data.get('map'), Mapping) or None in data['map']:
+        raise ConfigError(f'{where}: needs a mapping "map"; unknown keys {unknown}')
     for key, classes in (('source', source), ('target', target)):
         if data.get(key, classes.name) != classes.name:
             raise ConfigError(
                 f'{where}: {key} is {data[key]!r}, but the data has {classes.name!r}')
     table = np.full(256, UNLABELLED, np.uint8)
     seen: set[str] = set()
-    pairs = [(t, s) for t, group in data['map'].items() for s in group]
-    pairs += [(None, s) for s in data.get('ignore', ())]
+    groups = [*data['map'].items(), (None, data.get('ignore', []))]
+    for target_name, group in groups:
+        if not isinstance(group, (list, tuple)):
+            raise ConfigError(f'{where}: {target_name or "ignore"} needs a list of classes of '
+                              f'{source.name!r}, not {group!r}')
+    pairs = [(t, s) for t, group in groups for s in group]
     for target_name, source_name in pairs:
         if source_name not in source.names:
             raise ConfigError(f'{where}: {source_name!r} is no class of {source.name!r}')
@@ -202,7 +208,7 @@ def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: Class
 def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
 
 

@@ -29,7 +29,7 @@ _RAW: dict[str, tuple[type, int, str]] = {
 }
 
 # First two bytes of JPEG and PNG: the mark without which the data are incomplete.
-_END_MARKS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}
+_END_MARKS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND\xaeB`\x82'}
 
 MAX_PIXELS = 1 << 28  # a header that claims more than 268 megapixels is damaged
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hypothesis import settings
 import pytest
+
+# The same examples on every machine, and no clock: these tests run beside others on busy cores.
+settings.register_profile('package', deadline=None, derandomize=True, database=None)
+settings.load_profile('package')
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,160 @@
+"""Where things lie, and writing that is whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from kd_perception.errors import ConfigError
+from kd_perception.paths import (
+    atomic_directory,
+    atomic_file,
+    cache_directory,
+    config_file,
+    models_directory,
+    share_directory,
+)
+
+
+def test_share_directory_of_the_checkout():
+    assert (share_directory() / 'config' / 'classes' / 'camvid.yaml').is_file()
+
+
+def test_share_directory_of_an_installation(tmp_path):
+    """Lay files out as pip and colcon do, and ask the installed copy."""
+    import kd_perception
+    site = tmp_path / 'lib' / 'python3' / 'site-packages'
+    package = site / 'kd_perception'
+    package.mkdir(parents=True)
+    source = Path(kd_perception.__file__).parent
+    for name in ('__init__.py', 'paths.py', 'errors.py'):
+        (package / name).write_bytes((source / name).read_bytes())
+    code = 'from kd_perception.paths import share_directory; print(share_directory())'
+
+    def ask():
+        return subprocess.run([sys.executable, '-c', code], cwd=tmp_path, text=True,
+                              capture_output=True, env={**os.environ, 'PYTHONPATH': str(site)})
+
+    assert 'reinstall the package' in ask().stderr
+    share = tmp_path / 'share' / 'kd_perception'
+    share.mkdir(parents=True)
+    (share / 'package.xml').write_text('<package/>')
+    assert ask().stdout.strip() == str(share)
+
+
+def test_config_files(tmp_path):
+    assert config_file('classes', 'camvid').name == 'camvid.yaml'
+    own = tmp_path / 'own.yaml'
+    own.write_text('')
+    assert config_file('classes', str(own)) == own
+    with pytest.raises(ConfigError, match="no classes named 'camvit'; known: camvid, carla"):
+        config_file('classes', 'camvit')
+    with pytest.raises(ConfigError, match='no such file'):
+        config_file('classes', str(tmp_path / 'other.yaml'))
+
+
+def test_user_directories(monkeypatch):
+    monkeypatch.setenv('XDG_DATA_HOME', '/data')
+    monkeypatch.setenv('XDG_CACHE_HOME', '/cache')
+    assert models_directory() == Path('/data/kd_perception/models')
+    assert cache_directory() == Path('/cache/kd_perception')
+    monkeypatch.setenv('XDG_DATA_HOME', '')
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setenv('HOME', '/home/someone')
+    assert models_directory() == Path('/home/someone/.local/share/kd_perception/models')
+    assert cache_directory() == Path('/home/someone/.cache/kd_perception')
+
+
+def test_atomic_file(tmp_path):
+    path = tmp_path / 'deep' / 'result.json'
+    with atomic_file(path) as temporary:
+        assert temporary.suffix == '.json'
+        temporary.write_text('first')
+        assert not path.exists()
+    assert path.read_text() == 'first'
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+    assert os.listdir(path.parent) == ['result.json']
+
+
+@pytest.mark.parametrize('problem', [ValueError, KeyboardInterrupt])
+def test_failed_file_leaves_the_old_one(problem, tmp_path):
+    path = tmp_path / 'result.json'
+    path.write_text('old')
+
+    def fail():
+        with atomic_file(path) as temporary:
+            temporary.write_text('half')
+            raise problem
+
+    with pytest.raises(problem):
+        fail()
+    assert path.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['result.json']
+
+
+def test_file_that_must_not_be_replaced(tmp_path):
+    path = tmp_path / 'result.json'
+    path.write_text('old')
+    with pytest.raises(FileExistsError), atomic_file(path, overwrite=False):
+        pass
+    assert path.read_text() == 'old'
+
+
+def test_atomic_directory(tmp_path):
+    path = tmp_path / 'deep' / 'run'
+    with atomic_directory(path) as temporary:
+        (temporary / 'a').write_text('1')
+        assert not path.exists()
+    assert os.listdir(path) == ['a']
+    assert path.stat().st_mode & 0o777 == 0o777 & ~umask()
+    with pytest.raises(FileExistsError), atomic_directory(path):
+        pass
+    with atomic_directory(path, overwrite=True) as temporary:
+        (temporary / 'b').write_text('2')
+        assert os.listdir(path) == ['a']
+    assert os.listdir(path) == ['b']
+    assert os.listdir(path.parent) == ['run']
+
+
+@pytest.mark.parametrize('problem', [ValueError, KeyboardInterrupt])
+def test_failed_directory_leaves_the_old_one(problem, tmp_path):
+    path = tmp_path / 'run'
+
+    def fail():
+        with atomic_directory(path, overwrite=True) as temporary:
+            (temporary / 'half').write_text('')
+            raise problem
+
+    with pytest.raises(problem):
+        fail()
+    assert os.listdir(tmp_path) == []
+    path.mkdir()
+    (path / 'a').write_text('1')
+    with pytest.raises(problem):
+        fail()
+    assert os.listdir(tmp_path) == ['run']
+    assert os.listdir(path) == ['a']
+
+
+def test_killed_writer_leaves_the_old_directory(tmp_path):
+    """Without any chance to clean up, what is under the name is whole all the same."""
+    path = tmp_path / 'run'
+    path.mkdir()
+    (path / 'a').write_text('1')
+    code = ('import os, sys\nfrom pathlib import Path\n'
+            'from kd_perception.paths import atomic_directory\n'
+            'with atomic_directory(Path(sys.argv[1]), overwrite=True) as folder:\n'
+            '    (folder / "half").write_text("")\n'
+            '    os.kill(os.getpid(), 9)\n')
+    assert subprocess.run([sys.executable, '-c', code, str(path)]).returncode == -9
+    assert os.listdir(path) == ['a']
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
