@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-import sys
 
 from kd_perception.bundle import find_bundle
 from kd_perception.cli.progress import progress
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
-from kd_perception.cli.train import show_result
+from kd_perception.cli.train import print_how_to_resume, show_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             bundle = distill(recipe, args.out, teacher=teacher, cache_dir=args.cache,
                              progress=update, overwrite=args.overwrite)
     except KeyboardInterrupt:
-        print(f'\nthe same command resumes the run in {args.out}', file=sys.stderr)
+        print_how_to_resume(args)
         raise
     show_result(args.out, bundle.path)
     return 0

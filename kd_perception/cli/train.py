@@ -32,10 +32,16 @@ def run(args: argparse.Namespace) -> int:
         with progress(f'training {recipe.name}') as update:
             bundle = train(recipe, args.out, progress=update, overwrite=args.overwrite)
     except KeyboardInterrupt:
-        print(f'\nthe same command resumes the run in {args.out}', file=sys.stderr)
+        print_how_to_resume(args)
         raise
     show_result(args.out, bundle.path)
     return 0
+
+
+def print_how_to_resume(args: argparse.Namespace) -> None:
+    """Say on standard error how an interrupted run goes on."""
+    without = ' without --overwrite' if args.overwrite else ''
+    print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
 
 
 def show_result(out: Path, bundle: Path) -> None:

@@ -77,24 +77,24 @@ def draw_view(rng: np.random.Generator, recipe: AugmentRecipe, frame: tuple[int,
     return View(top, left, height, width, bool(rng.random() < recipe.flip))
 
 
-def rare_pixel(rng: np.random.Generator, labels: np.ndarray,
-               weights: np.ndarray) -> tuple[int, int] | None:
+def rare_pixel(rng: np.random.Generator, ids: np.ndarray, weights: np.ndarray,
+               frame: tuple[int, int]) -> tuple[int, int] | None:
     """
-    Draw a class of ``labels`` by ``weights``, then one of its pixels.
+    Draw a class of ``ids`` by ``weights``, then one of its pixels.
 
-    :param labels: uint8 ``[H, W]``.
+    :param ids: class ids ``[h, w]`` of the frame, as coarse as you like.
     :param weights: float ``[K]``; larger for classes that should be looked at more often.
-    :returns: row and column, or None where nothing is labelled.
+    :param frame: height and width of the frame.
+    :returns: row and column in the frame, or None where nothing is labelled.
     """
-    coarse = labels[::4, ::4]
-    present = np.bincount(coarse.ravel(), minlength=256)[:len(weights)] > 0
+    present = np.bincount(ids.ravel(), minlength=256)[:len(weights)] > 0
     chances = np.where(present, weights, 0.0)
     if chances.sum() <= 0:
         return None
     chosen = rng.choice(len(weights), p=chances / chances.sum())
-    pixels = np.flatnonzero(coarse == chosen)
-    row, column = divmod(int(pixels[rng.integers(len(pixels))]), coarse.shape[1])
-    return 4 * row, 4 * column
+    pixels = np.flatnonzero(ids == chosen)
+    row, column = divmod(int(pixels[rng.integers(len(pixels))]), ids.shape[1])
+    return row * frame[0] // ids.shape[0], column * frame[1] // ids.shape[1]
 
 
 def view_image(image: np.ndarray, view: View, crop: tuple[int, int]) -> np.ndarray:

@@ -112,17 +112,18 @@ class Batches:
         rng = np.random.default_rng((self._seed, 1, number))
         sample = self._store[position]
         height, width = sample.image.shape[:2]
+        soft = np.empty(0, np.float32) if self._cache is None else self._cache[sample.key]
         centre = None
-        if (sample.labels is not None and self._focus_weights is not None
-                and rng.random() < self._augment.focus):
-            centre = rare_pixel(rng, sample.labels, self._focus_weights)
+        if self._focus_weights is not None and rng.random() < self._augment.focus:
+            # Without ground truth the teacher's own decision says where rare things are.
+            ids = soft.argmax(0) if sample.labels is None else sample.labels[::4, ::4]
+            centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
         view = draw_view(rng, self._augment, (height, width), self._crop, centre)
         image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))
         if sample.labels is None:
             labels = np.full(self._crop, UNLABELLED, np.uint8)
         else:
             labels = view_labels(sample.labels, view, self._crop)
-        soft = np.empty(0, np.float32) if self._cache is None else self._cache[sample.key]
         return str(sample.key), image, labels, view.theta(height, width), soft
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -117,6 +117,8 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                         progress(position + 1, len(source), '')
                 write_shard(path, frames, failed)
                 labelled, bad = labelled + len(frames), bad + len(failed)
+        if progress is not None:
+            progress(len(source), len(source), '')
         log.info('%s: %d frames labelled, %d were, %d bad', source.name, labelled, present, bad)
         return LabellingReport(labelled, present, bad, model.name, model.precision)
     finally:

@@ -72,12 +72,13 @@ class Loop:
     """
     One run of optimisation.
 
-    :param validate: called with the averaged network; None: the last weights are the best.
+    :param validate: called with the averaged network and a function that says whether to stop;
+        None: the last weights are the best.
     """
 
     def __init__(self, network: nn.Module, target: Target, batches: Batches,
                  recipe: OptimizationRecipe, run: RunDirectory, accelerator: Accelerator, *,
-                 validate: Callable[[nn.Module], Score] | None = None,
+                 validate: Callable[[nn.Module, Callable[[], bool]], Score] | None = None,
                  progress: Progress | None = None) -> None:
         self._recipe = recipe
         self._run = run
@@ -112,6 +113,7 @@ class Loop:
 
         :raises TrainingError: when a loss term or the gradient is not finite.
         """
+        self._accelerator.wait_for_everyone()
         if self._run.resuming:
             self._resume()
         state = self._state
@@ -125,7 +127,7 @@ class Loop:
                     state.elapsed_s = time.monotonic() - begun
                     at = self._agreed(self._fraction())
                     if self._due(at):
-                        self._validate_now(at)
+                        self._validate_now(at, stop)
                         saved = time.monotonic()
                     if at >= 1.0:
                         break
@@ -143,6 +145,7 @@ class Loop:
                 raise
             finally:
                 batches.close()  # type: ignore[attr-defined]
+        self._accelerator.wait_for_everyone()
         if self._run.best.is_file():
             load_checkpoint(self._run.best, self.shipped)
         return state
@@ -184,12 +187,11 @@ class Loop:
                 'step_s': time.monotonic() - started, 'elapsed_s': state.elapsed_s})
         self._report(at, f'loss {sum(values.values()):.3f}')
 
-    def _validate_now(self, at: float) -> None:
+    def _validate_now(self, at: float, stop: threading.Event) -> None:
         state = self._state
-        state.validations += 1
         if self._validate is not None:
             with autocast(self.precision, self._device):
-                result = self._validate(self.shipped)
+                result = self._validate(self.shipped, stop.is_set)
             score = result.mean_iou()
             scalars = {'mean_iou': score, 'pixel_accuracy': result.pixel_accuracy()}
             self._run.event('validation', state.step, scalars, elapsed_s=round(state.elapsed_s))
@@ -199,6 +201,7 @@ class Loop:
                 if self._run.main:
                     save_checkpoint(self._run.best, self.shipped, rng=False,
                                     state={'step': state.step, 'mean_iou': score})
+        state.validations += 1
         self._save()
         self._report(at, 'validated')
 

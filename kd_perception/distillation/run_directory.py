@@ -40,13 +40,16 @@ class RunDirectory:
                  main: bool = True) -> None:
         self.path = Path(path)
         self.main = main
-        self.resuming = False
         self._board: SummaryWriter | None = None
         self._lock: Any = None
         plain = {'kind': kind, 'identity': dict(identity), 'recipe': recipe.to_dict()}
         if main:
             self._open(plain, overwrite)
-        self.resuming = self.last.is_file()
+
+    @property
+    def resuming(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.last.is_file()
 
     @property
     def last(self) -> Path:

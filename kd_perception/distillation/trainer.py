@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 import logging
 from pathlib import Path
-import time
 from typing import Any
 
 from accelerate import Accelerator
@@ -106,7 +105,6 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
          accelerator: Accelerator, *, cache: SoftLabelCache | None = None,
          teacher: ModelBundle | None = None, progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
-    started = time.monotonic()
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
     input_spec = InputSpec(recipe.input.height, recipe.input.width, mean=recipe.input.mean,
@@ -121,15 +119,15 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         channels_last=optimization.channels_last)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size, cache=cache,
-                      focus_weights=_focus_weights(pixels), rank=accelerator.process_index,
-                      world=accelerator.num_processes)
+                      focus_weights=_focus_weights(_seen(frames, cache, pixels)),
+                      rank=accelerator.process_index, world=accelerator.num_processes)
     validation = Validation(target, len(classes), truth, accelerator.device)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
                 progress=progress)
     state = loop.fit()
     accelerator.wait_for_everyone()
     if run.main:
-        metrics = _metrics(loop, state, validation, classes, time.monotonic() - started)
+        metrics = _metrics(loop, state, validation, classes)
         run.write_json(METRICS, metrics)
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
@@ -145,13 +143,12 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     return load_bundle(run.bundle)
 
 
-def _metrics(loop: Loop, state: State, validation: Validation, classes: ClassSet,
-             seconds: float) -> dict[str, Any]:
+def _metrics(loop: Loop, state: State, validation: Validation,
+             classes: ClassSet) -> dict[str, Any]:
     """Return what ``metrics.json`` says: the best weights on validation, in full precision."""
     matrix = validation(loop.shipped)
     return {'steps': state.step, 'best_step': state.best_step,
-            'training_minutes': round(state.elapsed_s / 60, 2),
-            'session_minutes': round(seconds / 60, 2), 'precision': loop.precision,
+            'training_minutes': round(state.elapsed_s / 60, 2), 'precision': loop.precision,
             'validation': matrix.to_dict(classes.names)}
 
 
@@ -217,6 +214,16 @@ def _pseudo_truth(store: FrameStore, cache: SoftLabelCache,
             sample = store[position]
             yield sample.image, cache[sample.key].argmax(0).astype(np.uint8)
     return frames
+
+
+def _seen(frames: FrameStore, cache: SoftLabelCache | None, pixels: np.ndarray) -> np.ndarray:
+    """Return pixels per class by ground truth, or without any as the teacher sees some frames."""
+    if cache is None or pixels.sum():
+        return pixels
+    counts = np.zeros(len(pixels), np.int64)
+    for key in frames.keys[::max(1, len(frames) // 100)]:
+        counts += np.bincount(cache[key].argmax(0).ravel(), minlength=len(pixels))
+    return counts
 
 
 def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:

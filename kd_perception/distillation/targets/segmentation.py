@@ -40,6 +40,7 @@ class SegmentationTarget:
             torch.tensor(v, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
             for v in (input_spec.mean, input_spec.std))
         self._scale = input_spec.scale
+        self._frame_size = (input_spec.height, input_spec.width)
         self._reverse = input_spec.channel_order == 'bgr'
         self._label_smoothing = label_smoothing
         self._soft = soft
@@ -81,9 +82,19 @@ class SegmentationTarget:
         """Bring the teacher's logits into the view, the student's onto their grid; compare."""
         assert batch.soft is not None
         teacher, valid = warp_logits(batch.soft, batch.theta,
-                                     _grid_size(batch, logits.shape[-2:]))
+                                     self._grid_size(batch, logits))
         return kl_divergence(upsample(logits.float(), *teacher.shape[-2:]), teacher, temperature,
                              valid=valid)
+
+    def _grid_size(self, batch: Batch, logits: torch.Tensor) -> tuple[int, int]:
+        """Return the finer of both grids, that of the cache taken at zoom 1."""
+        assert batch.soft is not None
+        rows, columns = (
+            min(crop, max(own, round(crop * cached / frame)))
+            for crop, own, cached, frame in zip(batch.images.shape[1:3], logits.shape[-2:],
+                                                batch.soft.shape[-2:], self._frame_size,
+                                                strict=True))
+        return rows, columns
 
 
 def warp_logits(logits: torch.Tensor, theta: torch.Tensor,
@@ -119,14 +130,22 @@ class Validation:
         self._frames = frames
         self._device = device
 
-    def __call__(self, network: nn.Module) -> ConfusionMatrix:
-        """Return the matrix; the network's mode is left as it was."""
+    def __call__(self, network: nn.Module,
+                 stop: Callable[[], bool] = lambda: False) -> ConfusionMatrix:
+        """
+        Return the matrix; the network's mode is left as it was.
+
+        :param stop: asked before every frame.
+        :raises KeyboardInterrupt: when ``stop`` says so.
+        """
         matrix = ConfusionMatrix(self._num_classes)
         training = network.training
         network.eval()
         try:
             with torch.no_grad():
                 for image, truth in self._frames():
+                    if stop():
+                        raise KeyboardInterrupt
                     images = torch.from_numpy(image[None]).to(self._device)
                     size = (truth.shape[0], truth.shape[1])
                     ids = self._target.predict(network, images, size)
@@ -134,14 +153,3 @@ class Validation:
         finally:
             network.train(training)
         return matrix
-
-
-def _grid_size(batch: Batch, logits_size: torch.Size) -> tuple[int, int]:
-    """Return the finer of both grids; bilinear interpolation then only ever enlarges."""
-    assert batch.soft is not None
-    # Cached logits cover the whole frame, of which the view shows the share on theta's diagonal.
-    height, width = batch.soft.shape[-2:]
-    share = batch.theta[:, (0, 1), (0, 1)].abs().mean(0)
-    rows = max(logits_size[0], round(float(share[1]) * height))
-    columns = max(logits_size[1], round(float(share[0]) * width))
-    return min(rows, batch.images.shape[1]), min(columns, batch.images.shape[2])

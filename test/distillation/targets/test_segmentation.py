@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kd_perception.bundle import InputSpec
+from kd_perception.distillation.augmentation import View
+from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.losses.kl import kl_divergence
+from kd_perception.distillation.recipe import DistillationRecipe
+from kd_perception.distillation.targets.segmentation import (
+    SegmentationTarget,
+    Validation,
+    warp_logits,
+)
+
+SPEC = InputSpec(16, 24)
+
+
+class Painter(nn.Module):
+    """A network without weights: the logits are the picture's colours, at half the size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(x, 2)
+
+
+def batch(soft: torch.Tensor | None = None, labels: int = 255) -> Batch:
+    images = torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(0))
+    theta = torch.from_numpy(View(0, 0, 16, 24).theta(16, 24)).repeat(2, 1, 1)
+    return Batch(('a', 'b'), images, torch.full((2, 16, 24), labels, dtype=torch.uint8), theta,
+                 soft)
+
+
+def test_normalises_as_the_bundle_says() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8)
+    expected = (images / 255.0 - SPEC.mean) / SPEC.std
+    got = SegmentationTarget(SPEC).normalise(torch.from_numpy(images))
+    np.testing.assert_allclose(got.permute(0, 2, 3, 1), expected, atol=1e-5)
+    swapped = SegmentationTarget(InputSpec(16, 24, channel_order='bgr', mean=(0, 0, 0),
+                                           std=(1, 1, 1))).normalise(torch.from_numpy(images))
+    np.testing.assert_allclose(swapped.permute(0, 2, 3, 1), images[..., ::-1] / 255, atol=1e-6)
+
+
+def test_a_student_that_says_what_the_teacher_says_has_no_divergence() -> None:
+    target = SegmentationTarget(SPEC, soft=DistillationRecipe(temperature=2, soft_weight=3))
+    images = batch().images
+    same = Painter()(target.normalise(images))
+    assert float(target.losses(Painter(), batch(same))['kl']) == pytest.approx(0, abs=1e-6)
+    other = torch.randn(same.shape)
+    expected = 3 * float(kl_divergence(same, other, 2.0))
+    assert float(target.losses(Painter(), batch(other))['kl']) == pytest.approx(expected, rel=1e-5)
+
+
+def test_terms_are_those_that_the_recipe_weighs() -> None:
+    soft = torch.randn(2, 3, 8, 12)
+    plain = SegmentationTarget(SPEC).losses(Painter(), batch(labels=1))
+    assert set(plain) == {'cross_entropy'}
+    both = SegmentationTarget(SPEC, soft=DistillationRecipe(soft_weight=1, hard_weight=0.5))
+    terms = both.losses(Painter(), batch(soft, labels=1))
+    assert set(terms) == {'kl', 'cross_entropy'}
+    assert float(terms['cross_entropy']) == pytest.approx(0.5 * float(plain['cross_entropy']))
+    only = SegmentationTarget(SPEC, soft=DistillationRecipe(soft_weight=0, hard_weight=1))
+    assert set(only.losses(Painter(), batch(soft, labels=1))) == {'cross_entropy'}
+
+
+def test_logits_beyond_the_frame_do_not_count() -> None:
+    logits = torch.randn(1, 3, 8, 12)
+    theta = torch.from_numpy(View(-16, 0, 48, 24).theta(16, 24))[None]
+    warped, valid = warp_logits(logits, theta, (24, 12))
+    assert valid[0, 8:16].all()
+    assert not valid[0, :8].any()
+    assert not valid[0, 16:].any()
+    np.testing.assert_allclose(warped[0, :, 8:16], logits[0], atol=1e-5)
+
+
+def test_validation_counts_every_pixel_and_keeps_the_mode() -> None:
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[:, :12, 0] = 255
+    image[:, 12:, 2] = 255
+    truth = np.zeros((16, 24), np.uint8)
+    truth[:, 12:] = 2
+    truth[0] = 255
+    network = Painter().train()
+    validation = Validation(SegmentationTarget(SPEC), 3, lambda: [(image, truth)] * 2,
+                            torch.device('cpu'))
+    matrix = validation(network)
+    assert network.training
+    assert matrix.pixels == 2 * 15 * 24
+    assert matrix.mean_iou() > 0.9
+    with pytest.raises(KeyboardInterrupt):
+        validation(network, lambda: True)
+    assert network.training

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kd_perception.distillation.recipe import load_recipe, Recipe, recipe_from_dict, with_data
+from kd_perception.errors import ConfigError
+from kd_perception.paths import share_directory
+
+SHIPPED = sorted(p.stem for p in (share_directory() / 'config' / 'recipes').glob('*.yaml'))
+SMALL = {'name': 'x', 'network': {'builder': 'compact'}, 'input': {'height': 32, 'width': 32},
+         'optimization': {'steps': 1}}
+
+
+def test_the_four_recipes_are_shipped() -> None:
+    assert set(SHIPPED) >= {'student_camvid', 'student_sim', 'teacher_camvid', 'teacher_sim'}
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_recipes_load_and_come_back_from_their_resolved_form(name: str) -> None:
+    recipe = load_recipe(name, train=['somewhere'])
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+    assert recipe.hash() == recipe_from_dict(recipe.to_dict()).hash()
+
+
+def test_overrides_and_data_of_the_command_line_win() -> None:
+    recipe = load_recipe('teacher_camvid', {'optimization.learning_rate': '2e-3',
+                                            'network.arguments': '{encoder: resnet34}'},
+                         train=['a'], validation=['/b'])
+    assert recipe.optimization.learning_rate == 2e-3
+    assert recipe.network.arguments['encoder'] == 'resnet34'
+    assert recipe.network.arguments['architecture'] == 'Unet'
+    assert recipe.data.train[0].path == str(Path('a').absolute())
+    assert recipe.data.train[0].classes == 'camvid'  # from data.defaults
+    assert recipe.data.validation[0].path == '/b'
+
+
+def test_entries_keep_their_own_settings_over_defaults() -> None:
+    recipe = recipe_from_dict({**SMALL, 'data': {
+        'defaults': {'classes': 'camvid', 'rate_hz': 2},
+        'train': ['/a', {'path': '/b', 'classes': 'carla'}]}})
+    assert [(s.path, s.classes, s.rate_hz) for s in recipe.data.train] == [
+        ('/a', 'camvid', 2.0), ('/b', 'carla', 2.0)]
+    assert [s.path for s in with_data(recipe, ['/c']).data.train] == ['/c']
+
+
+def test_any_change_changes_the_hash() -> None:
+    assert recipe_from_dict(SMALL).hash() != recipe_from_dict({**SMALL, 'seed': 1}).hash()
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'optimisation': {}}, "recipe.optimisation: unknown key; did you mean 'optimization'"),
+    ({'optimization': {'steps': 1, 'optimizer': 'adam'}}, "optimization.optimizer: 'adam' is "
+     'none of adamw, sgd'),
+    ({'optimization': {}}, 'needs steps, epochs or budget_minutes'),
+    ({'optimization': {'steps': 1, 'epochs': 1}}, 'exclude each other'),
+    ({'optimization': {'steps': -1}}, 'optimization.steps: -1 is not within'),
+    ({'optimization': {'steps': 1, 'learning_rate': float('nan')}}, 'learning_rate: nan'),
+    ({'augment': {'crop': [8, 100]}}, r'augment.crop: \[8, 100\]'),
+    ({'augment': {'crop': [100]}}, r'augment.crop: \[100\]'),
+    ({'augment': {'scale': [2, 1]}}, 'augment.scale'),
+    ({'data': {'train': 'folder'}}, 'recipe.data.train: must be a list'),
+    ({'data': {'train': [3]}}, 'neither a path nor a mapping'),
+    ({'data': {'train': [{'file': 'x'}]}}, 'unknown key'),
+    ({'data': {'defaults': {'path': 'x'}}}, 'data.defaults'),
+    ({'data': [1]}, 'recipe.data: must be a mapping'),
+    ({'distillation': {'temperature': 0}}, 'distillation.temperature: 0'),
+    ({'distillation': {'view': 'online'}}, "distillation.view: 'online'"),
+])
+def test_what_makes_no_sense_is_refused_in_one_line(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        recipe_from_dict({**SMALL, **change})
+    assert '\n' not in str(error.value)
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    bad = tmp_path / 'bad.yaml'
+    bad.write_text('a: [')
+    with pytest.raises(ConfigError, match='not readable as YAML'):
+        load_recipe(bad)
+    bad.write_text('- a')
+    with pytest.raises(ConfigError, match='must be a mapping'):
+        load_recipe(bad)
+    with pytest.raises(ConfigError, match='no recipes named'):
+        load_recipe('nothing')
+
+
+def test_crop_defaults_to_the_input() -> None:
+    recipe: Recipe = recipe_from_dict(SMALL)
+    assert recipe.crop == (32, 32)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from kd_perception.distillation.checkpoint import save_checkpoint
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.run_directory import RunDirectory
+from kd_perception.errors import TrainingError
+
+Make = Callable[..., Recipe]
+DATA = {'data': ['abc']}
+
+
+def start(path: Path, recipe: Recipe, checkpoint: bool = True) -> None:
+    with RunDirectory(path, recipe, 'train', DATA) as run:
+        assert not run.resuming
+        if checkpoint:
+            save_checkpoint(run.last, nn.Linear(1, 1), state={'step': 1})
+
+
+def test_a_new_directory_starts_and_an_unfinished_one_resumes(tmp_path: Path,
+                                                              make_recipe: Make) -> None:
+    start(tmp_path / 'run', make_recipe())
+    with RunDirectory(tmp_path / 'run', make_recipe(), 'train', DATA) as run:
+        assert run.resuming
+
+
+@pytest.mark.parametrize(('kind', 'steps', 'data', 'difference'), [
+    ('train', 13, 'abc', 'recipe.optimization.steps: 12 -> 13'),
+    ('distill', 12, 'abc', "kind: 'train' -> 'distill'"),
+    ('train', 12, 'abd', r"identity.data: \['abc'\] -> \['abd'\]")])
+def test_another_run_is_refused_by_what_differs(
+        tmp_path: Path, make_recipe: Make, kind: str, steps: int, data: str,
+        difference: str) -> None:
+    start(tmp_path, make_recipe())
+    with pytest.raises(TrainingError, match=difference):
+        RunDirectory(tmp_path, make_recipe(steps=steps), kind, {'data': [data]})
+
+
+def test_finished_and_foreign_directories_are_refused(tmp_path: Path, make_recipe: Make) -> None:
+    start(tmp_path / 'run', make_recipe())
+    (tmp_path / 'run' / 'bundle').mkdir()
+    with pytest.raises(TrainingError, match='is finished already'):
+        RunDirectory(tmp_path / 'run', make_recipe(), 'train', DATA)
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'thesis.tex').touch()
+    with pytest.raises(TrainingError, match='no run directory'):
+        RunDirectory(tmp_path / 'other', make_recipe(), 'train', DATA, overwrite=True)
+    assert (tmp_path / 'other' / 'thesis.tex').is_file()
+    with pytest.raises(TrainingError, match='is a file'):
+        RunDirectory(tmp_path / 'other' / 'thesis.tex', make_recipe(), 'train', DATA)
+
+
+def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path, make_recipe: Make) -> None:
+    start(tmp_path, make_recipe())
+    (tmp_path / 'notes.txt').touch()
+    with RunDirectory(tmp_path, make_recipe(steps=99), 'train', DATA, overwrite=True) as run:
+        assert not run.resuming
+    assert (tmp_path / 'notes.txt').is_file()
+
+
+def test_two_processes_do_not_write_into_one_run(tmp_path: Path, make_recipe: Make) -> None:
+    with (RunDirectory(tmp_path, make_recipe(), 'train', DATA),
+          pytest.raises(TrainingError, match='another process')):
+        RunDirectory(tmp_path, make_recipe(), 'train', DATA)
+    RunDirectory(tmp_path, make_recipe(), 'train', DATA).__exit__()
+
+
+def test_a_damaged_checkpoint_is_told_before_data_is_read(tmp_path: Path,
+                                                          make_recipe: Make) -> None:
+    start(tmp_path, make_recipe())
+    (tmp_path / 'checkpoints' / 'last.safetensors').write_bytes(b'nothing')
+    with pytest.raises(TrainingError, match='is no checkpoint or is damaged'):
+        RunDirectory(tmp_path, make_recipe(), 'train', DATA)
+
+
+def test_events_go_to_a_log_and_to_tensorboard(tmp_path: Path, make_recipe: Make) -> None:
+    with RunDirectory(tmp_path, make_recipe(), 'train', DATA) as run:
+        run.event('train', 1, {'loss': 0.12345678}, note='x')
+    line = json.loads((tmp_path / 'train.jsonl').read_text())
+    assert line['event'] == 'train'
+    assert line['loss'] == 0.123457
+    assert line['note'] == 'x'
+    assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_other_ranks_write_nothing(tmp_path: Path, make_recipe: Make) -> None:
+    with RunDirectory(tmp_path / 'run', make_recipe(), 'train', DATA, main=False) as run:
+        run.event('train', 1, {'loss': 1.0})
+        run.write_json('metrics.json', {})
+    assert not (tmp_path / 'run').exists()
