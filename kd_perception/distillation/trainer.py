@@ -94,8 +94,9 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             frames, held = _stores(recipe, learn, check, labels_only=False, progress=progress)
-            cache.require_frames(frames.keys)
-            truth = _truth(held) if all(held.has_labels) else _pseudo_truth(held, cache)
+            labelled = all(held.has_labels)
+            cache.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
+            truth = _truth(held) if labelled else _pseudo_truth(held, cache)
             return _fit(recipe, classes, frames, truth, run, accelerator, cache=cache,
                         teacher=teacher, progress=progress)
 

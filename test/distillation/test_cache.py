@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd_perception.bundle import ModelBundle
+from kd_perception.distillation.cache import (
+    LabelledFrame,
+    MANIFEST,
+    open_for_writing,
+    provenance,
+    recording_id,
+    shard_path,
+    SoftLabelCache,
+    write_shard,
+)
+from kd_perception.errors import TrainingError
+from kd_perception.frames import FrameKey
+from kd_perception.tasks.soft_labels import SoftLabelCodec
+
+CODEC = SoftLabelCodec(name='fp16', stride=1)
+
+
+def frame(index: int, codec: SoftLabelCodec = CODEC) -> LabelledFrame:
+    logits = np.random.default_rng(index).normal(0, 3, (12, 4, 6)).astype(np.float32)
+    return LabelledFrame(FrameKey('f' * 8, 'camera/image', index), 0, 10 * index, 'front',
+                         codec.encode(logits))
+
+
+@pytest.fixture
+def written(tmp_path: Path, teacher: ModelBundle) -> Path:
+    path = tmp_path / 'cache'
+    open_for_writing(path, provenance(teacher, CODEC, 'fp32'))
+    write_shard(shard_path(path, 'abc', 0), [frame(i) for i in (0, 2, 3)], bad=[1])
+    write_shard(shard_path(path, 'abc', 1), [frame(i) for i in range(4, 12)])
+    write_shard(shard_path(path, 'abc', 2), [], bad=[12, 13])
+    return path
+
+
+def test_gives_back_what_was_written_by_key(written: Path) -> None:
+    cache = SoftLabelCache(written)
+    assert len(cache) == len(cache.keys) == 11
+    for index in (0, 2, 3, 11):
+        key = FrameKey('f' * 8, 'camera/image', index)
+        assert key in cache
+        logits = np.random.default_rng(index).normal(0, 3, (12, 4, 6))
+        np.testing.assert_allclose(cache[key], logits - logits.max(0), atol=0.02)
+    side = json.loads(shard_path(written, 'abc', 0).with_suffix('.json').read_text())
+    assert side['bad'] == [1]
+    assert side['frames'][1]['log_ns'] == 20
+    assert side['frames'][1]['frame_id'] == 'front'
+
+
+def test_frames_that_are_missing_are_counted_and_named(written: Path) -> None:
+    cache = SoftLabelCache(written)
+    cache.require_frames(cache.keys)
+    absent = FrameKey('f' * 8, 'camera/image', 1)
+    with pytest.raises(TrainingError, match='1 of 12 frames have no soft labels.*image:1'):
+        cache.require_frames([*cache.keys, absent])
+    with pytest.raises(TrainingError, match='has no soft labels of frame'):
+        cache[absent]
+
+
+def test_another_teacher_or_use_is_refused(written: Path, teacher: ModelBundle) -> None:
+    cache = SoftLabelCache(written)
+    cache.require(teacher, loss='kl', temperature=2.0)
+    other = ModelBundle(teacher.path, teacher.spec, teacher.files, 'e' * 64)
+    with pytest.raises(TrainingError, match=f"by 'toy_teacher' .{teacher.hash[:12]}., not by"):
+        cache.require(other, loss='kl', temperature=2.0)
+    with pytest.raises(TrainingError, match="cannot serve 'cwd'"):
+        cache.require(teacher, loss='cwd', temperature=2.0)
+    manifest = json.loads((written / MANIFEST).read_text())
+    manifest['preprocessing']['hash'] = '0'
+    (written / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(TrainingError, match='another preprocessing'):
+        SoftLabelCache(written).require(teacher, loss='kl', temperature=2.0)
+
+
+def test_a_cache_of_another_making_is_not_written_into(written: Path,
+                                                       teacher: ModelBundle) -> None:
+    open_for_writing(written, provenance(teacher, CODEC, 'fp32'))
+    with pytest.raises(TrainingError, match="precision: 'fp32' -> 'bf16'"):
+        open_for_writing(written, provenance(teacher, CODEC, 'bf16'))
+    with pytest.raises(TrainingError, match='codec.stride: 1 -> 4'):
+        open_for_writing(written, provenance(teacher, SoftLabelCodec(name='fp16'), 'fp32'))
+    foreign = written.with_name('foreign')
+    foreign.mkdir()
+    (foreign / 'x').touch()
+    with pytest.raises(TrainingError, match='is not empty and no soft-label cache'):
+        open_for_writing(foreign, provenance(teacher, CODEC, 'fp32'))
+
+
+def test_damage_is_told_in_one_line(written: Path) -> None:
+    shard = shard_path(written, 'abc', 1)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-5])
+    with pytest.raises(TrainingError, match='missing or truncated'):
+        SoftLabelCache(written)
+    shard.write_bytes(b'\xff' * len(whole))
+    cache = SoftLabelCache(written)
+    with pytest.raises(TrainingError, match='is damaged'):
+        cache[FrameKey('f' * 8, 'camera/image', 5)]
+    (written / 'shard-abc-00001.json').write_text('{')
+    with pytest.raises(TrainingError, match='not readable'):
+        SoftLabelCache(written)
+    (written / MANIFEST).write_text('{"schema_version": 99}')
+    with pytest.raises(TrainingError, match='schema_version 99'):
+        SoftLabelCache(written)
+    (written / MANIFEST).write_text('[]')
+    with pytest.raises(TrainingError, match='not readable'):
+        SoftLabelCache(written)
+    with pytest.raises(TrainingError, match='is no soft-label cache'):
+        SoftLabelCache(written.with_name('nothing'))
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    paths = [shard_path(tmp_path / name, 'abc', 0) for name in 'ab']
+    for path in paths:
+        write_shard(path, [frame(0), frame(1)])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_limit_or_a_rate_makes_another_recording() -> None:
+    ends = [FrameKey('f', 't', 0), FrameKey('f', 't', 9)]
+    other = [FrameKey('f', 't', 0), FrameKey('f', 't', 18)]
+    assert len({recording_id(ends, 10), recording_id(ends, 5), recording_id(other, 10)}) == 3

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from kd_perception.bags.source import open_source
+from kd_perception.bundle import LOGITS, ModelBundle
+from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.labelling import check, label
+from kd_perception.engines.loader import load_engine
+from kd_perception.errors import BundleError, TrainingError
+from kd_perception.frames import FrameSource
+from kd_perception.tasks.soft_labels import SoftLabelCodec
+
+CODEC = SoftLabelCodec(name='fp16', stride=1)
+
+
+@pytest.fixture
+def source(bare_stripes: Path) -> Iterator[FrameSource]:
+    opened = open_source(bare_stripes)
+    yield opened
+    opened.close()
+
+
+def run(teacher: ModelBundle, source: FrameSource, out: Path, **options: object) -> object:
+    settings = {'codec': CODEC, 'engine': 'onnxruntime', 'shard_size': 5, **options}
+    return label(teacher, source, out, **settings)  # type: ignore[arg-type]
+
+
+def test_every_frame_gets_the_logits_of_the_engine(teacher: ModelBundle, source: FrameSource,
+                                                   tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    report = run(teacher, source, tmp_path / 'c', progress=lambda d, t, _: calls.append((d, t)))
+    assert (report.labelled, report.present, report.bad) == (12, 0, 0)  # type: ignore[attr-defined]
+    assert calls[-1] == (12, 12)
+    cache = SoftLabelCache(tmp_path / 'c')
+    assert len(cache) == 12
+    engine = load_engine(teacher, 'onnxruntime', graph='logits')
+    for index in (0, 4, 5, 11):
+        frame = source[index]
+        logits = engine.infer(frame.image[None])['logits'][0]
+        np.testing.assert_allclose(cache[frame.key], logits - logits.max(0), atol=0.01)
+
+
+def test_labelling_goes_on_behind_a_stop_with_the_same_bytes(
+        teacher: ModelBundle, source: FrameSource, tmp_path: Path) -> None:
+    run(teacher, source, tmp_path / 'whole')
+
+    def interrupt(done: int, total: int, note: str) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(teacher, source, tmp_path / 'c', progress=interrupt)
+    assert len(SoftLabelCache(tmp_path / 'c')) == 5
+    report = run(teacher, source, tmp_path / 'c')
+    assert (report.labelled, report.present) == (7, 5)  # type: ignore[attr-defined]
+    files = sorted(p.name for p in (tmp_path / 'whole').iterdir())
+    assert files == sorted(p.name for p in (tmp_path / 'c').iterdir())
+    for name in files:
+        assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'c' / name).read_bytes()
+
+
+def test_a_truncated_shard_is_labelled_again(teacher: ModelBundle, source: FrameSource,
+                                             tmp_path: Path) -> None:
+    run(teacher, source, tmp_path)
+    shard = sorted(tmp_path.glob('*.safetensors'))[1]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100])
+    report = run(teacher, source, tmp_path)
+    assert (report.labelled, report.present) == (5, 7)  # type: ignore[attr-defined]
+    assert shard.read_bytes() == whole
+
+
+def test_recordings_add_up(teacher: ModelBundle, source: FrameSource, stripes: Path,
+                           tmp_path: Path) -> None:
+    run(teacher, source, tmp_path)
+    other = open_source(stripes, classes='driving', limit=6)
+    run(teacher, other, tmp_path)
+    cache = SoftLabelCache(tmp_path)
+    assert len(cache) == 18
+    cache.require_frames([source[11].key, other[5].key])
+
+
+def test_damaged_frames_are_counted_and_left_out(teacher: ModelBundle, bare_stripes: Path,
+                                                 tmp_path: Path) -> None:
+    folder = shutil.copytree(bare_stripes, tmp_path / 'frames')
+    (folder / '0003.png').write_bytes(b'no picture')
+    report = run(teacher, open_source(folder), tmp_path / 'c')
+    assert (report.labelled, report.bad) == (11, 1)  # type: ignore[attr-defined]
+    again = run(teacher, open_source(folder), tmp_path / 'c')
+    assert (again.labelled, again.present, again.bad) == (0, 11, 1)  # type: ignore[attr-defined]
+    for file in folder.iterdir():
+        file.write_bytes(b'no picture')
+    with pytest.raises(TrainingError, match='not one of 12 frames can be decoded'):
+        run(teacher, open_source(folder), tmp_path / 'd')
+
+
+def test_check_finds_the_teacher_again_and_sees_a_coarse_cache(
+        teacher: ModelBundle, source: FrameSource, tmp_path: Path) -> None:
+    run(teacher, source, tmp_path / 'fine')
+    fine = check(teacher, source, tmp_path / 'fine', samples=4, engine='onnxruntime')
+    assert fine.frames == 4
+    assert fine.agreement > 0.995
+    assert set(fine.divergence) == {1.0, 4.0}
+    assert max(fine.divergence.values()) < 1e-4
+    run(teacher, source, tmp_path / 'coarse', codec=SoftLabelCodec(stride=16))
+    coarse = check(teacher, source, tmp_path / 'coarse', samples=4, engine='onnxruntime')
+    assert coarse.agreement < fine.agreement
+    assert coarse.divergence[1.0] > 10 * fine.divergence[1.0]
+
+
+def test_wrong_use_is_refused(teacher: ModelBundle, source: FrameSource, tmp_path: Path) -> None:
+    run(teacher, source, tmp_path)
+    with pytest.raises(TrainingError, match='soft labels of another making'):
+        run(teacher, source, tmp_path, codec=SoftLabelCodec())
+    foreign = ModelBundle(teacher.path, teacher.spec, teacher.files, 'e' * 64)
+    with pytest.raises(TrainingError, match='was labelled by'):
+        check(foreign, source, tmp_path)
+    files = {k: v for k, v in teacher.files.items() if k != LOGITS}
+    with pytest.raises(BundleError, match='has no logits.onnx'):
+        run(ModelBundle(teacher.path, teacher.spec, files, teacher.hash), source, tmp_path)
+
+
+def test_pictures_of_another_size_are_resized(teacher: ModelBundle, tmp_path: Path) -> None:
+    (tmp_path / 'large').mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / 'large' / '0.png'), picture)
+    run(teacher, open_source(tmp_path / 'large'), tmp_path / 'c')
+    cache = SoftLabelCache(tmp_path / 'c')
+    assert cache[cache.keys[0]].shape == (12, 16, 24)

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import os
+from pathlib import Path
+import signal
+import threading
+
+import pytest
+from safetensors.torch import load_file
+import torch
+
+from kd_perception.bags.source import open_source
+from kd_perception.bundle import load_bundle, ModelBundle
+from kd_perception.distillation import trainer
+from kd_perception.distillation.labelling import label
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.trainer import distill, train
+from kd_perception.errors import TrainingError
+from kd_perception.networks.registry import register
+from kd_perception.tasks.soft_labels import SoftLabelCodec
+
+Make = Callable[..., Recipe]
+
+
+def events(run: Path, kind: str) -> list[dict]:
+    lines = [json.loads(line) for line in (run / 'train.jsonl').read_text().splitlines()]
+    return [line for line in lines if line['event'] == kind]
+
+
+def weights(bundle: ModelBundle) -> dict[str, torch.Tensor]:
+    return load_file(bundle.file('weights.safetensors'))
+
+
+def same(one: ModelBundle, two: ModelBundle) -> bool:
+    first, second = weights(one), weights(two)
+    return all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_learns_and_leaves_everything_that_was_promised(make_recipe: Make,
+                                                        tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    recipe = make_recipe(steps=200, validate_every=50, augment={'crop': [24, 32], 'noise': 5})
+    bundle = train(recipe, tmp_path / 'run', progress=lambda *a: seen.append(a))
+    metrics = json.loads((tmp_path / 'run' / 'metrics.json').read_text())
+    # Stripes in the colour of their class: chance would be 4 %.
+    assert metrics['validation']['mean_iou'] > 0.5
+    assert metrics['steps'] == 200
+    assert metrics['validation']['pixels'] == 6 * 30 * 48
+    assert load_bundle(bundle.path).hash == bundle.hash
+    assert bundle.spec.lineage.recipe == recipe.hash()
+    assert len(bundle.spec.lineage.data) == 1
+    assert bundle.spec.statistics['frames'] == 18
+    assert bundle.has('metrics.json')
+    scores = [e['mean_iou'] for e in events(tmp_path / 'run', 'validation')]
+    assert len(scores) == 4
+    assert max(scores) == pytest.approx(metrics['validation']['mean_iou'], abs=0.02)
+    steps = events(tmp_path / 'run', 'train')
+    assert {'loss', 'cross_entropy', 'learning_rate', 'gradient', 'step_s'} <= steps[0].keys()
+    assert steps[-1]['learning_rate'] < 1e-3 < steps[50]['learning_rate']
+    assert seen[-1][:2] == (200, 200)
+    assert (24, 24, 'reading frames') in seen
+    assert list((tmp_path / 'run' / 'tensorboard').iterdir())
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights_to_the_bit(make_recipe: Make,
+                                                              tmp_path: Path) -> None:
+    recipe = make_recipe()
+    whole = train(recipe, tmp_path / 'whole')
+
+    def stop(done: int, total: int, note: str) -> None:
+        if total == 12 and done == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / 'run', progress=stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / 'run' / 'bundle').exists()
+    resumed = train(recipe, tmp_path / 'run')
+    assert [e['step'] for e in events(tmp_path / 'run', 'resumed')] == [8]
+    assert [e['step'] for e in events(tmp_path / 'run', 'train')] == list(range(1, 13))
+    assert same(whole, resumed)
+
+
+def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
+        make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe()
+    whole = train(recipe, tmp_path / 'whole')
+    truth = trainer._truth
+
+    def interrupted(store: object) -> Callable:
+        frames = truth(store)  # type: ignore[arg-type]
+
+        def one_frame_and_a_signal():  # noqa: ANN202
+            for index, pair in enumerate(frames()):
+                yield pair
+                if index == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        return one_frame_and_a_signal
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, '_truth', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / 'run')
+    resumed = train(recipe, tmp_path / 'run')
+    assert [e['step'] for e in events(tmp_path / 'run', 'resumed')] == [6]
+    assert [e['step'] for e in events(tmp_path / 'run', 'validation')] == [6, 12]
+    assert same(whole, resumed)
+
+
+def test_trains_outside_of_the_main_thread(make_recipe: Make, tmp_path: Path) -> None:
+    done: list[ModelBundle] = []
+    thread = threading.Thread(target=lambda: done.append(train(make_recipe(steps=2), tmp_path)))
+    thread.start()
+    thread.join()
+    assert done
+
+
+def test_a_time_budget_ends_the_run_with_the_rate_at_its_end(make_recipe: Make,
+                                                             tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    train(make_recipe(steps=0, budget_minutes=2 / 60, validate_every=0), tmp_path,
+          progress=lambda *a: seen.append(a))
+    steps = events(tmp_path, 'train')
+    assert len(steps) > 20
+    assert steps[-1]['learning_rate'] < 0.002
+    assert max(s['learning_rate'] for s in steps) > 0.015
+    assert 9 <= len(events(tmp_path, 'validation')) <= 11
+    assert all(total in (24, 1000) for _, total, _ in seen)
+
+
+def test_a_finished_run_is_not_touched(make_recipe: Make, tmp_path: Path) -> None:
+    bundle = train(make_recipe(steps=2), tmp_path)
+    with pytest.raises(TrainingError, match='is finished already'):
+        train(make_recipe(steps=2), tmp_path)
+    with pytest.raises(TrainingError, match='another recipe .recipe.optimization.steps: 2 -> 3'):
+        train(make_recipe(steps=3), tmp_path)
+    assert load_bundle(tmp_path / 'bundle').hash == bundle.hash
+    train(make_recipe(steps=3), tmp_path, overwrite=True)
+
+
+@register('broken_toy')
+class Broken(torch.nn.Module):
+    """Says NaN from the third batch on."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, num_classes, 1)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        return self.layer(x) * (float('nan') if self.calls > 2 else 1.0)
+
+
+def test_a_loss_of_nan_is_named_with_its_step_and_frames(make_recipe: Make,
+                                                         tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss term 'cross_entropy' is nan at step 2 .*frames "
+                       r'of the batch: \w+:'):
+        train(make_recipe(network={'builder': 'broken_toy'}), tmp_path)
+
+
+def test_data_without_labels_is_refused_before_anything_is_written(
+        make_recipe: Make, bare_stripes: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match='has no labels to learn from'):
+        train(make_recipe(train=bare_stripes), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('options', [
+    {'optimizer': 'sgd', 'schedule': 'poly', 'class_weights': 'median'},
+    {'schedule': 'cosine', 'class_weights': 'log', 'ema_decay': 0, 'precision': 'bf16'},
+    {'epochs': 0.5, 'steps': 0, 'channels_last': False, 'gradient_clip': 0,
+     'validation_frames': 2, 'loader_threads': 2}])
+def test_other_settings_run_to_the_end(make_recipe: Make, tmp_path: Path, options: dict) -> None:
+    train(make_recipe(**options), tmp_path)
+    expected = 3 if 'epochs' in options else 12
+    assert len(events(tmp_path, 'train')) == expected
+
+
+@pytest.fixture
+def cache(teacher: ModelBundle, bare_stripes: Path, stripes: Path, tmp_path: Path) -> Path:
+    for folder in (bare_stripes, stripes):
+        source = open_source(folder, classes='driving' if folder == stripes else '')
+        label(teacher, source, tmp_path / 'cache', engine='onnxruntime',
+              codec=SoftLabelCodec(stride=2))
+    return tmp_path / 'cache'
+
+
+def test_a_student_comes_to_agree_with_its_teacher_without_labels(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, cache: Path,
+        tmp_path: Path) -> None:
+    recipe = make_recipe(train=bare_stripes, steps=250, validate_every=50,
+                         network={'builder': 'toy', 'arguments': {'width': 16}},
+                         augment={'focus': 0.5})
+    bundle = distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
+    divergence = [e['kl'] for e in events(tmp_path / 'run', 'train')]
+    assert sum(divergence[-10:]) < 0.3 * sum(divergence[:10])
+    agreement = json.loads((tmp_path / 'run' / 'metrics.json').read_text())['validation']
+    assert agreement['pixel_accuracy'] > 0.6
+    assert bundle.spec.lineage.parents == (teacher.hash,)
+    assert bundle.spec.statistics['labelled_frames'] == 0
+
+
+def test_ground_truth_is_used_beside_soft_labels(make_recipe: Make, teacher: ModelBundle,
+                                                 cache: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(distillation={'hard_weight': 0.5, 'temperature': 4})
+    distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
+    terms = events(tmp_path / 'run', 'train')[0]
+    assert terms['loss'] == pytest.approx(terms['kl'] + terms['cross_entropy'], rel=1e-4)
+
+
+def test_a_distillation_resumes_to_the_bit(make_recipe: Make, teacher: ModelBundle, cache: Path,
+                                           bare_stripes: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(train=bare_stripes)
+    whole = distill(recipe, tmp_path / 'whole', teacher=teacher, cache_dir=cache)
+
+    def stop(done: int, total: int, note: str) -> None:
+        if (done, total) == (5, 12) and 'loss' in note:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache, progress=stop)
+    assert same(whole, distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache))
+
+
+def test_what_does_not_fit_the_cache_is_refused(make_recipe: Make, teacher: ModelBundle,
+                                                bare_stripes: Path, stripes: Path,
+                                                tmp_path: Path) -> None:
+    label(teacher, open_source(bare_stripes, limit=9), tmp_path / 'cache', engine='onnxruntime')
+
+    def refused(match: str, recipe: Recipe, by: ModelBundle = teacher) -> None:
+        with pytest.raises(TrainingError, match=match):
+            distill(recipe, tmp_path / 'run', teacher=by, cache_dir=tmp_path / 'cache')
+
+    refused('3 of 12 frames have no soft labels',
+            make_recipe(train=bare_stripes))
+    refused('hard_weight is 1; set it to 0',
+            make_recipe(train=bare_stripes, distillation={'hard_weight': 1}))
+    refused("the teacher predicts 'driving', the recipe asks for 'camvid'",
+            make_recipe(train=bare_stripes, classes='camvid'))
+    refused('was labelled by', make_recipe(train=bare_stripes),
+            ModelBundle(teacher.path, teacher.spec, teacher.files, 'f' * 64))
