@@ -28,7 +28,9 @@ def ground_meshes(plan: StreetPlan) -> list[tuple[str, Mesh]]:
 
 
 def _strip(lateral: list[float], height: float | list[float]) -> Mesh:
-    """Return a strip along the street with edges at ``lateral`` metres."""
+    """Return a strip along the street with edges at ``lateral`` metres, facing up."""
+    if lateral[0] > lateral[-1]:
+        lateral, height = lateral[::-1], height[::-1] if isinstance(height, list) else height
     s = np.r_[np.arange(-12, 80, 1.5), np.arange(80, 460, 4.)]
     d = np.array(lateral)
     grid_s, grid_d = np.meshgrid(s, d, indexing='ij')

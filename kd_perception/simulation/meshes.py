@@ -31,7 +31,7 @@ class MeshId(IntEnum):
 @dataclass(frozen=True)
 class Mesh:
     """
-    Indexed triangles.
+    Indexed triangles, counter-clockwise as seen from outside (the other side is not drawn).
 
     :param vertices: float32 ``[V, 6]``: x, y, z and the unit normal.
     :param indices: int32 ``[3 T]``.

@@ -46,3 +46,12 @@ def test_shapes_are_what_their_names_say():
     triangle = NEAR[MeshId.TRIANGLE].vertices[:, :3]
     assert triangle[:, 2].max() == pytest.approx(1)              # stands on its side
     assert triangle[:, 2].min() == pytest.approx(-.5, abs=1e-4)
+
+
+@pytest.mark.parametrize('form', [NEAR, FAR])
+def test_triangles_turn_counter_clockwise_as_seen_from_outside(form):
+    for name, mesh in form.items():
+        places = corners(mesh)[:, :, :3]
+        facing = np.cross(places[:, 1] - places[:, 0], places[:, 2] - places[:, 0])
+        outward = ((places.mean(axis=1) - mesh.vertices[:, :3].mean(axis=0)) * facing).sum(axis=1)
+        assert (outward > -1e-6).all(), name
