@@ -154,7 +154,8 @@ class Recorder:
         rows = join_events(self._published, received, patience_ms)
         height, width = self._size
         return ComparisonRun(
-            spec=replace(self.spec, width=width, height=height), arms=self.arms, rows=tuple(rows), classes=self.classes,
+            spec=replace(self.spec, width=width, height=height), arms=self.arms,
+            rows=tuple(rows), classes=self.classes,
             confusion=self._confusion if self._saw_truth else {}, agreement=self._agreement,
             resources=resources, counters=counters, host=host_info(),
             versions=package_versions(), pictures=tuple(self._pictures),

@@ -13,8 +13,9 @@ import time
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
-from kd_perception.bundle import find_bundle, ModelBundle
+from kd_perception.bundle import find_bundle, ModelBundle, WEIGHTS
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError
@@ -75,6 +76,7 @@ class ServingModel:
         self.bundle = bundle
         self.engine = engine
         self._size = (bundle.spec.input.height, bundle.spec.input.width)
+        self._parameters = count_parameters(bundle)
 
     @classmethod
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
@@ -134,7 +136,7 @@ class ServingModel:
             'input': [spec.input.height, spec.input.width],
             'network': spec.network.builder,
             'network_arguments': spec.network.arguments,
-            'parameters': int(spec.statistics.get('parameters', 0) or 0),
+            'parameters': self._parameters,
             'requested': {'engine': self.settings.engine, 'device': self.settings.device,
                           'precision': self.settings.precision},
             'engine': self.engine.name, 'device': self.engine.device,
@@ -144,3 +146,13 @@ class ServingModel:
     def close(self) -> None:
         """Release the runtime."""
         self.engine.close()
+
+
+def count_parameters(bundle: ModelBundle) -> int:
+    """Return the number of weights, without running statistics; 0 for a foreign graph."""
+    if not bundle.has(WEIGHTS):
+        return 0
+    with safe_open(str(bundle.path / WEIGHTS), framework='np') as weights:
+        return sum(int(np.prod(weights.get_slice(name).get_shape()))
+                   for name in weights.keys()  # noqa: SIM118 (not a mapping)
+                   if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked')))

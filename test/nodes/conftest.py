@@ -1,0 +1,176 @@
+"""A private DDS domain, tiny real bundles, and nodes that run beside the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
+from kd_perception.classes import load_class_set
+from kd_perception.nodes.environment import isolation, reserved_domain, tuning
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope='session')
+def ros_environment() -> Iterator[dict[str, str]]:
+    """Hold a private domain for this test process; return the variables that say so."""
+    with reserved_domain() as domain:
+        variables = {**isolation(domain), **tuning()}
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        yield variables
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture(scope='session')
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a models directory with the bundles ``one`` and ``two`` (random weights)."""
+    torch = pytest.importorskip('torch')
+    from kd_perception.networks.deploy import save_bundle
+    from kd_perception.networks.registry import build
+
+    folder = tmp_path_factory.mktemp('models')
+    classes = load_class_set('driving')
+    network = NetworkSpec('compact', {'width': 8})
+    for seed, name in enumerate(('one', 'two')):
+        torch.manual_seed(seed)
+        spec = BundleSpec(name=name, task='segmentation', role='student', classes=classes,
+                          input=InputSpec(HEIGHT, WIDTH), network=network)
+        save_bundle(folder / name, build(network, len(classes)).eval(), spec)
+    return folder
+
+
+class Bench:
+    """A context with an observing node, and nodes under test in threads of their own."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.context = Context()
+        rclpy.init(context=self.context, args=['--ros-args', '--disable-external-lib-logs',
+                                               '--log-level', 'fatal'])
+        self.node = rclpy.create_node('observer', context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+
+    def spin_until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+        """Spin the observer until ``condition`` holds; return its value or fail."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                pytest.fail(f'timed out after {timeout_s} s')
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def spin_for(self, seconds: float) -> None:
+        """Spin the observer for a while."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def call(self, kind: Any, name: str, request: Any, timeout_s: float = 20.0) -> Any:
+        """Call a service and return its answer."""
+        client = self.node.create_client(kind, name)
+        try:
+            self.spin_until(client.service_is_ready, timeout_s)
+            future = client.call_async(request)
+            self.spin_until(future.done, timeout_s)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def collect(self, kind: Any, topic: str, profile: Any) -> list[Any]:
+        """Subscribe; return the list that messages are appended to."""
+        found: list[Any] = []
+        self.node.create_subscription(kind, topic, found.append, profile)
+        return found
+
+    def set_parameters(self, name: str, **values: Any) -> list[Any]:
+        """Set parameters of a node one by one; return the results."""
+        from rcl_interfaces.srv import SetParameters
+        from rclpy.parameter import Parameter
+
+        request = SetParameters.Request(parameters=[
+            Parameter(k, value=v).to_parameter_msg() for k, v in values.items()])
+        return list(self.call(SetParameters, f'{name}/set_parameters', request).results)
+
+    def get_parameter(self, name: str, parameter: str) -> Any:
+        """Return the value of one parameter of a node."""
+        from rcl_interfaces.srv import GetParameters
+        from rclpy.parameter import parameter_value_to_python
+
+        answer = self.call(GetParameters, f'{name}/get_parameters',
+                           GetParameters.Request(names=[parameter]))
+        return parameter_value_to_python(answer.values[0])
+
+    @contextmanager
+    def running(self, make: Callable[..., Any], **parameters: Any) -> Iterator[Any]:
+        """Run a node of the package in its own thread, as ``run_node`` would."""
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.parameter import Parameter
+
+        node = make(context=self.context, parameter_overrides=[
+            Parameter(k, value=list(v) if isinstance(v, tuple) else v)
+            for k, v in parameters.items()])
+        executor = SingleThreadedExecutor(context=self.context)
+        executor.add_node(node)
+        failure: list[BaseException] = []
+
+        def spin() -> None:
+            try:
+                executor.spin()
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=spin)
+        thread.start()
+        node.failure = failure
+        try:
+            yield node
+        finally:
+            executor.shutdown(timeout_sec=5.0)
+            thread.join(timeout=10.0)
+            node.close()
+            node.destroy_node()
+
+    def close(self) -> None:
+        """End the context."""
+        import rclpy
+
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def bench(ros_environment: dict[str, str]) -> Iterator[Bench]:
+    """Return a fresh bench."""
+    pytest.importorskip('rclpy')
+    made = Bench()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other_bench(ros_environment: dict[str, str]) -> Iterator[Bench]:
+    """Return a second bench, which is a second participant to the first."""
+    pytest.importorskip('rclpy')
+    made = Bench()
+    yield made
+    made.close()
