@@ -6,7 +6,6 @@ Also the reference that the other runtimes are held against.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +54,8 @@ class TorchEngine:
         self.output_names: tuple[str, ...] = ('mask', 'confidence') if graph == 'deploy' else (
             'logits',)
         module = load_module(bundle)
+        if self._dtype is not None:
+            module = _autocast(module, kind, self._dtype)
         wrapper = DeployGraph if graph == 'deploy' else LogitsGraph
         self._graph: torch.nn.Module | None = wrapper(module, bundle.spec.input).to(device).eval()
 
@@ -65,7 +66,7 @@ class TorchEngine:
             raise EngineError('the engine was closed')
         torch = self._torch
         try:
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode():
                 # A read-only array (a view of a message) is fine: nothing writes to the input.
                 source = images if images.flags.writeable else images.copy()
                 outputs = self._graph(torch.from_numpy(source).to(self.device))
@@ -80,7 +81,22 @@ class TorchEngine:
         """Release the module."""
         self._graph = None
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._dtype is None:
-            return nullcontext()
-        return self._torch.autocast(self.device.partition(':')[0], dtype=self._dtype)
+
+def _autocast(module: torch.nn.Module, kind: str, dtype: torch.dtype) -> torch.nn.Module:
+    """
+    Return a module that runs ``module`` under autocast and returns float32.
+
+    The network alone: in bf16 a confidence of 255 would become 256, which is no byte.
+    """
+    import torch
+
+    class Cast(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(kind, dtype=dtype):
+                return self.module(x).float()
+
+    return Cast()

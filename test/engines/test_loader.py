@@ -1,0 +1,131 @@
+"""Choosing an engine, and one clear line where it cannot be had."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kd_perception.bundle import DEPLOY, load_bundle, ModelBundle, write_bundle
+from kd_perception.engines import loader
+from kd_perception.engines.loader import available_engines, load_engine
+from kd_perception.errors import BundleError, EngineError
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make the loader see a machine without these packages."""
+    real = importlib.util.find_spec
+
+    def find(name: str, *rest: Any) -> Any:
+        return None if name in names else real(name, *rest)
+
+    monkeypatch.setattr(loader.importlib.util, 'find_spec', find)
+
+
+def test_auto_takes_the_first_installed(small: ModelBundle,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_engine(small).name == 'openvino'
+    hide(monkeypatch, 'openvino')
+    assert load_engine(small).name == 'onnxruntime'
+    hide(monkeypatch, 'openvino', 'onnxruntime')
+    assert load_engine(small).name == 'torch'
+    hide(monkeypatch, *loader.ENGINES)
+    with pytest.raises(EngineError, match='pip install'):
+        load_engine(small)
+    with pytest.raises(EngineError, match='openvino is missing: pip install'):
+        load_engine(small, 'openvino')
+    assert all(v.startswith('missing') for v in available_engines().values())
+
+
+def test_available_engines_have_versions() -> None:
+    for name, version in available_engines().items():
+        assert version.startswith('missing') or version[0].isdigit(), name
+
+
+@pytest.mark.parametrize(('wish', 'says'), [
+    ({'engine': 'tensorflow'}, 'no engine named'),
+    ({'precision': 'int4'}, 'one of auto, fp32'),
+    ({'precision': 'int8'}, 'kd_perception compress quantize'),
+    ({'precision': 'int8', 'graph': 'logits'}, 'no int8 logits graph'),
+    ({'graph': 'teacher'}, 'one of deploy, logits'),
+    ({'threads': -1}, 'threads'),
+    ({'engine': 'onnxruntime', 'precision': 'bf16'}, 'in fp32, not bf16'),
+    ({'engine': 'onnxruntime', 'device': 'tpu'}, 'no device'),
+    ({'engine': 'onnxruntime', 'device': 'cuda:x'}, 'no device'),
+    ({'engine': 'openvino', 'device': 'cuda'}, 'no device'),
+    ({'engine': 'torch', 'device': 'tpu'}, 'cpu, cuda'),
+    ({'engine': 'torch', 'precision': 'fp16'}, 'does not run fp16')])
+def test_impossible_wishes(small: ModelBundle, wish: dict[str, Any], says: str) -> None:
+    with pytest.raises(EngineError, match=says) as caught:
+        load_engine(small, **wish)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('engine', ['torch', 'onnxruntime'])
+def test_cuda_is_never_replaced_silently(small: ModelBundle, engine: str) -> None:
+    import torch
+    if torch.cuda.is_available():
+        pytest.skip('this machine has a CUDA device')
+    with pytest.raises(EngineError, match='CUDA'):
+        load_engine(small, engine, device='cuda')
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_a_flipped_byte_is_refused(small: ModelBundle, tmp_path: Path, engine: str) -> None:
+    shutil.copytree(small.path, tmp_path / 'b')
+    path = tmp_path / 'b' / DEPLOY
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match='differs from its hash'):
+        load_engine(load_bundle(tmp_path / 'b', verify=False), engine)
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_a_graph_that_is_none_is_refused(small: ModelBundle, tmp_path: Path,
+                                         engine: str) -> None:
+    bundle = write_bundle(tmp_path / 'b', small.spec, {DEPLOY: b'not a graph'})
+    with pytest.raises(EngineError, match='refuses the graph') as caught:
+        load_engine(bundle, engine)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_runtimes_need_no_torch(small: ModelBundle, engine: str) -> None:
+    """A vehicle has no torch: nothing on this way may import it."""
+    code = (
+        'import sys, numpy as np\n'
+        'from kd_perception.bundle import load_bundle\n'
+        'from kd_perception.engines.loader import load_engine\n'
+        f'run = load_engine(load_bundle({str(small.path)!r}), {engine!r})\n'
+        'run.infer(np.zeros((1, 45, 80, 3), np.uint8))\n'
+        'assert "torch" not in sys.modules\n')
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=100)
+
+
+def test_int8_runs_the_quantized_file(small: ModelBundle, tmp_path: Path) -> None:
+    # The content stands in for a quantized graph: what counts is which file is loaded.
+    files = {name: small.file(name) for name in small.files}
+    bundle = write_bundle(tmp_path / 'b', small.spec,
+                          {**files, 'deploy.int8.onnx': small.file(DEPLOY)})
+    for engine in ('onnxruntime', 'openvino'):
+        run = load_engine(bundle, engine, precision='int8')
+        assert run.precision == 'int8'
+        assert run.infer(np.zeros((1, 45, 80, 3), np.uint8))['mask'].shape == (1, 45, 80)
+    with pytest.raises(EngineError, match='torch does not run the int8'):
+        load_engine(bundle, 'torch', precision='int8')
+
+
+@pytest.mark.parametrize('engine', loader.ENGINES)
+def test_threads_are_taken(small: ModelBundle, engine: str) -> None:
+    import torch
+    before = torch.get_num_threads()
+    run = load_engine(small, engine, threads=1)
+    assert run.infer(np.zeros((1, 45, 80, 3), np.uint8))['mask'].shape == (1, 45, 80)
+    torch.set_num_threads(before)
