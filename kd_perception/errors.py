@@ -11,6 +11,10 @@ from __future__ import annotations
 class KdPerceptionError(Exception):
     """Base of all errors that a user can cause and mend; the message is one readable line."""
 
+    def __str__(self) -> str:
+        # Messages quote names and library errors, which may hold line breaks.
+        return ' '.join(super().__str__().split('\n'))
+
 
 class ConfigError(KdPerceptionError):
     """A recipe, a parameter, a class set or a command-line value is not usable."""

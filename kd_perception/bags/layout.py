@@ -11,7 +11,7 @@ import zstandard
 from kd_perception.bags.mcap_storage import McapStorage
 from kd_perception.bags.ros1_storage import Ros1Storage
 from kd_perception.bags.sqlite_storage import SqliteStorage
-from kd_perception.bags.storage import Storage
+from kd_perception.bags.storage import reason, Storage
 from kd_perception.errors import BagError
 
 METADATA = 'metadata.yaml'
@@ -61,8 +61,7 @@ def bag_files(path: Path, warnings: list[str]) -> list[Path]:
         information = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']
         names = [Path(str(n)).name for n in information['relative_file_paths']]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        line = (str(error).splitlines() or [''])[0]
-        raise BagError(f'{metadata}: is no rosbag2 metadata: {line}') from None
+        raise BagError(f'{metadata}: is no rosbag2 metadata: {reason(error)}') from None
     present = [n for n in names if (path / n).is_file()]
     missing = [n for n in names if n not in present]
     if not present:
@@ -84,7 +83,7 @@ def decompress(source: Path, target: Path) -> None:
         with source.open('rb') as packed, target.open('wb') as plain:
             zstandard.ZstdDecompressor().copy_stream(packed, plain)
     except zstandard.ZstdError as error:
-        raise BagError(f'{source}: is damaged: {error}') from None
+        raise BagError(f'{source}: is damaged: {reason(error)}') from None
 
 
 def _loose_files(path: Path) -> list[Path]:

@@ -25,7 +25,14 @@ from mcap.records import Schema
 import numpy as np
 import zstandard
 
-from kd_perception.bags.storage import Channel, ENTRY, full_type, plain_body, sorted_entries
+from kd_perception.bags.storage import (
+    Channel,
+    ENTRY,
+    full_type,
+    plain_body,
+    reason,
+    sorted_entries,
+)
 from kd_perception.errors import BagError
 
 MAGIC = b'\x89MCAP0\r\n'
@@ -85,7 +92,7 @@ class McapStorage:
             return plain_body(self._body(base, offset, limit), limit)
         except (zstandard.ZstdError, struct.error, OSError) as error:
             raise BagError(f'{self.path}: message at {base}+{offset} is damaged: '
-                           f'{error}') from None
+                           f'{reason(error)}') from None
 
     def close(self) -> None:
         """Release the file."""
@@ -131,7 +138,8 @@ class McapStorage:
             else:
                 raise ValueError(f'unknown compression {chunk.compression!r}')
         except (zstandard.ZstdError, RuntimeError, ValueError) as error:
-            raise BagError(f'{self.path}: chunk at byte {base} is damaged: {error}') from None
+            raise BagError(f'{self.path}: chunk at byte {base} is damaged: '
+                           f'{reason(error)}') from None
         if chunk.crc and zlib.crc32(records) != chunk.crc:
             raise BagError(f'{self.path}: chunk at byte {base} is damaged: wrong checksum')
         self._cache = (base, records)
@@ -159,7 +167,7 @@ class McapStorage:
                 self._chunks[base] = self._chunk_at(base)
                 for channel_id, place in chunk.message_index_offsets.items():
                     self._read_message_index(base, channel_id, place)
-        except (struct.error, ValueError, BagError):
+        except (struct.error, ValueError, OverflowError, OSError, BagError):
             self._chunks.clear()
             self._entries.clear()
             return False
@@ -212,12 +220,13 @@ class McapStorage:
                     self._scan_chunk(place, rows)
                 elif op == _MESSAGE_OP:
                     head = os.pread(self._fd, _MESSAGE.size, start)
-                    channel_id, _, log_ns, _ = _MESSAGE.unpack(head)
+                    channel_id, log_ns = _message_head(head)
                     rows[channel_id].append((log_ns, _NO_CHUNK, place))
                 elif op in (_SCHEMA, _CHANNEL):
                     self._definition(op, os.pread(self._fd, size, start))
-            except (BagError, struct.error, ValueError) as error:
-                problem = str(error).removeprefix(f'{self.path}: ')
+            except (BagError, McapError, struct.error, ValueError) as error:
+                problem = (str(error).removeprefix(f'{self.path}: ')
+                           or f'it is damaged at byte {place}')
                 break
             place = start + size
         found = sum(len(r) for r in rows.values())
@@ -238,7 +247,7 @@ class McapStorage:
             op, size = _RECORD.unpack_from(records, place)
             start = place + _RECORD.size
             if op == _MESSAGE_OP:
-                channel_id, _, log_ns, _ = _MESSAGE.unpack_from(records, start)
+                channel_id, log_ns = _message_head(records[start:start + _MESSAGE.size])
                 rows[channel_id].append((log_ns, base, place))
             elif op in (_SCHEMA, _CHANNEL):
                 self._definition(op, records[start:start + size])
@@ -260,3 +269,11 @@ class McapStorage:
             definition=schema.data.decode(errors='replace') if schema else '',
             definition_format='idl' if schema and 'idl' in schema.encoding else 'msg',
             serialization=record.message_encoding)
+
+
+def _message_head(head: bytes) -> tuple[int, int]:
+    """Return (channel id, log time) of a message record."""
+    channel_id, _, log_ns, _ = _MESSAGE.unpack(head)
+    if log_ns >= 1 << 63:
+        raise ValueError(f'a message claims to be of {log_ns} ns')
+    return channel_id, log_ns

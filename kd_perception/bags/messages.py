@@ -25,7 +25,7 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
-from kd_perception.bags.storage import Channel
+from kd_perception.bags.storage import Channel, reason
 from kd_perception.errors import BagError
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -33,7 +33,10 @@ COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 VISION_CLASS = 'vision_msgs/msg/VisionClass'
+HEADER = 'std_msgs/msg/Header'
+TIME = 'builtin_interfaces/msg/Time'
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+_READ_TYPES = (*IMAGE_TYPES, LABEL_INFO)
 
 # vision_msgs is no part of the common interfaces that rosbags ships.
 _OWN_TYPES = {
@@ -61,6 +64,7 @@ def deserializer(channel: Channel) -> Callable[[bytes], Any]:
     :raises BagError: when the type is unknown or its definition cannot be read.
     """
     store = _types_of(channel.type, channel.definition, channel.definition_format)
+    _check_fields(store, channel.type)
     kind = channel.type
 
     def decode(data: bytes) -> Any:
@@ -70,9 +74,26 @@ def deserializer(channel: Channel) -> Callable[[bytes], Any]:
             return _from_cdr(store, data, kind)
         except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError,
                 AssertionError, MemoryError) as error:
-            raise BagError(f'{channel.topic}: a {kind} message is damaged: {error}') from None
+            raise BagError(f'{channel.topic}: a {kind} message is damaged: '
+                           f'{reason(error)}') from None
 
     return decode
+
+
+def _check_fields(store: Typestore, kind: str) -> None:
+    """
+    Refuse definitions under which the types that we look into have other fields than in ROS.
+
+    ROS 1 headers have one more, which nobody reads.
+    """
+    if kind not in _READ_TYPES or store is standard_types():
+        return
+    parts = (kind, HEADER, TIME) if kind != LABEL_INFO else (kind, VISION_CLASS, HEADER, TIME)
+    for name in parts:
+        wanted = dict(standard_types().fielddefs[name][1])
+        found = dict(store.fielddefs[name][1]) if name in store.fielddefs else {}
+        if any(found.get(field) != kept for field, kept in wanted.items()):
+            raise BagError(f'the recording defines {name} otherwise than ROS does')
 
 
 def _from_cdr(store: Typestore, data: bytes, kind: str) -> Any:
@@ -104,8 +125,7 @@ def _types_of(kind: str, definition: str, definition_format: str) -> Typestore:
     except (TypesysError, KeyError, AssertionError, ValueError, IndexError) as error:
         if kind in standard_types().fielddefs:
             return standard_types()
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BagError(f'the definition of {kind} cannot be read: {line}') from None
+        raise BagError(f'the definition of {kind} cannot be read: {reason(error)}') from None
     return store
 
 
@@ -128,7 +148,7 @@ def header_of(data: bytes, serialization: str = 'cdr') -> tuple[int, str]:
             raise ValueError('frame id is cut off')
         return seconds * 1_000_000_000 + nanoseconds, data[at:end].decode(errors='replace')
     except (struct.error, IndexError, ValueError) as error:
-        raise BagError(f'message header is damaged: {error}') from None
+        raise BagError(f'message header is damaged: {reason(error)}') from None
 
 
 def stamp_of(message: Any) -> int:
@@ -141,8 +161,8 @@ def make_header(stamp_ns: int, frame_id: str) -> Any:
     """Return a ``std_msgs/Header``."""
     types = standard_types().types
     seconds, nanoseconds = divmod(int(stamp_ns), 1_000_000_000)
-    return types['std_msgs/msg/Header'](
-        stamp=types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds),
+    return types[HEADER](
+        stamp=types[TIME](sec=seconds, nanosec=nanoseconds),
         frame_id=frame_id)
 
 

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 from rosbags.rosbag1 import Reader, ReaderError
 
-from kd_perception.bags.storage import Channel, full_type, sorted_entries
+from kd_perception.bags.storage import Channel, full_type, reason, sorted_entries
 from kd_perception.errors import BagError
 
 _LENGTH = struct.Struct('<I')
@@ -30,10 +30,10 @@ class Ros1Storage:
         try:
             self._reader.open()
         except ReaderError as error:
-            raise BagError(f'{path}: {error}') from None
+            raise BagError(f'{path}: {reason(error)}') from None
         except (AssertionError, struct.error, UnicodeDecodeError, ValueError,
                 KeyError, IndexError) as error:
-            raise BagError(f'{path}: is damaged: {error or type(error).__name__}') from None
+            raise BagError(f'{path}: is damaged: {reason(error)}') from None
         self.channels = tuple(
             Channel(id=c.id, topic=c.topic, type=full_type(c.msgtype), definition=c.msgdef.data,
                     definition_format='msg', serialization='ros1')
@@ -59,8 +59,8 @@ class Ros1Storage:
                     break
                 at += 4 + length
         except (struct.error, KeyError, OSError, EOFError, RuntimeError, ValueError) as error:
-            raise BagError(f'{self.path}: is damaged at byte {int(entry["base"])}: {error}') \
-                from None
+            raise BagError(f'{self.path}: is damaged at byte {int(entry["base"])}: '
+                           f'{reason(error)}') from None
         return chunk[at + 4:at + 4 + length]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import zstandard
 
-from kd_perception.bags.storage import Channel, full_type, plain_body, sorted_entries
+from kd_perception.bags.storage import Channel, full_type, plain_body, reason, sorted_entries
 from kd_perception.errors import BagError
 
 
@@ -27,20 +27,24 @@ class SqliteStorage:
 
     def index(self, channel: Channel) -> np.ndarray:
         """Return the entries of a channel in order of log time."""
-        return sorted_entries(self._query(
+        rows = self._query(
             'SELECT timestamp, 0, id FROM messages WHERE topic_id = ? ORDER BY timestamp, id',
-            channel.id))
+            channel.id)
+        try:
+            return sorted_entries(rows)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BagError(f'{self.path}: its times are damaged: {reason(error)}') from None
 
     def read(self, entry: np.void, limit: int = 0) -> bytes:
         """Return the serialised message at an index entry."""
         number = int(entry['offset'])
         rows = self._query('SELECT data FROM messages WHERE id = ?', number)
-        if not rows:
+        if not rows or not isinstance(rows[0][0], bytes):
             raise BagError(f'{self.path}: message {number} is gone')
         try:
             return plain_body(rows[0][0], limit)
         except zstandard.ZstdError as error:
-            raise BagError(f'{self.path}: message {number} is damaged: {error}') from None
+            raise BagError(f'{self.path}: message {number} is damaged: {reason(error)}') from None
 
     def close(self) -> None:
         """Release the file."""
@@ -60,22 +64,23 @@ class SqliteStorage:
                 f'{self.path.resolve().as_uri()}?{mode}', uri=True)
         try:
             return self._local.connection.execute(statement, arguments).fetchall()
-        except sqlite3.Error as error:
-            raise BagError(f'{self.path}: is damaged or no rosbag2 database: {error}') from None
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+            raise BagError(f'{self.path}: is damaged or no rosbag2 database: '
+                           f'{reason(error)}') from None
 
     def _load(self) -> list[Channel]:
         definitions: dict[str, tuple[str, str]] = {}
         if self._query("SELECT 1 FROM sqlite_master WHERE name = 'message_definitions'"):
             definitions = {
-                full_type(t): (text, encoding) for t, text, encoding in self._query(
+                full_type(str(t)): (str(text), str(encoding)) for t, text, encoding in self._query(
                     'SELECT topic_type, encoded_message_definition, encoding '
                     'FROM message_definitions')}
         channels = []
         for number, topic, name, serialization in self._query(
                 'SELECT id, name, type, serialization_format FROM topics ORDER BY id'):
-            text, encoding = definitions.get(full_type(name), ('', ''))
+            text, encoding = definitions.get(full_type(str(name)), ('', ''))
             channels.append(Channel(
-                id=number, topic=topic, type=full_type(name), definition=text,
+                id=number, topic=str(topic), type=full_type(str(name)), definition=text,
                 definition_format='idl' if 'idl' in encoding else 'msg',
-                serialization=serialization))
+                serialization=str(serialization)))
         return channels

@@ -71,6 +71,12 @@ class Storage(Protocol):
         ...
 
 
+def reason(error: Exception) -> str:
+    """Return what a library says of a problem, in a few words: some quote the whole input."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
 def full_type(name: str) -> str:
     """Return a message type with the ``/msg/`` that ROS 1 and some writers leave out."""
     package, _, rest = name.partition('/')

@@ -107,3 +107,15 @@ def test_unknown_type_without_definition():
         msgs.deserializer(channel('team/msg/Odd'))
     with pytest.raises(BagError, match='no counterpart'):
         msgs.ros1_to_cdr(object(), 'team/msg/Odd')
+
+
+@pytest.mark.parametrize('definition', [
+    'std_msgs/Header header\nfloat32[] data\n',
+    'uint32 height\nuint8[] data\n',
+])
+def test_an_image_defined_otherwise_is_refused(definition):
+    header = ('=' * 80 + '\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n'
+              + '=' * 80 + '\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n')
+    text = definition + (header if 'Header' in definition else '')
+    with pytest.raises(BagError, match='defines .* otherwise than ROS does'):
+        msgs.deserializer(channel(msgs.IMAGE, text))
