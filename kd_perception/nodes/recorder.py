@@ -184,7 +184,7 @@ class Recorder:
                 if frame.index >= self.spec.warmup:
                     self._confusion[arm] += matrix
         if len(frame.masks) == len(self.arms) and (
-                len(frame.counted) == len(self.arms) or not self._saw_truth):
+                len(frame.counted) == len(self.arms) or self._class_map is None):
             self._let_go(key)
 
     def _let_go(self, key: Key) -> None:

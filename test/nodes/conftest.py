@@ -137,6 +137,8 @@ class Bench:
                 executor.spin()
             except BaseException as error:
                 failure.append(error)
+            finally:
+                node.close()  # in the thread that used it, as a renderer needs it
 
         thread = threading.Thread(target=spin)
         thread.start()
@@ -145,8 +147,7 @@ class Bench:
             yield node
         finally:
             executor.shutdown(timeout_sec=5.0)
-            thread.join(timeout=10.0)
-            node.close()
+            thread.join(timeout=30.0)
             node.destroy_node()
 
     def close(self) -> None:
