@@ -1,0 +1,151 @@
+"""The verbs ``train``, ``label``, ``distill`` and ``evaluate``, as one types them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+import torch
+import yaml
+
+from kd_perception.classes import load_class_set
+from kd_perception.cli.main import main
+
+RECIPE = {
+    'name': 'small', 'classes': 'driving', 'input': {'height': 32, 'width': 48},
+    'network': {'builder': 'compact', 'arguments': {'width': 8}},
+    'data': {'defaults': {'classes': 'driving'}}, 'augment': {'crop': [32, 32]},
+    'optimization': {'steps': 4, 'batch_size': 2, 'precision': 'fp32', 'log_every': 1,
+                     'validate_every': 10 ** 6, 'checkpoint_minutes': 0.0001}}
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a recipe, labelled frames and unlabelled ones."""
+    folder = tmp_path_factory.mktemp('world')
+    (folder / 'recipe.yaml').write_text(yaml.safe_dump(RECIPE))
+    palette = load_class_set('driving').palette()
+    rng = np.random.default_rng(0)
+    for name in ('drive', 'drive_labels', 'bare'):
+        (folder / name).mkdir()
+    for index in range(12):
+        ids = cv2.resize(rng.integers(0, 12, (4, 6)).astype(np.uint8), (48, 32),
+                         interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / 'drive' / f'{index:02}.png'), palette[ids][..., ::-1])
+        cv2.imwrite(str(folder / 'drive_labels' / f'{index:02}.png'), ids)
+        cv2.imwrite(str(folder / 'bare' / f'{index:02}.png'), palette[ids][:, ::-1, ::-1])
+    return folder
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, '-m', 'kd_perception.cli.main', *map(str, words)]
+
+
+def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    recipe, teacher = world / 'recipe.yaml', tmp_path / 'teacher' / 'bundle'
+
+    def run(*words: object) -> str:
+        assert main([str(w) for w in words]) == 0
+        return capsys.readouterr().out
+
+    assert 'mIoU' in run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 'teacher',
+                         '--name', 'the_teacher')
+    label = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'cache',
+             '--engine', 'onnxruntime', '--shard-size', 5)
+    assert '12 frames labelled, 0 were already' in run(*label)
+    assert '0 frames labelled, 12 were already' in run(*label)
+    assert 'arg-max agreement' in run(*label, '--check', 3)
+    out = run('distill', recipe, '--teacher', teacher, '--cache', tmp_path / 'cache', '--data',
+              world / 'bare', '--out', tmp_path / 'student', '--distillation.temperature', '3',
+              '--optimization.steps=3')
+    assert str(tmp_path / 'student' / 'bundle') in out
+    resolved = yaml.safe_load((tmp_path / 'student' / 'recipe.yaml').read_text())['recipe']
+    assert resolved['distillation']['temperature'] == 3
+    assert resolved['optimization']['steps'] == 3
+    figures = tmp_path / 'figures.json'
+    evaluate = ('evaluate', tmp_path / 'student' / 'bundle', world / 'drive', '--classes',
+                'driving', '--engine', 'onnxruntime', '--json', figures)
+    assert 'pixel accuracy' in run(*evaluate)
+    assert json.loads(figures.read_text())['frames'] == 12
+    before = figures.read_bytes()
+    assert main([str(w) for w in evaluate]) == 2
+    assert figures.read_bytes() == before
+    run(*evaluate, '--overwrite', '--limit', 3)
+    assert json.loads(figures.read_text())['frames'] == 3
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['train', 'nothing', '--out', 'o'], "no recipes named 'nothing'"),
+    (['train', '{recipe}', '--out', 'o'], 'no training data'),
+    (['train', '{recipe}', '--out', 'o', '--data', 'gone'], 'gone'),
+    (['train', '{recipe}', '--out', 'o', '--data', '{world}/bare'], 'has no labels to learn from'),
+    (['train', '{recipe}', '--out', 'o', '--data', '{world}/drive', '--network.builder', 'smq'],
+     'no network builder'),
+    (['train', '{recipe}', '--out', 'o', '--optimization.steps', 'many'],
+     'optimization.steps: must be int'),
+    (['label', '--teacher', 'nobody', '{world}/bare', '--out', 'o'], 'no model named'),
+    (['distill', '{recipe}', '--teacher', 'nobody', '--cache', 'c', '--out', 'o'],
+     'no model named'),
+    (['evaluate', 'nobody', '{world}/drive'], 'no model named')])
+def test_bad_input_is_one_line_and_leaves_nothing(
+        world: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+        monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [w.format(recipe=world / 'recipe.yaml', world=world) for w in words]
+    assert main(filled) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines()
+             if line.startswith('kd_perception')]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / 'o' / 'bundle').exists()
+
+
+def test_an_unknown_key_is_refused_by_name(world: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(['train', str(world / 'recipe.yaml'), '--out', 'o', '--optimization.stepz', '3'])
+    assert stop.value.code == 2
+    assert 'stepz' in capsys.readouterr().err
+
+
+def test_a_killed_and_an_interrupted_training_go_on_to_the_same_weights(
+        world: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+    def start(out: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command('train', world / 'recipe.yaml', '--data', world / 'drive', '--out',
+                    tmp_path / out, '--optimization.steps', 60), env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait_for(step: int, process: subprocess.Popen) -> None:
+        log = tmp_path / 'run' / 'train.jsonl'
+        while not (log.is_file() and f'"train", "step": {step},' in log.read_text()):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+
+    whole = start('whole')
+    killed = start('run')
+    wait_for(10, killed)
+    killed.kill()
+    killed.communicate()
+    interrupted = start('run')
+    wait_for(25, interrupted)
+    interrupted.send_signal(signal.SIGINT)
+    _, errors = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130, errors
+    assert f'the same command resumes the run in {tmp_path / "run"}' in errors
+    last = start('run')
+    assert last.wait(timeout=120) == 0
+    assert whole.wait(timeout=120) == 0
+    one, two = (load_file(tmp_path / n / 'bundle' / 'weights.safetensors')
+                for n in ('whole', 'run'))
+    assert all(torch.equal(one[name], two[name]) for name in one)

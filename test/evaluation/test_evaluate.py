@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kd_perception.bags.source import open_source
+from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
+from kd_perception.classes import ClassSet, load_class_map, load_class_set
+from kd_perception.errors import BagError, ConfigError, ImageError
+from kd_perception.evaluation.evaluate import evaluate, network_input
+from kd_perception.frames import Frame, FrameKey
+from kd_perception.networks.deploy import save_bundle
+from kd_perception.networks.registry import build, register
+
+SIZE = (24, 40)
+BGR = InputSpec(*SIZE, channel_order='bgr')
+
+
+@register('nearest_color')
+class NearestColor(nn.Module):
+    """Gives every pixel the class of the nearest colour: what is right is known beforehand."""
+
+    def __init__(self, num_classes: int, colors: list[list[int]]) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, num_classes, 1)
+        spec = InputSpec(1, 1)
+        centres = (torch.tensor(colors) / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
+        with torch.no_grad():
+            # |x - c|^2 = |x|^2 - 2 c x + |c|^2, and |x|^2 is the same for all classes.
+            self.layer.weight.copy_(40 * centres[:, :, None, None])
+            self.layer.bias.copy_(-20 * centres.square().sum(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def make_bundle(path: Path, classes: ClassSet) -> ModelBundle:
+    network = NetworkSpec('nearest_color', {'colors': [list(c) for c in classes.colors]})
+    spec = BundleSpec(name='nearest', task='segmentation', role='student', classes=classes,
+                      input=InputSpec(*SIZE), network=network)
+    return save_bundle(path, build(network, len(classes)), spec)
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return make_bundle(tmp_path_factory.mktemp('bundle') / 'b', load_class_set('driving'))
+
+
+def write(folder: Path, palette: np.ndarray, truths: list[np.ndarray],
+          shown: list[np.ndarray]) -> Path:
+    """Write pictures that show the ids ``shown`` and labels that say ``truths``."""
+    labels = folder.with_name(f'{folder.name}_labels')
+    folder.mkdir()
+    labels.mkdir()
+    for index, (truth, ids) in enumerate(zip(truths, shown, strict=True)):
+        cv2.imwrite(str(folder / f'{index}.png'), palette[ids][..., ::-1])
+        cv2.imwrite(str(labels / f'{index}.png'), truth)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    truths = [rng.integers(0, 12, SIZE).astype(np.uint8) for _ in range(4)]
+    shown = [t.copy() for t in truths]
+    shown[0][:12, :20] = 5  # a quarter of one frame is wrong
+    truths[1][:4] = 255
+    return write(tmp_path / 'drive', load_class_set('driving').palette(), truths, shown)
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino', 'torch'])
+def test_counts_what_is_right_and_wrong_to_the_pixel(bundle: ModelBundle, folder: Path,
+                                                     engine: str) -> None:
+    source = open_source(folder, classes='driving')
+    seen: list[tuple[int, int, str]] = []
+    result = evaluate(bundle, source, engine=engine, precision='fp32',
+                      progress=lambda *a: seen.append(a))
+    truth = cv2.imread(str(folder.with_name('drive_labels') / '0.png'), cv2.IMREAD_UNCHANGED)
+    wrong = int((truth[:12, :20] != 5).sum())
+    pixels = 4 * SIZE[0] * SIZE[1] - 4 * SIZE[1]
+    assert result.matrix.pixels == pixels
+    assert result.matrix.pixel_accuracy() == pytest.approx(1 - wrong / pixels)
+    # Whatever was hidden was taken for class 5.
+    assert int(result.matrix.counts[:, 5].sum() - result.matrix.counts[5, 5]) == wrong
+    assert (result.frames, result.bad_frames, result.unlabelled_frames) == (4, 0, 0)
+    assert seen[-1][:2] == (4, 4)
+    assert result.engine == engine
+    assert result.precision == 'fp32'
+
+
+def test_the_dict_says_what_was_measured_on_what(bundle: ModelBundle, folder: Path) -> None:
+    source = open_source(folder, classes='driving')
+    result = evaluate(bundle, source, engine='onnxruntime', limit=2)
+    data = json.loads(json.dumps(result.to_dict()))
+    assert data['bundle_hash'] == bundle.hash
+    assert data['data_fingerprint'] == source.fingerprint
+    assert data['frames'] == 2
+    assert data['mean_iou'] == pytest.approx(result.mean_iou)
+    assert set(data['classes']['road']) == {'iou', 'precision', 'recall', 'f1', 'share'}
+
+
+def test_truth_is_mapped_to_the_classes_of_the_model(bundle: ModelBundle,
+                                                     tmp_path: Path) -> None:
+    carla, driving = load_class_set('carla'), load_class_set('driving')
+    tags = np.random.default_rng(1).integers(0, 29, SIZE).astype(np.uint8)
+    ids = load_class_map(carla, driving)(tags)
+    shown = np.where(ids == 255, 0, ids).astype(np.uint8)
+    folder = write(tmp_path / 'carla', driving.palette(), [tags], [shown])
+    result = evaluate(bundle, open_source(folder, classes='carla'), engine='onnxruntime')
+    assert result.mean_iou == 1
+    assert result.matrix.pixels == int((ids != 255).sum())
+    assert result.class_map == 'carla->driving'
+
+
+def test_predictions_are_mapped_where_only_that_map_exists(tmp_path: Path) -> None:
+    carla, driving = load_class_set('carla'), load_class_set('driving')
+    model = make_bundle(tmp_path / 'carla_model', carla)
+    tags = np.random.default_rng(2).integers(0, 29, SIZE).astype(np.uint8)
+    truth = load_class_map(carla, driving)(tags)
+    folder = write(tmp_path / 'drive', carla.palette(), [truth], [tags])
+    result = evaluate(model, open_source(folder, classes='driving'), engine='onnxruntime')
+    assert result.classes.name == 'driving'
+    assert result.mean_iou == 1
+
+
+def test_other_sizes_are_measured_at_the_size_of_the_labels(bundle: ModelBundle,
+                                                            tmp_path: Path) -> None:
+    truth = np.repeat(np.arange(12, dtype=np.uint8), 10)[None].repeat(72, 0)
+    folder = write(tmp_path / 'large', load_class_set('driving').palette(), [truth], [truth])
+    result = evaluate(bundle, open_source(folder, classes='driving'), engine='onnxruntime')
+    assert result.matrix.pixels == truth.size
+    assert result.matrix.pixel_accuracy() > 0.75
+
+
+def test_uncertain_pixels_are_missed_above_the_threshold(bundle: ModelBundle,
+                                                         tmp_path: Path) -> None:
+    palette = load_class_set('driving').palette()
+    # Vegetation is shown in a colour half way to that of terrain.
+    palette[7] = (palette[7].astype(int) + palette[8]) // 2
+    truth = np.zeros(SIZE, np.uint8)
+    truth[:, 30:] = 7
+    source = open_source(write(tmp_path / 'drive', palette, [truth], [truth]), classes='driving')
+    result = evaluate(bundle, source, engine='onnxruntime', confidence_threshold=0.9)
+    assert int(result.matrix.counts[7, -1]) == SIZE[0] * 10
+    assert int(result.matrix.counts[0, 0]) == SIZE[0] * 30
+
+
+def test_damaged_and_unlabelled_frames_are_counted(bundle: ModelBundle, folder: Path) -> None:
+    (folder / '2.png').write_bytes(b'no picture')
+    (folder.with_name('drive_labels') / '3.png').unlink()
+    result = evaluate(bundle, open_source(folder, classes='driving'), engine='onnxruntime')
+    assert (result.frames, result.bad_frames, result.unlabelled_frames) == (2, 1, 1)
+
+
+def test_what_cannot_be_measured_is_refused(bundle: ModelBundle, folder: Path,
+                                            tmp_path: Path) -> None:
+    source = open_source(folder, classes='driving')
+    with pytest.raises(ConfigError, match='no class_map|no class map|no such file|known:'):
+        evaluate(bundle, source, class_map='nothing')
+    bare = tmp_path / 'bare'
+    bare.mkdir()
+    cv2.imwrite(str(bare / '0.png'), np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(BagError, match='has no labels to evaluate on'):
+        evaluate(bundle, open_source(bare))
+    cv2.imwrite(str(folder.with_name('drive_labels') / '1.png'), np.zeros((5, 5), np.uint8))
+    with pytest.raises(ImageError, match='5x5'):
+        evaluate(bundle, source, engine='onnxruntime')
+    for file in folder.iterdir():
+        file.write_bytes(b'no picture')
+    with pytest.raises(BagError, match='not one of 4 frames could be measured'):
+        evaluate(bundle, source, engine='onnxruntime')
+
+
+def test_the_picture_comes_in_the_order_of_the_bundle() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)
+    frame = Frame(image=image, stamp_ns=0, log_ns=0, key=FrameKey('f', '', 0))
+    assert np.array_equal(network_input(frame, BGR), image[..., ::-1])
+    assert network_input(frame, BGR).flags.c_contiguous
