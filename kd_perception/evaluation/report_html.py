@@ -159,7 +159,9 @@ def _pictures(analysis: Analysis) -> str:
 
 def _method(analysis: Analysis) -> str:
     run, spec = analysis.run, analysis.run.spec
-    size = f'{spec.width}×{spec.height}' if spec.width else 'as the source has it'
+    height, width = (run.pictures[0].image.shape[:2] if run.pictures
+                     else (spec.height, spec.width))
+    size = f'{width}×{height}' if width else 'as the source has it'
     asked = {
         'source': f'{spec.source}: {spec.scenario}' if spec.scenario else spec.source,
         'seed': str(spec.seed), 'camera image': size,

@@ -1,0 +1,134 @@
+"""
+Run model A against model B as ROS 2 nodes on the same frames, and report.
+
+The same camera, perception and monitor nodes as in ab_comparison.launch.py, without launch, in a
+private DDS domain on this host. The first model is the reference.
+
+Examples:
+  kd_perception compare teacher student --scenario dense_fog --frames 200
+  kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
+  kd_perception compare student student --engine onnxruntime,openvino   (one per model)
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+import sys
+
+from kd_perception.cli.comparison import ComparisonRequest, run_comparison
+from kd_perception.cli.progress import progress
+from kd_perception.cli.tables import print_comparison
+from kd_perception.engines.engine import PRECISIONS
+from kd_perception.engines.loader import ENGINES
+from kd_perception.errors import ConfigError
+from kd_perception.evaluation.comparison import ArmSpec
+from kd_perception.evaluation.report import HTML_FILE
+
+PACINGS = ('lockstep', 'realtime', 'max')
+PLACEMENTS = ('turns', 'concurrent', 'isolated')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``compare``."""
+    parser.add_argument('models', nargs='+', metavar='MODEL',
+                        help='model bundles: paths, or names in the models directory; the first '
+                        'is the reference')
+    parser.add_argument('--models-dir', default='', metavar='DIR',
+                        help='where names are looked up (default: the models directory)')
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help='directory of the report (default: comparison_<time>)')
+    frames = parser.add_argument_group('frames')
+    frames.add_argument('--source', choices=('sim', 'bag'), default=None,
+                        help='the embedded street, or a recording (default: bag with --bag)')
+    frames.add_argument('--scenario', default='clear',
+                        help='weather and light of the street (%(default)s)')
+    frames.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='of the street and of the order of the models (%(default)s)')
+    frames.add_argument('--width', type=int, default=640, help='of the street (%(default)s)')
+    frames.add_argument('--height', type=int, default=360, help='of the street (%(default)s)')
+    frames.add_argument('--bag', default='', metavar='PATH',
+                        help='rosbag, video or image folder')
+    frames.add_argument('--image-topic', default='',
+                        help='needed where a bag has several cameras')
+    frames.add_argument('--label-topic', default='', help='label images of a bag')
+    frames.add_argument('--label-dir', default='', metavar='FOLDER',
+                        help='label PNGs of an image folder (default: <folder>_labels)')
+    frames.add_argument('--classes', default='',
+                        help='class set of the labels where the recording does not say')
+    frames.add_argument('--class-map', default='',
+                        help='map from the classes of the labels to those of the models')
+    frames.add_argument('--frames', type=int, default=None, metavar='N',
+                        help='frames that count (default 200, or all of a recording)')
+    frames.add_argument('--warmup', type=int, default=10, metavar='N',
+                        help='frames before them (%(default)s)')
+    course = parser.add_argument_group('course')
+    course.add_argument('--placement', choices=PLACEMENTS, default='turns',
+                        help='turns: one model after the other on each frame (default); '
+                        'concurrent: together; isolated: one model at a time over all frames')
+    course.add_argument('--pacing', choices=PACINGS, default='lockstep',
+                        help='lockstep: the next frame when the last was answered (default); '
+                        'realtime: by --rate; max: as fast as frames can be made')
+    course.add_argument('--rate', type=float, default=30.0, metavar='HZ',
+                        help='frames per second of the street and of realtime (%(default)s)')
+    course.add_argument('--timeout', type=float, default=10.0, metavar='S',
+                        help='a result later than this is lost (%(default)s)')
+    course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
+                        help='loss of mIoU up to which models count as equal (%(default)s)')
+    engine = parser.add_argument_group('engine (one value for all models, or one each: x,y)')
+    engine.add_argument('--engine', default='auto',
+                        help=f'auto, {", ".join(ENGINES)} (%(default)s)')
+    engine.add_argument('--device', default='cpu', help='cpu or cuda (%(default)s)')
+    engine.add_argument('--precision', default='auto',
+                        help=f'{", ".join(PRECISIONS)} (%(default)s)')
+    engine.add_argument('--threads', default='0', help='0: the runtime chooses (%(default)s)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    request = _request(args)
+    out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
+    try:
+        with progress('comparing') as update:
+            result = run_comparison(request, out, update)
+    except KeyboardInterrupt:
+        if (out / HTML_FILE).is_file():
+            print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
+        raise
+    print_comparison(result.analysis, result.html)
+    return 0
+
+
+def _request(args: argparse.Namespace) -> ComparisonRequest:
+    source = args.source or ('bag' if args.bag else 'sim')
+    if source == 'sim' and args.bag:
+        raise ConfigError('--bag needs --source bag')
+    count = len(args.models)
+    if count > 26:
+        raise ConfigError(f'{count} models are too many; 26 at most')
+    engines, devices = _each(args, 'engine', count), _each(args, 'device', count)
+    precisions, threads = _each(args, 'precision', count), _each(args, 'threads', count)
+    if not all(t.isdigit() for t in threads):
+        raise ConfigError(f'--threads {args.threads}: whole numbers of 0 or more')
+    frames = args.frames if args.frames is not None else 200 if source == 'sim' else 0
+    return ComparisonRequest(
+        arms=tuple(ArmSpec(chr(ord('a') + i), model, engines[i], devices[i], precisions[i],
+                           int(threads[i])) for i, model in enumerate(args.models)),
+        models_dir=args.models_dir, source=source, scenario=args.scenario, seed=args.seed,
+        width=args.width, height=args.height, bag=args.bag, image_topic=args.image_topic,
+        label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
+        class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
+        pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
+        margin_miou=args.margin_miou)
+
+
+def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:
+    """Return one value per model from ``x`` or ``x,y,…``."""
+    values = [v.strip() for v in str(getattr(args, name)).split(',')]
+    if len(values) == 1:
+        return values * count
+    if len(values) != count:
+        raise ConfigError(f'--{name} {getattr(args, name)}: one value, or one for each of the '
+                          f'{count} models')
+    return values

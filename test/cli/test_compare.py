@@ -1,0 +1,242 @@
+"""Compare through real nodes, and refuse what cannot be compared before anything starts."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec, write_bundle
+from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.cli import comparison
+from kd_perception.cli.checks import installed
+from kd_perception.cli.comparison import ComparisonRequest, plan
+from kd_perception.cli.main import main
+from kd_perception.errors import GraphError
+from kd_perception.evaluation.comparison import ArmSpec
+from kd_perception.networks.deploy import save_bundle
+from kd_perception.networks.registry import build
+from kd_perception.nodes.pending import read_progress
+
+needs_ros = pytest.mark.skipif(not installed('vision_msgs'), reason='no ROS in this environment')
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    torch.manual_seed(0)
+    spec = BundleSpec(name='small', task='segmentation', role='student',
+                      classes=load_class_set('driving'), input=InputSpec(48, 80),
+                      network=NetworkSpec('compact', {'width': 8}))
+    return save_bundle(tmp_path_factory.mktemp('models') / 'small',
+                       build(spec.network, 12).eval(), spec)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Return a folder of eight camera pictures without labels."""
+    folder = tmp_path / 'clip'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        cv2.imwrite(str(folder / f'{i:03d}.png'), rng.integers(0, 255, (48, 80, 3), np.uint8))
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run ``compare``, expect exit code 2, and return its one line."""
+    assert main(['compare', *map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_directory(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp('cwd')
+    monkeypatch.chdir(folder)
+    yield
+    # Refused before anything was written.
+    if 'refuse' in os.environ.get('PYTEST_CURRENT_TEST', ''):
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(('arguments', 'word'), [
+    (['nowhere', 'nowhere'], 'no model named'),
+    (['{m}', '{m}', '--engine', 'warp'], 'no engine named'),
+    (['{m}', '{m}', '--engine', 'a,b,c'], 'one for each of the 2'),
+    (['{m}', '{m}', '--precision', 'fp12'], 'fp12'),
+    (['{m}', '{m}', '--precision', 'int8'], 'compress quantize'),
+    (['{m}', '{m}', '--threads', '-1'], '--threads'),
+    (['{m}', '{m}', '--scenario', 'hail'], 'no scenarios named'),
+    (['{m}', '{m}', '--source', 'bag'], 'needs --bag'),
+    (['{m}', '{m}', '--bag', 'gone.mcap'], 'no such file'),
+    (['{m}', '{m}', '--source', 'sim', '--bag', 'x.mcap'], '--source bag'),
+    (['{m}', '{m}', '--frames', '0'], 'number of frames'),
+    (['{m}', '{m}', '--frames', '-3'], 'negative'),
+    (['{m}', '{m}', '--rate', '0'], 'rate_hz'),
+    (['{m}', '{m}', '--out', '/dev/null'], 'is a file'),
+    (['{m}'] * 27, 'too many')])
+def test_refuses_bad_requests_in_one_line(bundle, capsys, arguments, word):
+    line = refused(capsys, *(str(a).replace('{m}', str(bundle.path)) for a in arguments))
+    assert word in line
+
+
+def test_refuses_a_changed_bundle(bundle, tmp_path, capsys):
+    copy = write_bundle(tmp_path / 'copy', bundle.spec,
+                        {n: bundle.path / n for n in bundle.files})
+    graph = copy.path / 'deploy.onnx'
+    data = bytearray(graph.read_bytes())
+    data[100] ^= 1
+    graph.write_bytes(data)
+    assert 'deploy.onnx' in refused(capsys, bundle.path, copy.path)
+
+
+def test_refuses_models_of_other_classes_or_tasks(bundle, tmp_path, capsys):
+    files = {n: bundle.path / n for n in bundle.files}
+    other = write_bundle(tmp_path / 'other', replace(
+        bundle.spec, classes=ClassSet.from_names('dozen', 'abcdefghijkl')), files)
+    assert 'different classes' in refused(capsys, bundle.path, other.path)
+    boxes = write_bundle(tmp_path / 'boxes', replace(bundle.spec, task='detection'), files)
+    assert 'detection' in refused(capsys, bundle.path, boxes.path)
+
+
+def test_refuses_recordings_that_do_not_fit(bundle, clip, capsys):
+    arguments = (bundle.path, bundle.path, '--bag', clip)
+    assert 'lower --warmup' in refused(capsys, *arguments)
+    assert 'no labels' in refused(capsys, *arguments, '--warmup', 1, '--class-map', 'x')
+    labels = clip.with_name('clip_labels')
+    labels.mkdir()
+    for picture in clip.iterdir():
+        cv2.imwrite(str(labels / picture.name), np.zeros((48, 80), np.uint8))
+    assert 'camvid_to_driving' in refused(capsys, *arguments, '--warmup', 1, '--classes',
+                                          'camvid')
+
+
+def test_missing_engine_is_named(bundle, monkeypatch, capsys):
+    monkeypatch.setattr(comparison, 'available_engines', lambda: {'openvino': 'missing: pip x'})
+    assert 'missing: pip x' in refused(capsys, bundle.path, '--engine', 'openvino')
+    assert 'no runtime' in refused(capsys, bundle.path)
+
+
+def test_plan_names_engines_and_sizes(bundle, clip):
+    arms = tuple(ArmSpec(name, str(bundle.path), engine) for name, engine in
+                 (('a', 'auto'), ('b', 'torch')))
+    graph = plan(ComparisonRequest(arms, frames=30, width=320, height=180), Path('out'))
+    nodes = {n.title: n.parameters for n in graph.nodes}
+    assert nodes['a/perception']['engine'] in ('openvino', 'onnxruntime', 'torch')
+    assert nodes['b/perception']['engine'] == 'torch'
+    assert (nodes['camera']['width'], nodes['camera']['frames']) == (320, 40)
+    assert nodes['monitor']['out'] == str(Path('out').resolve())
+    graph = plan(ComparisonRequest(arms, source='bag', bag=str(clip), frames=100, warmup=3),
+                 Path('out'))
+    nodes = {n.title: n.parameters for n in graph.nodes}
+    assert nodes['monitor']['frames'] == 5
+    assert nodes['camera']['bag'] == str(clip.resolve())
+
+
+@needs_ros
+def test_street_through_real_nodes(bundle, tmp_path, capsys):
+    out = tmp_path / 'out'
+    code = main(['compare', str(bundle.path), str(bundle.path), '--engine',
+                 'onnxruntime,openvino', '--precision', 'fp32', '--threads', '1',
+                 '--width', '160', '--height', '96', '--frames', '30', '--warmup', '3',
+                 '--out', str(out)])
+    page = capsys.readouterr().out
+    assert code == 0
+    data = json.loads((out / 'report.json').read_text())
+    for arm, engine in (('a', 'onnxruntime'), ('b', 'openvino')):
+        assert data['arms'][arm]['info']['engine'] == engine
+        assert data['arms'][arm]['info']['precision'] == 'fp32'
+        assert data['arms'][arm]['statistics']['status'] == {
+            'ok': 30, 'late': 0, 'lost': 0, 'duplicate': 0, 'unknown': 0}
+        counters = data['arms'][arm]['counters']
+        assert counters['received'] == counters['published'] == 33
+        assert data['arms'][arm]['accuracy']['n'] == 30
+    # The same weights in fp32 on two runtimes see the same street.
+    assert data['comparisons'][0]['agreement'] > 0.99
+    assert data['comparisons'][0]['latency']['n'] == 30
+    with (out / 'frames.csv').open(newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 66
+    turns = {(r['index'], r['turn']): r['arm'] for r in rows}
+    assert {turns[str(i), '0'] for i in range(33)} == {'a', 'b'}
+    assert all(float(r['latency_ms']) > float(r['inference_ms']) > 0 for r in rows)
+    assert 'different engines' in page
+    assert str(out / 'report.html') in page
+    assert '<img' in (out / 'report.html').read_text()
+
+
+@needs_ros
+def test_recording_through_real_nodes(bundle, clip, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert main(['compare', str(bundle.path), '--bag', str(clip), '--warmup', '2', '--out',
+                 str(out), '--engine', 'onnxruntime', '--threads', '1']) == 0
+    data = json.loads((out / 'report.json').read_text())
+    assert data['arms']['a']['statistics']['published'] == 6
+    assert data['arms']['a']['accuracy'] is None
+    assert data['comparisons'] == []
+    assert 'small' in capsys.readouterr().out
+
+
+@needs_ros
+def test_ctrl_c_leaves_a_report_and_no_child(bundle, tmp_path):
+    out = tmp_path / 'out'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'kd_perception.cli.main', 'compare', str(bundle.path),
+         '--engine', 'onnxruntime', '--threads', '1', '--width', '160', '--height', '96',
+         '--frames', '100000', '--warmup', '1', '--out', str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'TMPDIR': str(tmp_path)})
+    try:
+        deadline = time.monotonic() + 90
+        while not any((read_progress(p) or (0,))[0] > 4 for p in tmp_path.glob('*/progress.json')):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert 'what was measured so far' in errors
+    assert 'Traceback' not in errors
+    data = json.loads((out / 'report.json').read_text())
+    assert data['interrupted'] is True
+    assert data['arms']['a']['statistics']['published'] > 0
+    left = subprocess.run(['pgrep', '-f', str(tmp_path)], capture_output=True, text=True,
+                          check=False).stdout
+    assert left == ''
+
+
+@needs_ros
+def test_a_node_that_dies_is_one_line(bundle, tmp_path, monkeypatch, capsys):
+    def die(*args: object, **kwargs: object) -> None:
+        raise GraphError('node a/perception ended with 2: out of memory (log: x)')
+
+    monkeypatch.setattr('kd_perception.nodes.runner.run_graph', die)
+    assert main(['compare', str(bundle.path), '--out', str(tmp_path / 'out')]) == 2
+    assert 'out of memory' in capsys.readouterr().err
+
+
+@needs_ros
+def test_a_run_without_report_is_said(bundle, tmp_path, monkeypatch, capsys):
+    """An older report in the same directory must not pass for the new one."""
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'report.html').write_text('old')
+    monkeypatch.setattr('kd_perception.nodes.runner.run_graph', lambda *a, **k: None)
+    assert main(['compare', str(bundle.path), '--out', str(out)]) == 2
+    assert 'without a report' in capsys.readouterr().err
