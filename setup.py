@@ -35,7 +35,7 @@ setup(
     ],
     install_requires=[
         'numpy>=1.26,<3', 'opencv-python-headless>=4.8,<5', 'PyYAML>=6', 'safetensors>=0.4',
-        'rosbags>=0.10.6', 'mcap>=1.2', 'mcap-ros2-support>=0.5', 'zstandard>=0.21',
+        'rosbags>=0.10.6', 'mcap>=1.2', 'zstandard>=0.21', 'lz4>=4',
         'jsonargparse[signatures]>=4.30', 'rich>=13', 'psutil>=5.9', 'matplotlib>=3.6',
     ],
     extras_require={
@@ -44,7 +44,7 @@ setup(
         'sim': SIMULATION,
         'carla': ['carla==0.9.16; python_version < "3.13"'],
         'dev': ['ruff', 'mypy', 'pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis',
-                'import-linter', 'types-PyYAML'],
+                'import-linter', 'types-PyYAML', 'mcap-ros2-support>=0.5'],
         'all': [*RUNTIME, *TRAIN, *SIMULATION],
     },
     entry_points={'console_scripts': [
