@@ -23,7 +23,7 @@ PACKAGES = ('kd_perception', 'numpy', 'opencv-python-headless', 'opencv-python',
 
 
 def host_info() -> dict[str, str]:
-    """Return CPU, cores, memory, GPU, system, Python and the load of the last minute."""
+    """Return CPU, cores, memory, GPU, system, Python and the load."""
     cores = psutil.cpu_count(logical=False) or 0
     try:
         usable = len(os.sched_getaffinity(0))
@@ -36,7 +36,7 @@ def host_info() -> dict[str, str]:
         'gpu': gpu_model() or 'none',
         'system': _system(),
         'python': platform.python_version(),
-        'load before': f'{os.getloadavg()[0]:.2f}',
+        'load': '1, 5, 15 min: ' + ', '.join(f'{v:.2f}' for v in os.getloadavg()),
     }
 
 

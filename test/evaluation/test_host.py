@@ -7,7 +7,7 @@ from kd_perception.evaluation.host import host_info, package_versions
 
 def test_host_is_described_in_words():
     info = host_info()
-    assert set(info) == {'cpu', 'cores', 'memory', 'gpu', 'system', 'python', 'load before'}
+    assert set(info) == {'cpu', 'cores', 'memory', 'gpu', 'system', 'python', 'load'}
     assert all(isinstance(v, str) and v for v in info.values())
     assert 'GiB' in info['memory']
     assert info['python'].startswith('3.')
