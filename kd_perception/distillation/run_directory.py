@@ -19,9 +19,9 @@ from torch.utils.tensorboard.writer import SummaryWriter
 import yaml
 
 from kd_perception.distillation.checkpoint import read_state
-from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe import Recipe, recipe_from_dict
 from kd_perception.distillation.strict import first_difference
-from kd_perception.errors import TrainingError
+from kd_perception.errors import ConfigError, TrainingError
 from kd_perception.paths import atomic_file
 
 
@@ -118,8 +118,11 @@ class RunDirectory:
     def _compare(self, stored: Path, plain: dict[str, Any]) -> None:
         try:
             old = yaml.safe_load(stored.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise TrainingError(f'{stored}: not readable: {str(error).splitlines()[0]}') from None
+            # Keys that a later release has added take their defaults.
+            old['recipe'] = recipe_from_dict(old['recipe']).to_dict()
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ConfigError) as error:
+            raise TrainingError(f'{stored}: not readable ({str(error).splitlines()[0]}); choose '
+                                'another --out or pass --overwrite') from None
         difference = first_difference(old, plain)
         if difference:
             raise TrainingError(f'{self.path}: holds a run of another recipe ({difference}); '

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from torch import nn
+import yaml
 
 from kd_perception.distillation.checkpoint import save_checkpoint
 from kd_perception.distillation.recipe import Recipe
@@ -94,3 +95,16 @@ def test_other_ranks_write_nothing(tmp_path: Path, make_recipe: Make) -> None:
         run.event('train', 1, {'loss': 1.0})
         run.write_json('metrics.json', {})
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_recipe_of_an_earlier_release_is_completed_by_defaults(tmp_path: Path,
+                                                                 make_recipe: Make) -> None:
+    start(tmp_path, make_recipe())
+    stored = yaml.safe_load((tmp_path / 'recipe.yaml').read_text())
+    del stored['recipe']['optimization']['poly_power']
+    (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(stored))
+    with RunDirectory(tmp_path, make_recipe(), 'train', DATA) as run:
+        assert run.resuming
+    (tmp_path / 'recipe.yaml').write_text('recipe: 3')
+    with pytest.raises(TrainingError, match='not readable'):
+        RunDirectory(tmp_path, make_recipe(), 'train', DATA)
