@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 import sys
 
@@ -45,7 +46,9 @@ def print_how_to_resume(args: argparse.Namespace) -> None:
 
 
 def show_result(out: Path, bundle: Path) -> None:
-    """Print the validation metrics of a finished run."""
+    """Print the validation metrics of a finished run, once where torchrun started several."""
+    if os.environ.get('RANK', '0') != '0':
+        return
     metrics = json.loads((out / 'metrics.json').read_text())
     print_metrics(metrics['validation'], title=f'validation, step {metrics["best_step"]} of '
                                                f'{metrics["steps"]}')
