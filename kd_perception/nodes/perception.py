@@ -256,6 +256,8 @@ class PerceptionNode(LifecycleNode):
 
     def _on_result(self, frame: FrameResult) -> None:
         """Publish one result; runs in the inference thread."""
+        if not self.context.ok():
+            return  # a signal came while the frame was in the network
         topics = self._topics[frame.arrival.camera]
         timing = frame_timing(frame, lambda: topics.publish(
             frame, confidence=self._publish_confidence))
@@ -268,6 +270,8 @@ class PerceptionNode(LifecycleNode):
             painter.offer(frame)
 
     def _on_failure(self, reason: str) -> None:
+        if not self.context.ok():
+            return
         self._health.failed(reason)
         self.get_logger().warning(f'frame failed: {reason}', throttle_duration_sec=5.0)
 

@@ -66,6 +66,10 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     except KdPerceptionError as error:
         print(f'{_name(node)}: {error}', file=sys.stderr)
         code = 2
+    except Exception:
+        # A signal takes the context away at once; what a callback does then may fail.
+        if rclpy.ok():
+            raise
     finally:
         # A second signal while things close must not leave threads behind.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -92,4 +96,4 @@ def _end_with_parent() -> None:
 
 
 def _name(node: Any) -> str:
-    return 'kd_perception' if node is None else node.get_fully_qualified_name()
+    return 'kd_perception' if node is None else node.get_name()

@@ -131,7 +131,7 @@ class InferenceWorker:
             except Exception as error:
                 # A runtime may raise anything; the node must live on and say what happened.
                 self._slots.finish('failed')
-                _log.exception('inference failed')
+                _log.debug('inference failed', exc_info=True)
                 self._on_failure(f'{type(error).__name__}: {error}')
 
     def _one(self, arrival: Arrival) -> None:
