@@ -82,7 +82,7 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
         out.append('The run was interrupted: fewer frames than asked were served.')
     out += _unlike(run)
     for arm, stats in statistics.items():
-        out += _losses(labels.get(arm, arm), stats)
+        out += _losses(labels.get(arm, arm), stats, run.counters.get(arm, {}))
         out += _uncounted(labels.get(arm, arm), run.counters.get(arm, {}))
     for arm, latency in latencies.items():
         if latency is None or latency.n < FEW_FRAMES:
@@ -133,7 +133,8 @@ def _judge_accuracy(other: str, accuracy: PairedAccuracy | None,
         return ('better', f'gains {d.estimate:.1f} mIoU points',
                 f'{other} is more accurate: {numbers}.')
     if d.low > -margin:
-        return ('within margin', f'keeps its accuracy within {within}',
+        kept = f'{lost}, within {within}' if d.high < 0 else f'keeps its accuracy within {within}'
+        return ('within margin', kept,
                 f'{other} stays within {within}: {numbers}.')
     if d.high < -margin:
         return 'worse', lost, f'{other} is less accurate, by more than {within}: {numbers}.'
@@ -173,12 +174,15 @@ def _unlike(run: ComparisonRun) -> list[str]:
     return out
 
 
-def _losses(label: str, stats: ArmStatistics) -> list[str]:
+def _losses(label: str, stats: ArmStatistics, counters: Mapping[str, int]) -> list[str]:
     out = []
     lost, late = stats.status['lost'], stats.status['late']
     if stats.published and lost > LOST_SHARE * stats.published:
-        out.append(f'{label} lost {lost} of {stats.published} frames; what it would have taken '
-                   'for them is unknown, so its latencies may look better than they are.')
+        overwritten = counters.get('overwritten', 0)
+        why = (f' (its node dropped {overwritten} for fresher ones, warm-up included: it is '
+               'slower than the camera)') if overwritten else ''
+        out.append(f'{label} lost {lost} of {stats.published} frames{why}; what it would have '
+                   'taken for them is unknown, so its latencies may look better than they are.')
     if late:
         out.append(f'{label} answered {late} frames after the monitor had given up waiting; they '
                    'are part of the statistics.')

@@ -47,6 +47,13 @@ def test_accuracy_words(measured, word):
     assert '2.0 points' in verdict.sentences[1] or word == 'better'
 
 
+def test_a_certain_loss_within_the_margin_is_still_called_a_loss():
+    headline = judge('teacher', 'student', None, quality(-1.5, -1.0, -0.5), 2.0).headline
+    assert 'loses 1.0 mIoU points, within the margin of 2.0' in headline
+    headline = judge('teacher', 'student', None, quality(-1.0, -0.2, 0.5), 2.0).headline
+    assert 'keeps its accuracy' in headline
+
+
 def test_times_has_sensible_digits():
     assert [times(r) for r in (1.034, 8.26, 33.4)] == ['1.03×', '8.3×', '33×']
 
@@ -78,6 +85,14 @@ def test_every_limit_is_named(make_run):
                    '1 results for frames already', 'do not add up', 'shared load',
                    'serving order', 'the disk was full'):
         assert phrase in text, phrase
+
+
+def test_overwritten_frames_explain_losses(make_run):
+    run = make_run(frames=40, lost_b=(9, 10, 11))
+    run = replace(run, counters={'b': {'received': 45, 'published': 42, 'overwritten': 3,
+                                       'stale': 0, 'failed': 0, 'inactive': 0, 'in_flight': 0}})
+    (caution,) = analyse(run).cautions
+    assert 'dropped 3 for fresher ones' in caution
 
 
 def test_few_frames_and_ambiguous_stamps_are_named(make_run):
