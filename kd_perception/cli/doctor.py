@@ -11,6 +11,7 @@ import argparse
 from collections import Counter
 from dataclasses import asdict
 import json
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({'kd_perception': __version__, 'checks': [asdict(c) for c in checks]},
                          indent=1))
     else:
-        _show(checks, Console())
+        # In a pipe rich assumes 80 columns, which folds paths.
+        _show(checks, Console(width=None if sys.stdout.isatty() else 120))
     return 2 if any(c.state == MISSING for c in checks) else 0
 
 
