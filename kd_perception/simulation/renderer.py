@@ -7,7 +7,12 @@ instances and poses. Goes out: RGB, tags, instance ids. Lives in the thread that
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from importlib import resources
+import importlib.util
+import os
+from pathlib import Path
 import threading
 from types import TracebackType
 from typing import Any
@@ -258,7 +263,25 @@ class _Form:
             self._indices)
 
 
+def _load_triton_first() -> None:
+    """
+    Load the compiler that torch brings, where there is one, before OpenGL's.
+
+    Mesa's software rasteriser puts its LLVM's symbols in the global scope. Triton's library has
+    another LLVM inside; loaded later, it binds to Mesa's and crashes the process when torch is
+    imported. Loaded first, it keeps to its own (80 ms, and no module is imported).
+    """
+    spec = importlib.util.find_spec('triton')
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        library = Path(folder) / '_C' / 'libtriton.so'
+        if library.is_file():
+            # A library that does not load is none that could crash.
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+
+
 def _create_context() -> moderngl.Context:
+    _load_triton_first()
     # The stubs of moderngl know no backend's own arguments.
     settings: dict[str, Any] = {'libgl': 'libGL.so.1', 'libegl': 'libEGL.so.1', 'backend': 'egl'}
     try:

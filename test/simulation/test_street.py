@@ -194,3 +194,15 @@ def test_a_machine_without_moderngl_is_told_what_to_install():
     told = run_without('import sys; sys.modules["moderngl"] = None')
     assert told.startswith('told:')
     assert 'kd_perception[sim]' in told
+
+
+def test_torch_can_be_imported_after_a_street_was_drawn():
+    """The software rasteriser and torch's compiler each bring an LLVM of their own."""
+    pytest.importorskip('torchvision')
+    code = ("from kd_perception.simulation.street import StreetSimulator\n"
+            "with StreetSimulator('clear', seed=1, width=64, height=48) as street:\n"
+            "    street.render(0.0)\n"
+            "import sys; assert 'torch' not in sys.modules\n"
+            "import torchvision; print('alive')\n")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, 'alive\n'), done.stderr[-500:]
