@@ -93,13 +93,15 @@ def perception_graph(model: str, *, image_topic: str = '', namespace: str = '',
     """
     Return one perception node for a camera that runs already.
 
+    :param model: name or path; empty leaves it to a parameter file.
     :param image_topic: topic of the images; empty for ``image`` in the namespace.
     """
     transport = parameters.get('image_transport', 'raw')
     own = 'image/compressed' if transport == 'compressed' else 'image'
     remappings = ((own, image_topic),) if image_topic else ()
-    return RunGraph((NodeSpec('perception', 'perception', namespace,
-                              {'model': model, **parameters}, remappings),))
+    if model:
+        parameters['model'] = model
+    return RunGraph((NodeSpec('perception', 'perception', namespace, parameters, remappings),))
 
 
 def simulation_graph(**camera: Any) -> RunGraph:

@@ -56,6 +56,27 @@ class ParameterSpec:
                 return f'{self.name}: {value} is above {self.maximum}'
         return ''
 
+    def parse(self, text: str) -> Value:
+        """
+        Return the value that ``text`` stands for on a command line.
+
+        :raises ConfigError: when it is not of the parameter's type or not allowed.
+        """
+        kind = type(self.default)
+        value: Value
+        try:
+            if kind is bool:
+                value = {'true': True, 'false': False}[text.strip().lower()]
+            elif kind is tuple:
+                value = tuple(v.strip() for v in text.strip('[] ').split(',') if v.strip())
+            else:
+                value = kind(text)  # type: ignore[assignment]
+        except (KeyError, ValueError):
+            raise ConfigError(f'{self.name}: {text!r} is no {kind.__name__}') from None
+        if reason := self.check(value):
+            raise ConfigError(reason)
+        return value
+
 
 PERCEPTION: tuple[ParameterSpec, ...] = (
     ParameterSpec('model', '', 'Model bundle: a name in models_dir, or a path. Can be set while '
