@@ -70,8 +70,8 @@ def ship(trained: ModelBundle, test: list[Path]) -> None:
     metrics = {**json.loads(trained.file(METRICS).read_text()), 'test': figures}
     card = trained.file(MODEL_CARD).read_text().rstrip().replace(trained.spec.name, NAME) + (
         f'\n\nMade by `python -m tools.street_teacher`: {metrics["steps"]} steps in '
-        f'{metrics["training_minutes"]:.0f} minutes on labelled drives through {STREETS} simulated '
-        'streets in clear weather and in dense fog. On two further streets of each: '
+        f'{metrics["training_minutes"]:.0f} minutes on labelled drives through {STREETS} '
+        'simulated streets in clear weather and in dense fog. On two further streets of each: '
         f'{percent(figures["mean_iou_over_0.1_percent"])} mIoU over the classes of at least 0.1 % '
         'of pixels. It knows the embedded street and nothing else.\n')
     shipped = write_bundle(

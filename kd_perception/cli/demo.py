@@ -71,7 +71,7 @@ class Size:
 
 
 FULL = Size(drives=16, drive_frames=40, held_out_frames=60, compared_frames=150, steps=0)
-QUICK = Size(drives=2, drive_frames=6, held_out_frames=4, compared_frames=8, steps=6)
+QUICK = Size(drives=2, drive_frames=12, held_out_frames=4, compared_frames=8, steps=6)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
