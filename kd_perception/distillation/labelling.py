@@ -32,7 +32,7 @@ from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
-from kd_perception.errors import BundleError, ImageError, TrainingError
+from kd_perception.errors import BundleError, ConfigError, ImageError, TrainingError
 from kd_perception.evaluation.evaluate import network_input
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.frames import Frame, FrameKey, FrameSource
@@ -89,14 +89,18 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     :raises TrainingError: when the directory holds labels of another teacher or codec.
     """
     _require_logits(teacher)
+    if shard_size < 1:
+        raise ConfigError(f'shard size {shard_size}: at least one frame per file')
     codec = codec or SoftLabelCodec()
     cache = Path(cache_dir)
     model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
                         graph='logits')
     try:
+        # Before anything is written: a recording without a single picture raises here.
+        recording = recording_id(_end_keys(source), len(source))
         open_for_writing(cache, {**provenance(teacher, codec, model.precision),
                                  'shard_size': shard_size})
-        wanted, present = _plan(cache, source, shard_size)
+        wanted, present = _plan(cache, recording, len(source), shard_size)
         labelled, bad = 0, len(source) - sum(len(p) for _, p in wanted) - present
 
         def read(position: int) -> tuple[Frame, np.ndarray] | None:
@@ -135,6 +139,8 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     :raises TrainingError: when the cache is of another teacher or lacks the frames.
     """
     _require_logits(teacher)
+    if samples < 1:
+        raise ConfigError(f'check of {samples} frames: at least one')
     cache = SoftLabelCache(cache_dir)
     cache.require(teacher, loss='kl', temperature=1.0)
     chosen = sorted({round(p) for p in np.linspace(0, len(source) - 1, samples)})
@@ -165,16 +171,15 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                        {t: float(np.mean(v)) for t, v in divergence.items()})
 
 
-def _plan(cache: Path, source: FrameSource,
+def _plan(cache: Path, recording: str, frames: int,
           shard_size: int) -> tuple[list[tuple[Path, range]], int]:
     """Return the shards to write with their positions, and how many frames are there already."""
-    recording = recording_id(_end_keys(source), len(source))
     wanted, present = [], 0
-    for number, first in enumerate(range(0, len(source), shard_size)):
+    for number, first in enumerate(range(0, frames, shard_size)):
         path = shard_path(cache, recording, number)
         there = _present(path)
         if there is None:
-            wanted.append((path, range(first, min(first + shard_size, len(source)))))
+            wanted.append((path, range(first, min(first + shard_size, frames))))
         else:
             present += there
     return wanted, present

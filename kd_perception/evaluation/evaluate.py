@@ -89,6 +89,8 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
     """
     if bundle.spec.task != 'segmentation':
         raise ConfigError(f'{bundle.path}: task {bundle.spec.task!r} cannot be evaluated yet')
+    if not 0 <= confidence_threshold <= 1:
+        raise ConfigError(f'confidence threshold {confidence_threshold:g}: between 0 and 1')
     if not source.has_labels or source.label_classes is None:
         raise BagError(f'{source.name}: has no labels to evaluate on; give --label-dir or '
                        '--label-topic and --classes')

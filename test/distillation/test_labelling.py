@@ -13,7 +13,7 @@ from kd_perception.bundle import LOGITS, ModelBundle
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.labelling import check, label
 from kd_perception.engines.loader import load_engine
-from kd_perception.errors import BundleError, TrainingError
+from kd_perception.errors import BundleError, ConfigError, TrainingError
 from kd_perception.frames import FrameSource
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
@@ -99,6 +99,7 @@ def test_damaged_frames_are_counted_and_left_out(teacher: ModelBundle, bare_stri
         file.write_bytes(b'no picture')
     with pytest.raises(TrainingError, match='not one of 12 frames can be decoded'):
         run(teacher, open_source(folder), tmp_path / 'd')
+    assert not (tmp_path / 'd').exists()
 
 
 def test_check_finds_the_teacher_again_and_sees_a_coarse_cache(
@@ -119,6 +120,10 @@ def test_wrong_use_is_refused(teacher: ModelBundle, source: FrameSource, tmp_pat
     run(teacher, source, tmp_path)
     with pytest.raises(TrainingError, match='soft labels of another making'):
         run(teacher, source, tmp_path, codec=SoftLabelCodec())
+    with pytest.raises(ConfigError, match='shard size 0'):
+        run(teacher, source, tmp_path, shard_size=0)
+    with pytest.raises(ConfigError, match='check of 0 frames'):
+        check(teacher, source, tmp_path, samples=0)
     foreign = ModelBundle(teacher.path, teacher.spec, teacher.files, 'e' * 64)
     with pytest.raises(TrainingError, match='was labelled by'):
         check(foreign, source, tmp_path)

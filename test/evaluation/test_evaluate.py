@@ -163,6 +163,8 @@ def test_what_cannot_be_measured_is_refused(bundle: ModelBundle, folder: Path,
     source = open_source(folder, classes='driving')
     with pytest.raises(ConfigError, match='no class_map|no class map|no such file|known:'):
         evaluate(bundle, source, class_map='nothing')
+    with pytest.raises(ConfigError, match='confidence threshold 2'):
+        evaluate(bundle, source, confidence_threshold=2)
     bare = tmp_path / 'bare'
     bare.mkdir()
     cv2.imwrite(str(bare / '0.png'), np.zeros((*SIZE, 3), np.uint8))
