@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 import json
+import logging
 from pathlib import Path
 import queue
 import sys
@@ -44,6 +45,7 @@ from kd_perception.nodes.published import parse_published
 from kd_perception.nodes.recorder import Key, Recorder
 from kd_perception.nodes.timing import parse_timing, STAGES
 
+_log = logging.getLogger(__name__)
 RECORDING = 'recording'
 _KEPT_ISOLATED = 600
 
@@ -338,10 +340,18 @@ class MonitorNode(Node):
         try:
             report = write_report(run, self._out)
         except KdPerceptionError as error:
-            self.get_logger().error(f'no report: {error}')
+            self._say(f'no report: {error}', error=True)
             self.exit_code = 2
             return
-        self.get_logger().info(f'report: {report.html}')
+        self._say(f'report: {report.html}')
+
+    def _say(self, text: str, *, error: bool = False) -> None:
+        """Log, also after a signal has taken the context away."""
+        if self.context.ok():
+            logger = self.get_logger()
+            (logger.error if error else logger.info)(text)
+        elif error:
+            _log.error(text)
 
 
 def _key(message: Any) -> Key:
