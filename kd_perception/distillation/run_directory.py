@@ -73,6 +73,8 @@ class RunDirectory:
         if self._board is not None:
             self._board.close()
         if self._lock is not None:
+            if exception[0] is not None and not (self.path / 'train.jsonl').exists():
+                self._leave_nothing()
             self._lock.close()
 
     def event(self, kind: str, step: int, scalars: Mapping[str, float] | None = None,
@@ -140,6 +142,15 @@ class RunDirectory:
         except OSError:
             self._lock.close()
             raise TrainingError(f'{self.path}: another process is writing into this run') from None
+
+    def _leave_nothing(self) -> None:
+        """Take back what was written for a run that failed before its first step."""
+        if self.last.is_file():
+            return
+        self._clear()
+        (self.path / '.lock').unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else."""

@@ -106,7 +106,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
              if line.startswith('kd_perception')]
     assert len(lines) == 1
     assert message in lines[0]
-    assert not (tmp_path / 'o' / 'bundle').exists()
+    assert not (tmp_path / 'o').exists()
 
 
 def test_an_unknown_key_is_refused_by_name(world: Path, capsys: pytest.CaptureFixture) -> None:

@@ -69,7 +69,8 @@ def test_two_processes_do_not_write_into_one_run(tmp_path: Path, make_recipe: Ma
     with (RunDirectory(tmp_path, make_recipe(), 'train', DATA),
           pytest.raises(TrainingError, match='another process')):
         RunDirectory(tmp_path, make_recipe(), 'train', DATA)
-    RunDirectory(tmp_path, make_recipe(), 'train', DATA).__exit__()
+    with RunDirectory(tmp_path, make_recipe(), 'train', DATA) as run:
+        assert not run.resuming
 
 
 def test_a_damaged_checkpoint_is_told_before_data_is_read(tmp_path: Path,
@@ -108,3 +109,17 @@ def test_a_recipe_of_an_earlier_release_is_completed_by_defaults(tmp_path: Path,
     (tmp_path / 'recipe.yaml').write_text('recipe: 3')
     with pytest.raises(TrainingError, match='not readable'):
         RunDirectory(tmp_path, make_recipe(), 'train', DATA)
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(tmp_path: Path,
+                                                               make_recipe: Make) -> None:
+    with pytest.raises(ValueError, match='bad data'), \
+            RunDirectory(tmp_path / 'run', make_recipe(), 'train', DATA):
+        raise ValueError('bad data')
+    assert not (tmp_path / 'run').exists()
+    with RunDirectory(tmp_path / 'run', make_recipe(), 'train', DATA) as run:
+        run.event('train', 1)
+    with pytest.raises(ValueError, match='bad data'), \
+            RunDirectory(tmp_path / 'run', make_recipe(), 'train', DATA):
+        raise ValueError('bad data')
+    assert (tmp_path / 'run' / 'recipe.yaml').is_file()
