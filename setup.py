@@ -42,9 +42,10 @@ setup(
         'runtime': RUNTIME,
         'train': TRAIN,
         'sim': SIMULATION,
+        # colcon test runs pytest for packages whose extra "test" names it.
+        'test': ['pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis'],
         'carla': ['carla==0.9.16; python_version < "3.13"'],
-        'dev': ['ruff', 'mypy', 'pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis',
-                'import-linter', 'types-PyYAML', 'mcap-ros2-support>=0.5'],
+        'dev': ['ruff', 'mypy', 'import-linter', 'types-PyYAML', 'mcap-ros2-support>=0.5'],
         'all': [*RUNTIME, *TRAIN, *SIMULATION],
     },
     entry_points={'console_scripts': [
