@@ -131,7 +131,9 @@ class Loop:
                         saved = time.monotonic()
                     if at >= 1.0:
                         break
-                    self._step(next(batches).to(self._device), at)
+                    asked = time.monotonic()
+                    batch = next(batches).to(self._device)
+                    self._step(batch, at, time.monotonic() - asked)
                     if time.monotonic() - saved > 60 * self._recipe.checkpoint_minutes:
                         self._save()
                         saved = time.monotonic()
@@ -150,7 +152,7 @@ class Loop:
             load_checkpoint(self._run.best, self.shipped)
         return state
 
-    def _step(self, batch: Batch, at: float) -> None:
+    def _step(self, batch: Batch, at: float, wait_s: float) -> None:
         started = time.monotonic()
         recipe, state = self._recipe, self._state
         rate = recipe.learning_rate * rate_factor(recipe.schedule, at, recipe.warmup,
@@ -184,7 +186,8 @@ class Loop:
         if state.step % recipe.log_every == 0 or state.step == 1:
             self._run.event('train', state.step, {
                 'loss': sum(values.values()), **values, 'learning_rate': rate, 'gradient': norm,
-                'step_s': time.monotonic() - started, 'elapsed_s': state.elapsed_s})
+                'step_s': time.monotonic() - started, 'wait_s': wait_s,
+                'elapsed_s': state.elapsed_s})
         self._report(at, f'loss {sum(values.values()):.3f}')
 
     def _validate_now(self, at: float, stop: threading.Event) -> None:

@@ -18,12 +18,12 @@ FRAMES = 40
 
 
 def small(recipe: str, *, train: Path, validation: Path, **keys: object) -> Recipe:
-    """Return a shipped recipe at a quarter of the size for a hundred steps."""
+    """Return a shipped recipe at a quarter of the size for 160 steps."""
     overrides = {
-        'network.builder': 'compact', 'optimization.epochs': '0', 'optimization.steps': '120',
+        'network.builder': 'compact', 'optimization.epochs': '0', 'optimization.steps': '160',
         'input.height': '90', 'input.width': '120', 'augment.crop': '[80, 96]',
         'optimization.learning_rate': '0.004', 'optimization.ema_decay': '0.95',
-        'optimization.validate_every': '60', 'optimization.label_smoothing': '0',
+        'optimization.validate_every': '80', 'optimization.label_smoothing': '0',
         'data.defaults': f'{{classes: camvid, limit: {FRAMES}}}'}
     overrides |= {k: str(v) for k, v in keys.items()}
     overrides['network.arguments'] = '{width: 16}'
@@ -56,8 +56,8 @@ def test_a_student_learns_real_streets_from_a_bag_without_labels(test_data: Path
                for b in (teacher, student)}
     for name, result in results.items():
         metrics = json.loads((tmp_path / name / 'metrics.json').read_text())
-        # Sky, building and road are learned in seconds; chance would be below 5 %.
-        assert result.matrix.pixel_accuracy() > 0.6
+        # Always the largest class would be 31 %.
+        assert result.matrix.pixel_accuracy() > 0.45
         # The engine measures at 360x480 what the trainer measured at 90x120.
         assert result.mean_iou == pytest.approx(metrics['validation']['mean_iou'], abs=0.04)
     assert results['student'].mean_iou > results['teacher'].mean_iou - 0.06

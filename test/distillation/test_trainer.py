@@ -57,7 +57,8 @@ def test_learns_and_leaves_everything_that_was_promised(make_recipe: Make,
     assert len(scores) == 4
     assert max(scores) == pytest.approx(metrics['validation']['mean_iou'], abs=0.02)
     steps = events(tmp_path / 'run', 'train')
-    assert {'loss', 'cross_entropy', 'learning_rate', 'gradient', 'step_s'} <= steps[0].keys()
+    assert {'loss', 'cross_entropy', 'learning_rate', 'gradient', 'step_s',
+            'wait_s'} <= steps[0].keys()
     assert steps[-1]['learning_rate'] < 1e-3 < steps[50]['learning_rate']
     assert seen[-1][:2] == (200, 200)
     assert (24, 24, 'reading frames') in seen
