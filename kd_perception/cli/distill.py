@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--teacher', required=True, metavar='BUNDLE',
                         help='path of a bundle, or its name in the models directory')
     parser.add_argument('--cache', type=Path, required=True, help='soft labels of the data')
-    add_recipe_arguments(parser)
+    add_recipe_arguments(parser, '--teacher BUNDLE --cache CACHE ')
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,8 +11,15 @@ from kd_perception.distillation.strict import dotted_keys
 _PREFIX = 'recipe:'
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the recipe, its data, the output and one option per key of a recipe."""
+def add_recipe_arguments(parser: argparse.ArgumentParser, required: str = '') -> None:
+    """
+    Declare the recipe, its data, the output and one option per key of a recipe.
+
+    :param required: what the verb needs besides, for the usage line.
+    """
+    # Fifty options in the usage line would hide the five that matter.
+    parser.usage = (f'%(prog)s RECIPE {required}--data PATH ... --out DIR [--validation PATH ...] '
+                    '[--overwrite] [--key.of.recipe VALUE ...]')
     parser.add_argument('recipe', help='name in config/recipes, or a path')
     parser.add_argument('--out', type=Path, required=True, help='run directory')
     parser.add_argument('--data', nargs='+', type=Path, default=(), metavar='PATH',

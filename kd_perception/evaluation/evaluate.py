@@ -8,6 +8,7 @@ what runs there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 import time
 from typing import Any
@@ -112,21 +113,22 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
             return None if frame.labels is None else (network_input(frame, bundle.spec.input),
                                                       frame.labels)
 
-        for index, item in enumerate(read_ahead(read, range(total))):
-            if isinstance(item, ImageError):
-                bad += 1
-            elif item is None:
-                unlabelled += 1
-            else:
-                image, labels = item
-                result = decode(model.infer(image[None]),
-                                confidence_threshold=confidence_threshold,
-                                output_size=(labels.shape[0], labels.shape[1]))
-                matrix.update(map_truth(labels), map_prediction(result.mask))
-                measured += 1
-            if progress is not None:
-                note = f'mIoU {100 * matrix.mean_iou():.1f}' if measured else ''
-                progress(index + 1, total, note)
+        with closing(read_ahead(read, range(total))) as stream:
+            for index, item in enumerate(stream):
+                if isinstance(item, ImageError):
+                    bad += 1
+                elif item is None:
+                    unlabelled += 1
+                else:
+                    image, labels = item
+                    result = decode(model.infer(image[None]),
+                                    confidence_threshold=confidence_threshold,
+                                    output_size=(labels.shape[0], labels.shape[1]))
+                    matrix.update(map_truth(labels), map_prediction(result.mask))
+                    measured += 1
+                if progress is not None:
+                    note = f'mIoU {100 * matrix.mean_iou():.1f}' if measured else ''
+                    progress(index + 1, total, note)
         if not measured:
             raise BagError(f'{source.name}: not one of {total} frames could be measured ({bad} '
                            f'not decodable, {unlabelled} without labels)')
