@@ -7,9 +7,9 @@ from importlib import metadata
 import importlib.util
 import logging
 
-from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle
+from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle, WEIGHTS
 from kd_perception.engines.engine import Engine, PRECISIONS
-from kd_perception.errors import EngineError
+from kd_perception.errors import BundleError, EngineError
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,9 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
             raise EngineError('torch does not run the int8 graph; choose onnxruntime or openvino')
         from kd_perception.engines.torch_engine import TorchEngine
         return TorchEngine(bundle, graph, device=device, precision=precision, threads=threads)
+    if not bundle.has(file_name) and bundle.has(WEIGHTS):
+        raise BundleError(f'{bundle.path}: has weights but no {file_name} yet; make it with: '
+                          f'kd_perception export {bundle.path} --overwrite')
     bundle.verify(file_name)
     if chosen == 'openvino':
         from kd_perception.engines.openvino_engine import OpenVinoEngine

@@ -55,6 +55,8 @@ class OnnxRuntimeEngine:
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph; see :class:`kd_perception.engines.engine.Engine`."""
+        if self._session is None:
+            raise EngineError('the engine was closed')
         check_images(images, self.input_shape)
         try:
             if not self._bindable:

@@ -45,6 +45,10 @@ class OpenVinoEngine:
         self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
         self._openvino = openvino
         self._core: Any = openvino.Core()
+        present = self._core.available_devices
+        if _DEVICES[device] not in {name.partition('.')[0] for name in present}:
+            raise EngineError(f'openvino finds no device {device} here, only '
+                              f'{", ".join(present)}; choose cpu')
         self._file, self._content = bundle.file(file_name), bundle.files[file_name]
         self._cache = cache or ArtefactCache()
         self._wish = precision
@@ -65,6 +69,8 @@ class OpenVinoEngine:
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph; see :class:`kd_perception.engines.engine.Engine`."""
+        if self._core is None:
+            raise EngineError('the engine was closed')
         check_images(images, self.input_shape)
         batch = len(images)
         if batch not in self._requests:

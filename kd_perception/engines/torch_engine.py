@@ -61,9 +61,9 @@ class TorchEngine:
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph; see :class:`kd_perception.engines.engine.Engine`."""
-        check_images(images, self.input_shape)
         if self._graph is None:
             raise EngineError('the engine was closed')
+        check_images(images, self.input_shape)
         torch = self._torch
         try:
             with torch.inference_mode():

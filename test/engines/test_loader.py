@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_perception.bundle import DEPLOY, load_bundle, ModelBundle, write_bundle
+from kd_perception.bundle import DEPLOY, load_bundle, ModelBundle, WEIGHTS, write_bundle
 from kd_perception.engines import loader
 from kd_perception.engines.loader import available_engines, load_engine
 from kd_perception.errors import BundleError, EngineError
@@ -59,6 +59,7 @@ def test_available_engines_have_versions() -> None:
     ({'engine': 'onnxruntime', 'device': 'tpu'}, 'no device'),
     ({'engine': 'onnxruntime', 'device': 'cuda:x'}, 'no device'),
     ({'engine': 'openvino', 'device': 'cuda'}, 'no device'),
+    ({'engine': 'openvino', 'device': 'gpu'}, 'finds no device gpu'),
     ({'engine': 'torch', 'device': 'tpu'}, 'cpu, cuda'),
     ({'engine': 'torch', 'precision': 'fp16'}, 'does not run fp16')])
 def test_impossible_wishes(small: ModelBundle, wish: dict[str, Any], says: str) -> None:
@@ -107,6 +108,21 @@ def test_runtimes_need_no_torch(small: ModelBundle, engine: str) -> None:
         'run.infer(np.zeros((1, 45, 80, 3), np.uint8))\n'
         'assert "torch" not in sys.modules\n')
     subprocess.run([sys.executable, '-c', code], check=True, timeout=100)
+
+
+def test_weights_alone_run_in_torch_only(small: ModelBundle, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / 'b', small.spec, {WEIGHTS: small.file(WEIGHTS)})
+    assert load_engine(bundle, 'torch').name == 'torch'
+    with pytest.raises(BundleError, match='kd_perception export'):
+        load_engine(bundle)
+
+
+@pytest.mark.parametrize('engine', loader.ENGINES)
+def test_a_closed_engine_says_so(small: ModelBundle, engine: str) -> None:
+    run = load_engine(small, engine)
+    run.close()
+    with pytest.raises(EngineError, match='closed'):
+        run.infer(np.zeros((1, 45, 80, 3), np.uint8))
 
 
 def test_int8_runs_the_quantized_file(small: ModelBundle, tmp_path: Path) -> None:
