@@ -120,12 +120,13 @@ class Bench:
         return parameter_value_to_python(answer.values[0])
 
     @contextmanager
-    def running(self, make: Callable[..., Any], **parameters: Any) -> Iterator[Any]:
+    def running(self, make: Callable[..., Any], namespace: str = '',
+                **parameters: Any) -> Iterator[Any]:
         """Run a node of the package in its own thread, as ``run_node`` would."""
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.parameter import Parameter
 
-        node = make(context=self.context, parameter_overrides=[
+        node = make(context=self.context, namespace=namespace, parameter_overrides=[
             Parameter(k, value=list(v) if isinstance(v, tuple) else v)
             for k, v in parameters.items()])
         executor = SingleThreadedExecutor(context=self.context)
@@ -142,7 +143,7 @@ class Bench:
 
         thread = threading.Thread(target=spin)
         thread.start()
-        node.failure = failure
+        node.failure, node.thread = failure, thread
         try:
             yield node
         finally:

@@ -375,6 +375,15 @@ def test_reliable_when_frames_get_lost(bench, options, picture):
         feeder.ask(picture)
 
 
+def test_quality_of_service_overrides_win(bench, options, picture):
+    found = bench.collect(DiagnosticArray, '/diagnostics', 10)
+    override = {'qos_overrides./image.subscription.reliability': 'reliable'}
+    with bench.running(PerceptionNode, **options, **override):
+        bench.spin_until(lambda: found and values_of(
+            found[-1].status[0]).get('reliability') == 'reliable')
+        Feeder(bench).connect().ask(picture)
+
+
 def test_swap_under_load_loses_no_frame(bench, options, bundles, picture):
     models = bench.collect(String, 'perception/active_model', qos.latched())
     timings = bench.collect(DiagnosticArray, 'perception/timing', qos.stream(200))

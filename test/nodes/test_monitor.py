@@ -1,0 +1,166 @@
+"""The monitor with real nodes in one process; whole runs are in test_runner."""
+
+from contextlib import contextmanager, ExitStack
+import json
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import numpy as np
+import pytest
+
+from kd_perception.bags.writer import BagWriter
+from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
+from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.errors import ConfigError, GraphError
+from kd_perception.evaluation.comparison_files import load_run
+from kd_perception.nodes.camera import CameraNode
+from kd_perception.nodes.labels import identify_class_set
+from kd_perception.nodes.monitor import MonitorNode, RECORDING
+from kd_perception.nodes.pending import read_progress
+from kd_perception.nodes.perception import PerceptionNode
+from kd_perception.nodes.process import Finished
+
+FRAMES = 6
+
+
+def write_bag(path, *, labelled=True, classes='driving'):
+    rng = np.random.default_rng(0)
+    with BagWriter(path) as writer:
+        for n in range(FRAMES):
+            stamp = 1_000_000_000 + n * 100_000_000
+            writer.write_image('camera/image', rng.integers(0, 255, (48, 64, 3), np.uint8), stamp,
+                               'front')
+            if labelled:
+                writer.write_labels('camera/labels', np.full((48, 64), n, np.uint8), stamp,
+                                    'front')
+        if labelled:
+            writer.write_label_info('camera/labels_info', load_class_set(classes), 1_000_000_000)
+    return path
+
+
+@contextmanager
+def comparing(bench, bundles, out, bag, models=('one', 'two'), camera=None, **monitor):
+    """Run camera, arms and monitor; yield the monitor."""
+    with ExitStack() as stack:
+        stack.enter_context(bench.running(CameraNode, **{
+            'source': 'bag', 'bag': str(bag), 'pacing': 'lockstep', 'placement': 'turns',
+            'arms': ('a', 'b'), 'samples': 2, 'hold': True, **(camera or {})}))
+        for arm, model in zip('ab', models):
+            stack.enter_context(bench.running(
+                PerceptionNode, arm, models_dir=str(bundles), model=model, threads=1,
+                engine='onnxruntime', warmup_iterations=1))
+        yield stack.enter_context(bench.running(
+            MonitorNode, source='bag', scenario='drive', frames=0, out=str(out),
+            progress_file=str(out) + '.json', **{'warmup': 1, **monitor}))
+
+
+def finish(bench, monitor):
+    bench.spin_until(lambda: not monitor.thread.is_alive(), 60.0)
+    return monitor.failure[0]
+
+
+def test_a_labelled_bag_in_lockstep(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    with comparing(bench, bundles, out, write_bag(tmp_path / 'bag')) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+    run = load_run(out / RECORDING)
+    assert len(run.arm_rows('a', warmup=True)) == FRAMES
+    assert {r.status for r in run.rows} == {'ok'}
+    assert {r.frame_id for r in run.rows} == {'front'}
+    # The warm-up frame, all of class 0, counts in no matrix.
+    assert run.confusion['a'].sum() == (FRAMES - 1) * 48 * 64
+    assert run.confusion['a'][0].sum() == 0
+    assert all((run.confusion['b'][k].sum() == 48 * 64) for k in range(1, FRAMES))
+    assert (run.spec.width, run.spec.height) == (64, 48)
+    assert [p.truth is not None for p in run.pictures] == [True, True]
+    assert run.counters['b']['published'] == FRAMES
+    assert not run.interrupted
+    assert read_progress(tmp_path / 'out.json') == (1, 1, 'writing the report')
+    assert json.loads((out / 'report.json').read_text())['arms']['b']['accuracy']
+
+
+def test_realtime_with_both_arms_together_and_no_labels(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    bag = write_bag(tmp_path / 'bag', labelled=False)
+    with comparing(bench, bundles, out, bag, pacing='realtime', placement='concurrent',
+                   camera={'pacing': 'realtime', 'placement': 'concurrent',
+                           'rate_hz': 10.0}) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+    run = load_run(out / RECORDING)
+    assert len(run.rows) == 2 * FRAMES
+    assert run.confusion == {}
+    assert run.agreement['b'].sum() > 0
+    assert {r.turn for r in run.rows} == {-1}
+
+
+def test_an_arm_that_does_not_answer_is_counted_as_lost(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    with comparing(bench, bundles, out, write_bag(tmp_path / 'bag'),
+                   timeout_s=0.4, warmup=0) as monitor:
+        bench.spin_until(lambda: monitor._recorder and monitor._recorder.answered >= 3)
+        bench.call(ChangeState, '/b/perception/change_state', ChangeState.Request(
+            transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
+        assert isinstance(finish(bench, monitor), Finished)
+    run = load_run(out / RECORDING)
+    lost = {r.arm for r in run.rows if r.status == 'lost'}
+    assert lost == {'b'}
+    assert {r.status for r in run.rows if r.arm == 'a'} == {'ok'}
+    last = max(r.index for r in run.rows)
+    assert next(r for r in run.rows if r.arm == 'b' and r.index == last).status == 'lost'
+    assert run.counters['b']['inactive'] > 0
+
+
+def test_a_run_that_is_stopped_keeps_what_was_measured(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    with comparing(bench, bundles, out, write_bag(tmp_path / 'bag'),
+                   camera={'loop': True, 'stamps': 'clock'}) as monitor:
+        bench.spin_until(lambda: monitor._recorder and monitor._recorder.answered >= 8, 40.0)
+    run = load_run(out / RECORDING)
+    assert run.interrupted
+    assert len([r for r in run.rows if r.status == 'ok']) >= 8
+
+
+def test_a_class_map_that_does_not_exist_is_one_line(bench, bundles, tmp_path):
+    bag = write_bag(tmp_path / 'bag', classes='camvid')
+    with comparing(bench, bundles, tmp_path / 'out', bag, class_map='nowhere') as monitor:
+        failure = finish(bench, monitor)
+    assert isinstance(failure, ConfigError)
+    assert "no classes named 'nowhere'" in str(failure)
+
+
+def test_labels_of_foreign_classes_leave_accuracy_out(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    bag = write_bag(tmp_path / 'bag', classes='camvid')
+    with comparing(bench, bundles, out, bag) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+    assert load_run(out / RECORDING).confusion == {}
+
+
+def test_arms_of_different_classes_cannot_be_compared(bench, bundles, tmp_path):
+    torch = pytest.importorskip('torch')
+    from kd_perception.networks.deploy import save_bundle
+    from kd_perception.networks.registry import build
+
+    classes = ClassSet.from_names('two', ['ground', 'rest'])
+    network = NetworkSpec('compact', {'width': 8})
+    torch.manual_seed(0)
+    save_bundle(tmp_path / 'other', build(network, 2).eval(), BundleSpec(
+        'other', 'segmentation', 'student', classes, InputSpec(32, 32), network))
+    with comparing(bench, bundles, tmp_path / 'out', write_bag(tmp_path / 'bag'),
+                   models=('one', str(tmp_path / 'other'))) as monitor:
+        failure = finish(bench, monitor)
+    assert isinstance(failure, ConfigError)
+    assert 'arms a and b have different classes: driving and two' in str(failure)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_missing_is_named(bench, tmp_path):
+    with bench.running(MonitorNode, start_timeout_s=1.0, out=str(tmp_path / 'out')) as monitor:
+        failure = finish(bench, monitor)
+    assert isinstance(failure, GraphError)
+    assert 'arm a (no active model), arm b (no active model), the camera' in str(failure)
+
+
+def test_known_class_sets_are_found_by_their_names():
+    assert identify_class_set(load_class_set('carla').names).name == 'carla'
+    assert identify_class_set(['x', 'y']).name == 'source'
