@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from kd_perception.bags.files import FOLDER_RATE_HZ, FolderSource, VideoSource
-from kd_perception.bags.source import BagSource, open_source
+from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder
+from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import BagError, ConfigError
 from kd_perception.frames import Frame
@@ -38,10 +39,14 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
     :param progress: called with (done, total, note).
     :returns: the recording's path.
     :raises BagError: when the source cannot be read or ``out_path`` exists.
-    :raises ConfigError: when labels are there but nobody said what they mean.
+    :raises ConfigError: when labels are there but nobody said what they mean, or a value makes
+        no sense.
     """
     if not 1.0 <= fov_deg < 180.0:
         raise ConfigError(f'field of view {fov_deg} is not possible: 1 to 179 degrees')
+    if rate_hz and not 1e-3 <= rate_hz <= 1e6:
+        raise ConfigError(f'rate {rate_hz} Hz is not possible: 0.001 to 1000000')
+    check_topic(topic)
     source = _open(Path(source_path).expanduser(), labels, classes, rate_hz, limit)
     writer = BagWriter(out_path, overwrite=overwrite)
     written = 0
@@ -61,12 +66,12 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
 
 def _open(path: Path, labels: str, classes: str, rate_hz: float,
           limit: int) -> FolderSource | VideoSource:
-    source = open_source(path, label_dir=labels, classes=classes, limit=limit)
-    if isinstance(source, BagSource):
-        source.close()
+    if path.suffix.lower() in BAG_SUFFIXES or (path.is_dir() and is_bag_folder(path)):
         raise BagError(f'{path}: is a rosbag already')
+    source = open_source(path, label_dir=labels, classes=classes, limit=limit)
     if isinstance(source, VideoSource):
         return VideoSource(path, rate_hz=rate_hz, limit=limit)
+    assert isinstance(source, FolderSource)
     if source.has_labels and source.label_classes is None:
         raise ConfigError(f'{path}: has labels, but what do their ids mean? '
                           'Name their class set with --classes')
@@ -90,6 +95,19 @@ def _write(writer: BagWriter, source: FolderSource | VideoSource, frame: Frame, 
     focal = width / (2.0 * math.tan(math.radians(fov_deg) / 2.0))
     writer.write_camera_info(beside(topic, 'camera_info'), width, height, focal, focal,
                              width / 2.0, height / 2.0, stamp, frame_id)
+
+
+def check_topic(topic: str) -> None:
+    """
+    Refuse an image topic that is empty or named like what is recorded beside it.
+
+    :raises ConfigError: in one line.
+    """
+    last = topic.strip('/').rpartition('/')[2]
+    if last in ('', 'camera_info', 'labels', 'label_info'):
+        raise ConfigError(f'image topic {topic!r}: camera_info, labels and label_info are '
+                          'recorded beside the images; give them a name of their own, such as '
+                          f'{DEFAULT_TOPIC}')
 
 
 def beside(topic: str, name: str) -> str:

@@ -38,6 +38,13 @@ def is_bag_folder(path: Path) -> bool:
     return (path / METADATA).is_file() or bool(_loose_files(path))
 
 
+def is_only_a_bag(path: Path) -> bool:
+    """Return whether a folder holds a recording, or nothing, and no other file beside it."""
+    suffixes = {*BAG_SUFFIXES, *COMPRESSED_SUFFIXES}
+    return path.is_dir() and all(f.is_file() and (f.name == METADATA or f.suffix in suffixes)
+                                 for f in path.iterdir())
+
+
 def bag_files(path: Path, warnings: list[str]) -> list[Path]:
     """
     Return the storage files of a recording, in order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def open_source(path: Path | str, *, image_topic: str = '', label_topic: str = '
     :raises BagError: when it cannot be read, or the camera cannot be chosen.
     """
     path = Path(path).expanduser()
-    if rate_hz < 0 or limit < 0:
-        raise ConfigError(f'rate {rate_hz} and limit {limit} must not be negative')
+    if not 0 <= rate_hz < math.inf or limit < 0:
+        raise ConfigError(f'rate {rate_hz} and limit {limit} must be finite and not negative')
     if not path.exists():
         raise BagError(f'{path}: no such file or folder')
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+import re
 from types import TracebackType
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from kd_perception.bags import messages as msgs
+from kd_perception.bags.layout import is_only_a_bag
 from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError
 from kd_perception.imaging import encode_jpeg, encode_png
@@ -33,6 +35,7 @@ Encoding = Literal['rgb8', 'bgr8', 'mono8', 'mono16', 'jpeg', 'png']
 
 # Version 8 of the metadata is the newest that Humble and Iron read as well.
 _VERSION: Literal[8] = 8
+_TOPIC = re.compile(r'(/[A-Za-z_][A-Za-z0-9_]*)+')
 _FOREVER = QosTime(2147483647, 4294967295)
 
 
@@ -41,8 +44,8 @@ class BagWriter:
     A new recording; a context manager, complete when the block ends without an error.
 
     :param path: the folder to make.
-    :param overwrite: replace what is there, when the new recording is complete.
-    :raises BagError: when ``path`` exists and ``overwrite`` is false.
+    :param overwrite: replace the recording that is there, when the new one is complete.
+    :raises BagError: when ``path`` exists and ``overwrite`` is false, or is no recording.
     """
 
     def __init__(self, path: Path | str, *, overwrite: bool = False) -> None:
@@ -54,6 +57,9 @@ class BagWriter:
         self._last_log_ns = 0
         if self.path.exists() and not overwrite:
             raise BagError(f'{self.path}: exists; choose another name or pass --overwrite')
+        if self.path.exists() and not is_only_a_bag(self.path):
+            raise BagError(f'{self.path}: is no rosbag2 folder, or holds other files too, so it '
+                           'is not overwritten; choose another name')
 
     def __enter__(self) -> BagWriter:
         try:
@@ -141,6 +147,9 @@ class BagWriter:
         if self._writer is None:
             raise BagError(f'{self.path}: is not open for writing')
         name = '/' + topic.strip('/')
+        if not _TOPIC.fullmatch(name):
+            raise BagError(f'{topic!r}: is no ROS topic name (letters, digits and _ between /, '
+                           'no digit first)')
         if name not in self._connections:
             self._connections[name] = self._writer.add_connection(
                 name, kind, typestore=msgs.standard_types(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import datetime, timezone
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,9 @@ def _record(args: argparse.Namespace) -> int:
     # The simulator needs OpenGL, which the other actions can do without.
     from kd_perception.cli.recording import record_simulation
 
-    if args.rate <= 0 or args.duration <= 0:
-        raise ConfigError(f'--rate {args.rate} and --duration {args.duration} must be above zero')
+    if not (0 < args.rate < math.inf and 0 < args.duration < math.inf):
+        raise ConfigError(f'--rate {args.rate} and --duration {args.duration} must be finite and '
+                          'above zero')
     with progress('record') as report:
         path = record_simulation(
             args.out, scenario=args.scenario, seed=args.seed, rate_hz=args.rate,

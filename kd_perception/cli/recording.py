@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from kd_perception.bags.importer import beside, DEFAULT_TOPIC
+from kd_perception.bags.importer import beside, check_topic, DEFAULT_TOPIC
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.simulation.street import StreetSimulator
@@ -30,6 +30,7 @@ def record_simulation(out: Path | str, *, scenario: str = 'clear', seed: int = 0
     :raises SimulationError: when the simulator cannot start.
     :raises BagError: when ``out`` exists and ``overwrite`` is false.
     """
+    check_topic(topic)
     name = topic if encoding == 'rgb8' else f'{topic.rstrip("/")}/compressed'
     writer = BagWriter(out, overwrite=overwrite)
     with StreetSimulator(scenario, seed=seed, width=width, height=height) as simulator, writer:

@@ -97,3 +97,10 @@ def test_wrong_input(folder, tmp_path, labelled_bag):
         import_recording(folder, tmp_path / 'in', classes='camvid')
     with pytest.raises(ConfigError, match='field of view'):
         import_recording(folder, tmp_path / 'bag', classes='camvid', fov_deg=180.0)
+    for rate in (-3.0, float('nan'), float('inf'), 1e-12):
+        with pytest.raises(ConfigError, match='is not possible: 0.001 to'):
+            import_recording(folder, tmp_path / 'bag', classes='camvid', rate_hz=rate)
+    for topic in ('', '/', 'labels', '/front/camera_info/'):
+        with pytest.raises(ConfigError, match='recorded beside the images'):
+            import_recording(folder, tmp_path / 'bag', classes='camvid', topic=topic)
+    assert not (tmp_path / 'bag').exists()

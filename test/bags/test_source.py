@@ -231,7 +231,9 @@ def test_what_is_no_recording_gets_one_line(name, make, message, tmp_path):
 
 
 def test_options_without_meaning_are_refused(labelled_bag, tmp_path):
-    with pytest.raises(ConfigError, match='must not be negative'):
+    with pytest.raises(ConfigError, match='must be finite and not negative'):
+        open_source(labelled_bag, rate_hz=float('nan'))
+    with pytest.raises(ConfigError, match='must be finite and not negative'):
         open_source(labelled_bag, rate_hz=-1)
     with pytest.raises(ConfigError, match='is a rosbag'):
         open_source(labelled_bag, label_dir=tmp_path)

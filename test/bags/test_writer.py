@@ -108,6 +108,28 @@ def test_existing_recording_is_kept_unless_told(tmp_path, picture, labelled_bag)
     assert [p.name for p in tmp_path.iterdir()] == ['bag']
 
 
+def test_what_is_no_recording_is_not_overwritten(tmp_path, picture):
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home' / 'letter.txt').write_text('dear')
+    (tmp_path / 'bag').mkdir()
+    for path in (tmp_path / 'home', tmp_path / 'home' / 'letter.txt'):
+        with pytest.raises(BagError, match='is not overwritten; choose another name'):
+            BagWriter(path, overwrite=True)
+    with BagWriter(tmp_path / 'bag', overwrite=True) as writer:
+        writer.write_image('image', picture(0), 1)
+    # A recording that somebody has put papers beside is more than a recording.
+    (tmp_path / 'bag' / 'notes.md').write_text('rain')
+    with pytest.raises(BagError, match='holds other files too'):
+        BagWriter(tmp_path / 'bag', overwrite=True)
+
+
+@pytest.mark.parametrize('topic', ['', '//', 'a b', 'cam/0', 'ä', 'a//b'])
+def test_topics_are_ros_names(tmp_path, picture, topic):
+    with pytest.raises(BagError, match='is no ROS topic name'), BagWriter(tmp_path / 'b') as bag:
+        bag.write_image(topic, picture(0), 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_someone_else_made_the_folder_meanwhile(tmp_path):
     writer = BagWriter(tmp_path / 'bag')
     (tmp_path / 'bag').mkdir()

@@ -62,7 +62,9 @@ def test_record_pictures_only(simulator, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('wrong', [['--scenario', 'earthquake'], ['--rate', '0'],
-                                   ['--duration', '-1'], ['--seed', '-4'], ['--width', '0']])
+                                   ['--rate', 'nan'], ['--rate', 'inf'], ['--duration', '-1'],
+                                   ['--duration', 'nan'], ['--duration', 'inf'],
+                                   ['--seed', '-4'], ['--width', '0'], ['--topic', 'labels']])
 def test_wrong_values_are_one_line_and_leave_nothing(wrong, simulator, tmp_path, capsys):
     assert main(['bag', 'record', str(tmp_path / 'drive'), *SIZE, *wrong]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
