@@ -236,9 +236,13 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, bytes | Path]
     Write a bundle atomically: complete under its name, or not at all.
 
     :param files: content by file name: bytes, or the path of a file to copy.
-    :raises BundleError: when ``path`` exists and ``overwrite`` is false.
+    :raises BundleError: when ``path`` exists and ``overwrite`` is false, or is no bundle.
     """
     path = Path(path)
+    if (overwrite and path.exists() and not (path / MANIFEST).is_file()
+            and not (path.is_dir() and not any(path.iterdir()))):
+        raise BundleError(f'{path}: is no model bundle, so it is not overwritten; choose another '
+                          'name')
     try:
         with atomic_directory(path, overwrite=overwrite) as folder:
             hashes = {}

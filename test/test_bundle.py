@@ -189,6 +189,17 @@ def test_existing_bundle_is_kept(bundle, tmp_path):
     assert os.listdir(tmp_path) == ['student']
 
 
+def test_what_is_no_bundle_is_not_overwritten(tmp_path):
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home' / 'letter.txt').write_text('dear')
+    (tmp_path / 'empty').mkdir()
+    for path in (tmp_path / 'home', tmp_path / 'home' / 'letter.txt'):
+        with pytest.raises(BundleError, match='is no model bundle, so it is not overwritten'):
+            write_bundle(path, make_spec(), FILES, overwrite=True)
+    assert (tmp_path / 'home' / 'letter.txt').read_text() == 'dear'
+    assert write_bundle(tmp_path / 'empty', make_spec(), FILES, overwrite=True).spec.name
+
+
 def test_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_bundle(tmp_path / 'new', make_spec(), {'a': b'1', 'b': tmp_path / 'nowhere'})
