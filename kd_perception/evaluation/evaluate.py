@@ -92,9 +92,12 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
         raise ConfigError(f'{bundle.path}: task {bundle.spec.task!r} cannot be evaluated yet')
     if not 0 <= confidence_threshold <= 1:
         raise ConfigError(f'confidence threshold {confidence_threshold:g}: between 0 and 1')
-    if not source.has_labels or source.label_classes is None:
-        raise BagError(f'{source.name}: has no labels to evaluate on; give --label-dir or '
-                       '--label-topic and --classes')
+    if not source.has_labels:
+        raise BagError(f'{source.name}: has no labels to evaluate on; say where they are with '
+                       '--label-dir or --label-topic')
+    if source.label_classes is None:
+        raise ConfigError(f'{source.name}: has labels, but what do their ids mean? Name their '
+                          'class set with --classes')
     classes, map_truth, map_prediction = _maps(source.label_classes, bundle.spec.classes,
                                                class_map)
     matrix = ConfusionMatrix(len(classes))

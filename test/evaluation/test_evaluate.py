@@ -170,6 +170,8 @@ def test_what_cannot_be_measured_is_refused(bundle: ModelBundle, folder: Path,
     cv2.imwrite(str(bare / '0.png'), np.zeros((*SIZE, 3), np.uint8))
     with pytest.raises(BagError, match='has no labels to evaluate on'):
         evaluate(bundle, open_source(bare))
+    with pytest.raises(ConfigError, match='what do their ids mean'):
+        evaluate(bundle, open_source(folder))
     cv2.imwrite(str(folder.with_name('drive_labels') / '1.png'), np.zeros((5, 5), np.uint8))
     with pytest.raises(ImageError, match='5x5'):
         evaluate(bundle, source, engine='onnxruntime')
