@@ -88,5 +88,7 @@ def tuning(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     out = {'MALLOC_MMAP_THRESHOLD_': '268435456', 'MALLOC_TRIM_THRESHOLD_': '536870912',
            'MALLOC_TOP_PAD_': '67108864'}
     if environment.get('RMW_IMPLEMENTATION', '') in _FAST_DDS:
-        out['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(share_directory() / 'config' / 'fastdds.xml')
+        # Fast DDS 2 knows the first name only, Fast DDS 3 prefers the second.
+        for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+            out[name] = str(share_directory() / 'config' / 'fastdds.xml')
     return {k: v for k, v in out.items() if k not in environment}

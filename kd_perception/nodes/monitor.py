@@ -243,8 +243,11 @@ class MonitorNode(Node):
             rate_hz=values['rate_hz'], class_map=values['class_map'],
             margin_miou=values['margin_miou'])
         kept = _KEPT_ISOLATED if values['placement'] == 'isolated' else 16
-        recorder = Recorder(spec, [arm.info() for arm in arms], classes,
-                            self._class_map(classes), kept_frames=kept)
+        source = identify_class_set(self._source_names) if self._source_names else None
+        class_map, note = self._class_map(source, classes)
+        recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
+                            source=source, kept_frames=kept)
+        recorder.notes += [note] if note else []
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         self._total = values['frames'] + values['warmup'] if values['frames'] else 0
         self._recorder = recorder
@@ -253,17 +256,18 @@ class MonitorNode(Node):
             f'{a.name}: {a.model["name"]} ({a.model["engine"]} {a.model["precision"]})'
             for a in arms))
 
-    def _class_map(self, classes: ClassSet) -> ClassMap | None:
-        if not self._source_names:
-            return None
-        source = identify_class_set(self._source_names)
+    def _class_map(self, source: ClassSet | None,
+                   classes: ClassSet) -> tuple[ClassMap | None, str]:
+        """Return the map from labels to models, or why there is none."""
+        if source is None:
+            return None, ''
         try:
-            return load_class_map(source, classes, self._values['class_map'])
+            return load_class_map(source, classes, self._values['class_map']), ''
         except ConfigError as error:
             if self._values['class_map']:
                 raise
             self.get_logger().warning(f'no accuracy: {error}')
-            return None
+            return None, f'accuracy was not measured: {error}'
 
     def _go_on(self) -> None:
         """Serve the next frame in lockstep when the last one is answered or given up."""
@@ -326,6 +330,11 @@ class MonitorNode(Node):
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
         self._written = True
+        if not interrupted:
+            # The counting thread may be at its last frame.
+            counted = threading.Event()
+            self._work.put(counted.set)
+            counted.wait(self._values['timeout_s'])
         usage: dict[str, ResourceUsage] = {}
         for name, arm in self._arms.items():
             if (used := arm.usage()) is not None:

@@ -54,15 +54,18 @@ class Recorder:
     Joins publish records, results, timings and ground truth of all arms.
 
     :param class_map: from the ids of the labels to those of the models; None without truth.
+    :param source: class set of the labels, to see ids that it does not have.
     :param kept_frames: frames whose masks are kept while an arm has not answered.
     """
 
     def __init__(self, spec: ComparisonSpec, arms: Sequence[ArmInfo], classes: ClassSet,
-                 class_map: ClassMap | None, *, kept_frames: int = 16) -> None:
+                 class_map: ClassMap | None, *, source: ClassSet | None = None,
+                 kept_frames: int = 16) -> None:
         self.spec = spec
         self.arms = tuple(arms)
         self.classes = classes
         self._class_map = class_map
+        self._source = source
         self._kept = kept_frames
         self._published: list[Published] = []
         self._answers: dict[tuple[str, Key], list[_Answer]] = {}
@@ -103,6 +106,9 @@ class Recorder:
         """Take the ground truth of a frame: uint8 ``[H, W]``, ids of the source."""
         if self._class_map is not None:
             self._saw_truth = True
+            if self._source is not None and (strange := self._source.unknown_ids(labels)):
+                self.notes.append(f'labels hold ids {strange} that the class set '
+                                  f'{self._source.name} does not have; they were left out')
             self._frame(key).truth = self._class_map(labels)
             self._settle(key)
 

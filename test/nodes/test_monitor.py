@@ -133,7 +133,9 @@ def test_labels_of_foreign_classes_leave_accuracy_out(bench, bundles, tmp_path):
     bag = write_bag(tmp_path / 'bag', classes='camvid')
     with comparing(bench, bundles, out, bag) as monitor:
         assert isinstance(finish(bench, monitor), Finished)
-    assert load_run(out / RECORDING).confusion == {}
+    run = load_run(out / RECORDING)
+    assert run.confusion == {}
+    assert 'accuracy was not measured: no class map' in run.notes[0]
 
 
 def test_arms_of_different_classes_cannot_be_compared(bench, bundles, tmp_path):

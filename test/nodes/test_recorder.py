@@ -126,6 +126,15 @@ def test_frames_that_one_arm_never_answers_are_forgotten():
     assert sum(r.status == 'lost' for r in run.rows) == 50
 
 
+def test_strange_labels_are_noted_once():
+    recorder = make(arms=('a',), source=CLASSES)
+    for index in range(3):
+        recorder.on_labels(key(index), mask(77))
+    run = finish(recorder)
+    assert run.notes == (
+        'labels hold ids [77] that the class set three does not have; they were left out',)
+
+
 def test_measured_means_beyond_the_warmup():
     recorder = make(arms=('a',), warmup=1)
     send(recorder, 'published', 0, 'a')
