@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 import sys
 
-from kd_perception.cli.comparison import ComparisonRequest, run_comparison
+from kd_perception.cli.comparison import ComparisonRequest, RECORDING, run_comparison
 from kd_perception.cli.progress import progress
 from kd_perception.cli.tables import print_comparison
 from kd_perception.engines.engine import PRECISIONS
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='where names are looked up (default: the models directory)')
     parser.add_argument('--out', type=Path, metavar='DIR',
                         help='directory of the report (default: comparison_<time>)')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace a comparison that is in --out')
     frames = parser.add_argument_group('frames')
     frames.add_argument('--source', choices=('sim', 'bag'), default=None,
                         help='the embedded street, or a recording (default: bag with --bag)')
@@ -89,6 +91,10 @@ def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     request = _request(args)
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
+    there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
+    if there and not args.overwrite:
+        raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
+                          '--overwrite')
     try:
         with progress('comparing') as update:
             result = run_comparison(request, out, update)

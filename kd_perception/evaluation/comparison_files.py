@@ -39,8 +39,12 @@ def save_run(run: ComparisonRun, folder: Path | str, *, overwrite: bool = True) 
     Write ``run`` into the directory ``folder``, complete or not at all.
 
     :raises FileExistsError: when it exists and ``overwrite`` is false.
+    :raises ConfigError: when something else is there, which is never removed.
     """
     folder = Path(folder)
+    if folder.exists() and not (folder / RUN_FILE).is_file():
+        raise ConfigError(f'{folder}: is no recorded comparison, so it is not overwritten; choose '
+                          'another directory')
     with atomic_directory(folder, overwrite=overwrite) as temporary:
         (temporary / PICTURES).mkdir()
         for picture in run.pictures:

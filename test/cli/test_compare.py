@@ -238,5 +238,13 @@ def test_a_run_without_report_is_said(bundle, tmp_path, monkeypatch, capsys):
     out.mkdir()
     (out / 'report.html').write_text('old')
     monkeypatch.setattr('kd_perception.nodes.runner.run_graph', lambda *a, **k: None)
-    assert main(['compare', str(bundle.path), '--out', str(out)]) == 2
+    assert main(['compare', str(bundle.path), '--out', str(out), '--overwrite']) == 2
     assert 'without a report' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('there', ['report.html', 'recording/run.json'])
+def test_refuses_to_replace_a_comparison_unasked(bundle, tmp_path, capsys, there):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text('old')
+    assert 'pass --overwrite' in refused(capsys, bundle.path, '--out', tmp_path)
+    assert (tmp_path / there).read_text() == 'old'

@@ -62,6 +62,14 @@ def test_saving_again_replaces_and_leaves_nothing_beside(run, tmp_path):
     assert list((tmp_path / 'run' / 'pictures').iterdir()) == []
 
 
+def test_what_is_no_comparison_is_not_overwritten(run, tmp_path):
+    (tmp_path / 'recording').mkdir()
+    (tmp_path / 'recording' / 'drive.mcap').write_bytes(b'precious')
+    with pytest.raises(ConfigError, match='is no recorded comparison'):
+        save_run(run, tmp_path / 'recording')
+    assert (tmp_path / 'recording' / 'drive.mcap').read_bytes() == b'precious'
+
+
 @pytest.mark.parametrize('damage', [
     lambda d: d.update(schema_version=99),
     lambda d: d.pop('rows'),
