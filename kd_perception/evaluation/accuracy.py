@@ -27,7 +27,7 @@ class Accuracy:
 
     :param n: frames with truth and an answer.
     :param miou: mean IoU, 0 … 1, of classes with at least ``MIN_SHARE`` of the labelled pixels.
-    :param miou_all: mean IoU of all classes that occur in truth or prediction.
+    :param miou_all: mean IoU of all classes that occur in the truth, as ``evaluate`` has it.
     :param iou: by class; NaN where a class occurs in neither.
     :param share: by class, its part of the labelled pixels.
     """
@@ -76,7 +76,7 @@ def accuracy(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
         arm=arm, n=len(own),
         miou=bootstrap(lambda i: _miou(counts[:, chosen], i), len(own),
                        block_length(_error_rate(counts)), resamples=resamples, seed=seed),
-        miou_all=float(np.nanmean(iou)) if np.isfinite(iou).any() else float('nan'),
+        miou_all=float(iou[truth > 0].mean()) if truth.any() else float('nan'),
         pixel_accuracy=float(correct.sum() / labelled),
         iou=tuple(iou.tolist()), precision=tuple(_ratio(correct, predicted).tolist()),
         recall=tuple(_ratio(correct, truth).tolist()),

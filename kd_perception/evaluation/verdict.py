@@ -14,7 +14,7 @@ import math
 from kd_perception.evaluation.accuracy import PairedAccuracy
 from kd_perception.evaluation.bootstrap import Interval
 from kd_perception.evaluation.comparison import ComparisonRun
-from kd_perception.evaluation.paired import ArmStatistics, PairedLatency
+from kd_perception.evaluation.paired import ArmStatistics, FEWEST_PAIRS, PairedLatency
 
 FEW_FRAMES = 30
 LOST_SHARE = 0.01
@@ -86,8 +86,8 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
         out += _uncounted(labels.get(arm, arm), run.counters.get(arm, {}))
     for arm, latency in latencies.items():
         if latency is None or latency.n < FEW_FRAMES:
-            n = latency.n if latency else 'fewer than eight'
-            out.append(f'Only {n} frames could be paired for {labels.get(arm, arm)}: serve at '
+            few = f'Only {latency.n}' if latency else f'Fewer than {FEWEST_PAIRS}'
+            out.append(f'{few} frames could be paired for {labels.get(arm, arm)}: serve at '
                        f'least {FEW_FRAMES}, better 200, for intervals that mean something.')
         if latency and latency.ambiguous:
             out.append(f'{latency.ambiguous} stamps were borne by several frames and could not be '

@@ -9,6 +9,7 @@ import pytest
 
 from kd_perception.evaluation import comparison as c
 from kd_perception.evaluation.accuracy import accuracy, iou_by_class, MIN_SHARE, paired_accuracy
+from kd_perception.tasks.metrics import ConfusionMatrix
 
 
 def rows_of(arm: str, masks: list[np.ndarray], truths: list[np.ndarray],
@@ -55,6 +56,18 @@ def test_rare_class_stays_out_of_the_headline_only():
     result = accuracy('a', rows, resamples=50)
     assert result.miou.estimate == pytest.approx(2499 / 2500)
     assert result.miou_all == pytest.approx(2499 / 5000)
+
+
+def test_class_that_is_only_predicted_counts_as_a_miss_of_others_alone():
+    truth = np.zeros((50, 50), np.uint8)
+    mask = truth.copy()
+    mask[:25] = 1  # never true
+    rows = rows_of('a', [mask] * 10, [truth] * 10, 2)
+    matrix = ConfusionMatrix(2)
+    matrix.update(truth, mask)
+    result = accuracy('a', rows, resamples=50)
+    assert result.miou_all == pytest.approx(0.5)
+    assert result.miou_all == pytest.approx(matrix.mean_iou())
 
 
 def test_unlabelled_prediction_is_a_miss():

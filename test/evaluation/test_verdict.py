@@ -100,7 +100,7 @@ def test_few_frames_and_ambiguous_stamps_are_named(make_run):
     assert 'Only 12 frames' in ' '.join(analyse(run).cautions)
     same = tuple(replace(r, stamp_ns=0) for r in run.rows)
     text = ' '.join(analyse(replace(run, rows=same)).cautions)
-    assert 'fewer than eight' in text
+    assert 'Fewer than 8 frames could be paired' in text
 
 
 def test_labels_tell_equal_bundles_apart(make_run):
