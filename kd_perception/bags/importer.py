@@ -70,6 +70,8 @@ def _open(path: Path, labels: str, classes: str, rate_hz: float,
         raise BagError(f'{path}: is a rosbag already')
     source = open_source(path, label_dir=labels, classes=classes, limit=limit)
     if isinstance(source, VideoSource):
+        if classes:
+            raise ConfigError(f'{path}: is a video; {classes!r} has no meaning for it')
         return VideoSource(path, rate_hz=rate_hz, limit=limit)
     assert isinstance(source, FolderSource)
     if source.has_labels and source.label_classes is None:

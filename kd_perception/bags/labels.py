@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,9 +140,15 @@ def _headers(index: TopicIndex) -> Iterable[tuple[int, int, str]]:
 
 
 def _classes_of(info: Any, topic: str) -> ClassSet:
-    named = {int(c.class_id): str(c.class_name) for c in info.class_map
-             if int(c.class_id) != UNLABELLED}
+    entries = {int(c.class_id): str(c.class_name) for c in info.class_map}
+    # Writers, our camera node among them, also list the ids that mean "no label". Id 0 is a class
+    # of that name in CARLA.
+    void = {i for i, n in entries.items() if i and n.lower() in ('unlabelled', 'unlabeled')}
+    named = {i: n for i, n in entries.items() if i not in void and i != UNLABELLED}
     if not named or max(named) > 254:
         raise BagError(f'{topic}: names no class with an id from 0 to 254')
     names = [named.get(i, f'unnamed_{i}') for i in range(max(named) + 1)]
-    return classes_by_names(names, 'recorded')
+    found = classes_by_names(names, 'recorded')
+    if found.name != 'recorded':
+        return found
+    return replace(found, void_ids=tuple(sorted(v for v in void if len(names) <= v < UNLABELLED)))

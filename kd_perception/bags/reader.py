@@ -83,11 +83,6 @@ class BagReader:
         return tuple(describe(name, self.index(name)) for name in sorted(self._channels))
 
     @property
-    def image_topics(self) -> tuple[TopicInfo, ...]:
-        """Return the topics of image messages that hold at least one."""
-        return tuple(t for t in self.topics if t.type in msgs.IMAGE_TYPES and t.count)
-
-    @property
     def camera_topics(self) -> tuple[TopicInfo, ...]:
         """Return the image topics that hold pictures: not labels, masks, depth."""
         return tuple(t for t in self.topics if is_camera(t))

@@ -14,7 +14,7 @@ from kd_perception.bags.labels import recorded_classes
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.topics import TopicInfo
 from kd_perception.cli.progress import progress
-from kd_perception.errors import BagError, ConfigError
+from kd_perception.errors import ConfigError, KdPerceptionError
 
 EPILOG = '''\
 examples:
@@ -94,7 +94,7 @@ def bag_facts(reader: BagReader) -> dict[str, Any]:
     for topic in labels:
         try:
             found = recorded_classes(reader, topic)
-        except BagError:
+        except KdPerceptionError:
             found = None
         if found is not None:
             classes[topic] = f'{found.name}, {len(found)} classes'

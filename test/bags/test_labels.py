@@ -57,6 +57,19 @@ def test_ids_in_any_order_and_with_gaps(write_messages):
         assert recorded_classes(reader, '/labels').names == ('car', 'unnamed_1', 'road')
 
 
+@pytest.mark.parametrize(('names', 'void', 'expected'), [
+    (load_class_set('camvid').names, 11, load_class_set('camvid')),
+    (('road', 'car'), 7, None)])
+def test_ids_named_unlabelled_are_no_classes(names, void, expected, write_messages):
+    info = msgs.make_label_info((*names, 'Unlabelled', 'unlabelled'), 1)
+    info.class_map[-2].class_id, info.class_map[-1].class_id = void, 255
+    bag = write_messages([('/info', msgs.LABEL_INFO, info, 1)])
+    with BagReader(bag) as reader:
+        found = recorded_classes(reader, '/labels')
+    assert (found.names, found.void_ids) == (names, (void,))
+    assert expected is None or found == expected
+
+
 @pytest.mark.parametrize('ids', [[], [300], [255]])
 def test_infos_without_use(ids, write_messages):
     info = msgs.make_label_info(tuple(f'c{i}' for i in ids), 1)

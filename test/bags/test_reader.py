@@ -82,7 +82,6 @@ def test_labels_are_no_camera(labelled_bag):
     with BagReader(labelled_bag) as reader:
         assert [t.name for t in reader.camera_topics] == ['/camera/image']
         assert [t.name for t in reader.label_topics] == ['/camera/labels']
-        assert [t.name for t in reader.image_topics] == ['/camera/image', '/camera/labels']
 
 
 def test_fingerprint_follows_content_and_not_the_name(labelled_bag, tmp_path):
