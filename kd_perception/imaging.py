@@ -34,11 +34,6 @@ _END_MARKS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND\xaeB`\x82'}
 MAX_PIXELS = 1 << 28  # a header that claims more than 268 megapixels is damaged
 
 
-def supported_encodings() -> tuple[str, ...]:
-    """Return the raw encodings that can be read."""
-    return tuple(_RAW)
-
-
 def raw_view(msg: Any) -> np.ndarray:
     """
     Return the pixels of a ``sensor_msgs/Image`` as they are.

@@ -22,7 +22,6 @@ from kd_perception.imaging import (
     raw_view,
     resize_image,
     resize_labels,
-    supported_encodings,
 )
 
 LAYOUTS = {'rgb8': (np.uint8, 3), 'bgr8': (np.uint8, 3), '8UC3': (np.uint8, 3),
@@ -53,10 +52,6 @@ def picture(height, width, channels, dtype, seed):
 
 sizes = st.integers(1, 17)
 paddings = st.integers(0, 9)
-
-
-def test_the_list_of_encodings():
-    assert set(supported_encodings()) == set(LAYOUTS)
 
 
 @given(st.sampled_from(sorted(LAYOUTS)), sizes, sizes, paddings,
