@@ -90,7 +90,9 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
               for i, (name, entry) in enumerate(facts['files'].items())]
     metrics = facts['metrics']
     if isinstance(metrics, dict):
-        figures = [f'{key} {value:.4g}' for key, value in metrics.items()
+        validation = metrics.get('validation')
+        reached = validation if isinstance(validation, dict) else {}
+        figures = [f'{key} {value:.4g}' for key, value in {**metrics, **reached}.items()
                    if isinstance(value, (int, float)) and not isinstance(value, bool)]
         if figures:
             lines.append(('metrics', ', '.join(figures)))

@@ -30,8 +30,7 @@ _GIB = 2 ** 30
 # Import name and distribution names by what needs them.
 _CORE = {'numpy': ('numpy',), 'cv2': ('opencv-python-headless', 'opencv-python'),
          'yaml': ('PyYAML',), 'safetensors': ('safetensors',), 'rosbags': ('rosbags',),
-         'mcap': ('mcap',), 'zstandard': ('zstandard',), 'jsonargparse': ('jsonargparse',),
-         'matplotlib': ('matplotlib',)}
+         'mcap': ('mcap',), 'zstandard': ('zstandard',), 'matplotlib': ('matplotlib',)}
 _TRAINING = {'torch': ('torch',), 'torchvision': ('torchvision',), 'timm': ('timm',),
              'segmentation_models_pytorch': ('segmentation-models-pytorch',),
              'accelerate': ('accelerate',), 'onnx': ('onnx',), 'tensorboard': ('tensorboard',)}
