@@ -57,8 +57,9 @@ class CameraTopics:
         self._type = CompressedImage if image_transport == 'compressed' else Image
         self._name = prefix + ('image/compressed' if image_transport == 'compressed' else 'image')
         create = node.create_lifecycle_publisher
-        self._mask = create(Image, f'{prefix}segmentation/mask', qos.stream())
-        self._confidence = create(Image, f'{prefix}segmentation/confidence', qos.stream())
+        # A few deep: a result that was paid for should not be lost to a reader that blinks.
+        self._mask = create(Image, f'{prefix}segmentation/mask', qos.stream(5))
+        self._confidence = create(Image, f'{prefix}segmentation/confidence', qos.stream(5))
         self.overlay = create(Image, f'{prefix}overlay', qos.stream())
         self._scaled_info = create(CameraInfo, f'{prefix}segmentation/camera_info', qos.stream())
         # Not managed: a latched message must not get lost because it was published on configure.

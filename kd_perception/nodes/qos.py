@@ -2,7 +2,7 @@
 Quality of service of every topic, and why two ends do not talk.
 
 Sensor images are subscribed best effort with depth 1, which matches every publisher and keeps the
-freshest. Results are published reliable with depth 1, which matches every subscriber.
+freshest. Results are published reliable, which matches every subscriber.
 """
 
 from __future__ import annotations
