@@ -92,8 +92,6 @@ class MonitorNode(Node):
         if not self._written and self._recorder is not None and self._recorder.measured():
             self._write(interrupted=True)
 
-    # -- what comes in
-
     def _subscribe(self) -> None:
         # In this order the executor serves them: truth before results.
         self.create_subscription(DiagnosticArray, 'camera/published', self._on_published,
@@ -175,8 +173,6 @@ class MonitorNode(Node):
     def _full_name(self, arm: str) -> str:
         return f'{self.get_namespace().rstrip("/")}/{arm}/perception'
 
-    # -- the thread that counts pixels
-
     def _count(self) -> None:
         while (task := self._work.get()) is not None:
             try:
@@ -188,8 +184,6 @@ class MonitorNode(Node):
                 pending.update(self._recorder)
                 if pending.done:
                     self._advance_soon.trigger()
-
-    # -- the course of the run (ROS thread)
 
     def _advance(self) -> None:
         if self._worker_error is not None:

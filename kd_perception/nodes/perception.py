@@ -14,6 +14,7 @@ from dataclasses import asdict, fields, replace
 import json
 import sys
 import time
+import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -76,8 +77,6 @@ class PerceptionNode(LifecycleNode):
         self._tick = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self._start = self.create_timer(0.0, self._autostart, clock=steady)
 
-    # -- lifecycle
-
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm the model, create the topics of all cameras."""
         return self._guarded('configure', lambda: self._configure(state))
@@ -123,7 +122,6 @@ class PerceptionNode(LifecycleNode):
             reason = str(error)
         except Exception as error:
             self.get_logger().error(f'{what}: unexpected {type(error).__name__}')
-            import traceback
             self.get_logger().error(traceback.format_exc())
             reason = f'{type(error).__name__}: {error}'
         self.get_logger().error(f'cannot {what}: {reason}')
@@ -193,8 +191,6 @@ class PerceptionNode(LifecycleNode):
     def _state(self) -> str:
         return str(self._state_machine.current_state[1])
 
-    # -- parameters (ROS thread)
-
     def _on_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         values = {p.name: p.value for p in parameters if p.name in _SPECS}
         reason = self._refusal(values)
@@ -250,8 +246,6 @@ class PerceptionNode(LifecycleNode):
         finally:
             self._restoring = False
 
-    # -- frames
-
     def _on_arrival(self, arrival: Arrival, stamp_ns: int) -> None:
         self._health.arrived(arrival.camera, stamp_ns)
         self._slots.offer(arrival)
@@ -285,8 +279,6 @@ class PerceptionNode(LifecycleNode):
         if topics is not None:
             topics.overlay.publish(image_message(picture, 'rgb8', header))
 
-    # -- models (loader and inference threads)
-
     def _on_loaded(self, model: ServingModel) -> None:
         worker = self._worker
         if worker is None:
@@ -316,8 +308,6 @@ class PerceptionNode(LifecycleNode):
     def _run_posted(self) -> None:
         while self._posted:
             self._posted.popleft()()
-
-    # -- diagnostics (ROS thread)
 
     def _publish_diagnostics(self) -> None:
         state = self._state()
