@@ -206,6 +206,8 @@ class VideoSource:
     def _open(self) -> cv2.VideoCapture:
         # FFmpeg would print its own view of a damaged file; ours is one line.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+        if not os.access(self.path, os.R_OK):
+            raise BagError(f'{self.path}: cannot be read: permission denied')
         capture = cv2.VideoCapture(str(self.path))
         if not capture.isOpened():
             raise BagError(f'{self.path}: is no video that OpenCV can decode')

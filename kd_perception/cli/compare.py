@@ -115,7 +115,7 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         raise ConfigError(f'{count} models are too many; 26 at most')
     engines, devices = _each(args, 'engine', count), _each(args, 'device', count)
     precisions, threads = _each(args, 'precision', count), _each(args, 'threads', count)
-    if not all(t.isdigit() for t in threads):
+    if not all(t.isdecimal() for t in threads):
         raise ConfigError(f'--threads {args.threads}: whole numbers of 0 or more')
     frames = args.frames if args.frames is not None else 200 if source == 'sim' else 0
     return ComparisonRequest(

@@ -134,7 +134,12 @@ def _claim(out: Path, quick: bool) -> None:
     mark = out / 'demo.json'
     mine = {'quick': quick}
     if mark.is_file():
-        if json.loads(mark.read_text()) != mine:
+        try:
+            known = json.loads(mark.read_text())
+        except ValueError:
+            raise ConfigError(f'{mark}: is damaged; remove {out} or choose another --out') \
+                from None
+        if known != mine:
             raise ConfigError(f'{out}: holds a run of the other size; choose another --out')
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from kd_perception.bundle import find_bundle
@@ -36,8 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print one table per recording."""
-    if args.json is not None and args.json.exists() and not args.overwrite:
-        raise ConfigError(f'{args.json}: exists; choose another --json or pass --overwrite')
+    if args.json is not None:
+        if args.json.is_dir() or (args.json.exists() and not args.overwrite):
+            raise ConfigError(f'{args.json}: exists; choose another --json or pass --overwrite')
+        # Told before the work, not after it.
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(args.json.parent, os.W_OK):
+            raise ConfigError(f'{args.json}: its directory cannot be written')
     bundle = find_bundle(args.bundle)
     results = []
     for path in args.source:

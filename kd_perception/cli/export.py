@@ -93,7 +93,7 @@ def resized(bundle: ModelBundle, size: str) -> BundleSpec:
     if not size:
         return bundle.spec
     width, _, height = size.lower().partition('x')
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal()):
         raise ConfigError(f'--size {size!r}: give width and height as in 640x360')
     old = bundle.spec
     return replace(old, input=replace(old.input, height=int(height), width=int(width)),

@@ -54,35 +54,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((a for a in arguments if not a.startswith('-')), '')
-    parser = _parser(chosen)
-    args = parser.parse_args(arguments)
-    if not args.verb:
-        parser.print_help()
-        return 0
-    logging.basicConfig(level=logging.DEBUG if args.debug else logging.WARNING,
-                        format='%(levelname)s %(name)s: %(message)s')
+    name, debug = f'kd_perception {chosen}'.rstrip(), '--debug' in arguments
     # SIGTERM unwinds like Ctrl-C: temporary files go away and children are stopped.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        # The verb's module is imported here, which may take a second that a Ctrl-C falls into.
+        parser = _parser(chosen)
+        args = parser.parse_args(arguments)
+        if not args.verb:
+            parser.print_help()
+            return 0
+        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING,
+                            format='%(levelname)s %(name)s: %(message)s')
         return int(args.run(args))
     except KdPerceptionError as error:
-        if args.debug:
+        if debug:
             raise
-        print(f'kd_perception {args.verb}: {error}', file=sys.stderr)
+        print(f'{name}: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         # A verb that can resume says how before it lets the interrupt through.
-        print(f'\nkd_perception {args.verb}: interrupted', file=sys.stderr)
+        print(f'\n{name}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: not an error, but stdout is dead.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if args.debug:
+        if debug:
             raise
         where = f'{error.filename}: ' if error.filename else ''
-        print(f'kd_perception {args.verb}: {where}{error.strerror or error}', file=sys.stderr)
+        print(f'{name}: {where}{error.strerror or error}', file=sys.stderr)
         return 2
 
 

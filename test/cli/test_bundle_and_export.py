@@ -114,7 +114,7 @@ def test_export_at_another_size(bundle: ModelBundle, tmp_path: Path,
     assert load_engine(made).infer(np.zeros((1, 64, 96, 3), np.uint8))['mask'].shape == (
         1, 64, 96)
     capsys.readouterr()
-    for size in ('96', '96x', 'x', '0x64'):
+    for size in ('96', '96x', 'x', '0x64', '²x²'):
         assert main(['export', str(bundle.path), '--size', size, '--out',
                      str(tmp_path / 'c')]) == 2
         assert capsys.readouterr().err.strip().count('\n') == 0

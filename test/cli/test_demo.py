@@ -12,6 +12,7 @@ import time
 import pytest
 
 from kd_perception.cli.demo import drives, FULL
+from kd_perception.cli.main import main
 from kd_perception.paths import share_directory
 
 COMMAND = [sys.executable, '-m', 'kd_perception.cli.main', 'demo', '--quick', '--out']
@@ -65,6 +66,12 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1
     assert os.listdir(tmp_path) == ['thesis.tex']
+
+
+def test_a_damaged_mark_is_one_line(tmp_path, capsys):
+    (tmp_path / 'demo.json').write_text('{')
+    assert main(['demo', '--quick', '--out', str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count('\n') == 1
 
 
 def test_no_street_is_driven_twice():

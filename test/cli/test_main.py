@@ -79,6 +79,14 @@ def test_an_interrupt_ends_with_130(verb, capsys):
     assert 'interrupted' in capsys.readouterr().err
 
 
+def test_an_interrupt_while_the_verb_is_imported_is_one_too(monkeypatch, capsys):
+    def importing(name: str) -> None:
+        raise KeyboardInterrupt
+    monkeypatch.setattr(command.importlib, 'import_module', importing)
+    assert command.main(['classes']) == 130
+    assert capsys.readouterr().err == '\nkd_perception classes: interrupted\n'
+
+
 def test_sigterm_unwinds_like_an_interrupt(verb):
     before = signal.getsignal(signal.SIGTERM)
     unwound = []
