@@ -18,6 +18,8 @@ _HEADER_BYTES = 512
 # Single-channel pictures with these words in their last name hold ids or scores, no picture.
 _NO_PICTURE_WORDS = ('label', 'mask', 'confidence', 'instance', 'semantic', 'depth')
 _LABEL_WORDS = ('label', 'mask', 'semantic')
+# What perception nodes answer: a model must not be taken for its own ground truth unasked.
+_ANSWER = 'segmentation/mask'
 _SINGLE_CHANNEL = ('mono8', '8UC1', 'png')
 _NO_PICTURE_ENCODINGS = ('mono16', '16UC1', '16SC1', '32FC1', '32SC1', '64FC1')
 
@@ -114,6 +116,8 @@ def is_camera(topic: TopicInfo) -> bool:
 
 def is_label(topic: TopicInfo) -> bool:
     """Return whether a topic may hold label images: 8-bit ids by encoding and name."""
+    if topic.name.removesuffix('/compressed').endswith(_ANSWER):
+        return False
     return bool(topic.type in msgs.IMAGE_TYPES and topic.count
                 and topic.encoding in _SINGLE_CHANNEL and _named(topic, _LABEL_WORDS))
 

@@ -230,6 +230,17 @@ def test_what_is_no_recording_gets_one_line(name, make, message, tmp_path):
     assert '\n' not in str(caught.value)
 
 
+def test_what_a_model_answered_is_no_ground_truth_unless_told(tmp_path):
+    picture = np.zeros((6, 8, 3), np.uint8)
+    with BagWriter(tmp_path / 'drive') as writer:
+        writer.write_image('camera/image', picture, 5)
+        writer.write_labels('segmentation/mask', picture[..., 0], 5)
+    assert not open_source(tmp_path / 'drive').has_labels
+    told = open_source(tmp_path / 'drive', label_topic='segmentation/mask', classes='driving')
+    assert told.has_labels
+    assert told[0].labels is not None
+
+
 def test_options_without_meaning_are_refused(labelled_bag, tmp_path):
     with pytest.raises(ConfigError, match='must be finite and not negative'):
         open_source(labelled_bag, rate_hz=float('nan'))
