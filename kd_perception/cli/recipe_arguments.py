@@ -9,6 +9,7 @@ from kd_perception.distillation.recipe import load_recipe, Recipe
 from kd_perception.distillation.strict import dotted_keys
 
 _PREFIX = 'recipe:'
+_LENGTHS = ('optimization.steps', 'optimization.epochs')
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser, required: str = '') -> None:
@@ -44,4 +45,8 @@ def recipe_from_arguments(args: argparse.Namespace) -> Recipe:
     """
     overrides = {key[len(_PREFIX):]: value for key, value in vars(args).items()
                  if key.startswith(_PREFIX) and value is not None}
+    # They exclude each other: who asks for one takes leave of the recipe's other.
+    for asked, other in (_LENGTHS, _LENGTHS[::-1]):
+        if overrides.get(asked, '0') != '0':
+            overrides.setdefault(other, '0')
     return load_recipe(args.recipe, overrides, train=args.data, validation=args.validation)
