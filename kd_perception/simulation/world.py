@@ -37,6 +37,7 @@ from kd_perception.simulation.plan import (
 
 SIDES = (1, -1)
 ONCOMING_MPS = 8.5
+TAIL_GAP_M = 13.          # between the last car of a lane and the camera's slot, or the first
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def _traffic(b: Builder, plan: StreetPlan, movers: list[tuple[float, ...]]) -> N
         slots = [0.]
         while slots[-1] < PERIOD_M - 45.:
             slots.append(slots[-1] + g.uniform(*plan.gap) + (9. if len(slots) == 1 else 0.))
+        if slots[-1] > PERIOD_M - TAIL_GAP_M:
+            slots.pop()  # the street is a round: this one would drive into the camera
         gaps = np.diff(slots, append=PERIOD_M)
         for i in range(1, len(slots)):
             slack = min(gaps[i - 1], gaps[i]) - 10.
