@@ -9,7 +9,7 @@ its hash in the bundle that comes out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 import hashlib
 import json
 from pathlib import Path
@@ -260,7 +260,7 @@ def recipe_from_dict(data: Mapping[str, Any], overrides: Mapping[str, str] | Non
 
     :raises ConfigError: one line with the dotted path of what is wrong.
     """
-    resolved = override(dict(data), overrides or {})
+    resolved = _override(dict(data), overrides or {})
     section = resolved.get('data') or {}
     if not isinstance(section, dict):
         raise ConfigError(f'{where}.data: must be a mapping')
@@ -276,15 +276,17 @@ def recipe_from_dict(data: Mapping[str, Any], overrides: Mapping[str, str] | Non
     return build(Recipe, resolved, where)
 
 
-def with_data(recipe: Recipe, train: Sequence[str | Path],
-              validation: Sequence[str | Path] = ()) -> Recipe:
-    """Return ``recipe`` with other recordings."""
-    return recipe_from_dict(recipe.to_dict(), train=train, validation=validation)
-
-
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """Return ``recipe`` with another seed."""
-    return replace(recipe, seed=seed)
+def _override(data: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``override``; another builder takes leave of the arguments of the recipe's own."""
+    resolved = override(data, overrides)
+    network = data.get('network')
+    if not isinstance(network, dict) or 'arguments' not in network:
+        return resolved
+    chosen = resolved.get('network')
+    if not isinstance(chosen, dict) or chosen.get('builder') == network.get('builder'):
+        return resolved
+    without = {k: v for k, v in network.items() if k != 'arguments'}
+    return override({**data, 'network': without}, overrides)
 
 
 def _source(entry: Any, defaults: dict[str, Any], where: str) -> dict[str, Any]:
@@ -312,6 +314,7 @@ def _validate(recipe: Recipe) -> None:
         if value not in allowed:
             raise ConfigError(f'{key}: {value!r} is none of {", ".join(allowed)}')
     ranges = (
+        ('seed', recipe.seed, 0, 2 ** 32 - 1),  # what numpy and torch both take
         ('input.height', recipe.input.height, 16, 8192),
         ('input.width', recipe.input.width, 16, 8192),
         ('optimization.steps', optimization.steps, 0, 1e9),
@@ -319,6 +322,11 @@ def _validate(recipe: Recipe) -> None:
         ('optimization.budget_minutes', optimization.budget_minutes, 0, 1e6),
         ('optimization.batch_size', optimization.batch_size, 1, 4096),
         ('optimization.learning_rate', optimization.learning_rate, 1e-9, 100),
+        ('optimization.weight_decay', optimization.weight_decay, 0, 10),
+        ('optimization.momentum', optimization.momentum, 0, 0.9999),
+        ('optimization.poly_power', optimization.poly_power, 0, 10),
+        ('optimization.gradient_clip', optimization.gradient_clip, 0, 1e6),
+        ('optimization.checkpoint_minutes', optimization.checkpoint_minutes, 0, 1e4),
         ('optimization.warmup', optimization.warmup, 0, 0.9),
         ('optimization.ema_decay', optimization.ema_decay, 0, 0.999999),
         ('optimization.label_smoothing', optimization.label_smoothing, 0, 0.9),
@@ -341,7 +349,11 @@ def _validate(recipe: Recipe) -> None:
         ('distillation.hard_weight', soft.hard_weight, 0, 1e6))
     for key, number, low, high in ranges:
         if not low <= number <= high:
-            raise ConfigError(f'{key}: {number:g} is not within {low:g} to {high:g}')
+            # Ten digits: a seed must not be told as 4.29497e+09.
+            raise ConfigError(f'{key}: {number:.10g} is not within {low:.10g} to {high:.10g}')
+    if not soft.soft_weight and not soft.hard_weight:
+        raise ConfigError('distillation.soft_weight and distillation.hard_weight are both 0, '
+                          'which leaves nothing to learn: set one of them above 0')
     if len(augment.crop) not in (0, 2) or any(c < 16 for c in augment.crop):
         raise ConfigError(f'augment.crop: {list(augment.crop)} is not [height, width] of at '
                           'least 16 pixels each')

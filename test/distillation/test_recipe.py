@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_perception.distillation.recipe import load_recipe, Recipe, recipe_from_dict, with_data
+from kd_perception.distillation.recipe import load_recipe, Recipe, recipe_from_dict
 from kd_perception.errors import ConfigError
 from kd_perception.paths import share_directory
 
@@ -36,13 +36,24 @@ def test_overrides_and_data_of_the_command_line_win() -> None:
     assert recipe.data.validation[0].path == '/b'
 
 
+def test_another_builder_takes_leave_of_the_arguments_of_the_recipe() -> None:
+    other = load_recipe('teacher_camvid', {'network.arguments': '{width: 16}',
+                                           'network.builder': 'compact'})
+    assert other.network.arguments == {'width': 16}
+    plain = load_recipe('teacher_camvid', {'network.builder': 'compact'})
+    assert plain.network.arguments == {}
+    whole = load_recipe('teacher_camvid', {'network': '{builder: compact}'})
+    assert whole.network.arguments == {}
+    same = load_recipe('teacher_camvid', {'network.builder': 'smp'})
+    assert same.network == load_recipe('teacher_camvid').network
+
+
 def test_entries_keep_their_own_settings_over_defaults() -> None:
     recipe = recipe_from_dict({**SMALL, 'data': {
         'defaults': {'classes': 'camvid', 'rate_hz': 2},
         'train': ['/a', {'path': '/b', 'classes': 'carla'}]}})
     assert [(s.path, s.classes, s.rate_hz) for s in recipe.data.train] == [
         ('/a', 'camvid', 2.0), ('/b', 'carla', 2.0)]
-    assert [s.path for s in with_data(recipe, ['/c']).data.train] == ['/c']
 
 
 def test_any_change_changes_the_hash() -> None:
@@ -67,6 +78,15 @@ def test_any_change_changes_the_hash() -> None:
     ({'data': [1]}, 'recipe.data: must be a mapping'),
     ({'distillation': {'temperature': 0}}, 'distillation.temperature: 0'),
     ({'distillation': {'view': 'online'}}, "distillation.view: 'online'"),
+    ({'distillation': {'soft_weight': 0, 'hard_weight': 0}}, 'nothing to learn'),
+    ({'seed': -1}, 'seed: -1 is not within 0 to 4294967295'),
+    ({'seed': 2 ** 32}, 'seed: 4294967296 is not'),
+    ({'optimization': {'steps': 1, 'weight_decay': -0.1}}, 'weight_decay: -0.1 is not'),
+    ({'optimization': {'steps': 1, 'momentum': 1}}, 'momentum: 1 is not within 0 to 0.9999'),
+    ({'optimization': {'steps': 1, 'gradient_clip': -1}}, 'gradient_clip: -1 is not'),
+    ({'optimization': {'steps': 1, 'gradient_clip': float('inf')}}, 'gradient_clip: inf is not'),
+    ({'optimization': {'steps': 1, 'checkpoint_minutes': float('nan')}}, 'minutes: nan is not'),
+    ({'optimization': {'steps': 1, 'poly_power': -2}}, 'poly_power: -2 is not'),
 ])
 def test_what_makes_no_sense_is_refused_in_one_line(change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
