@@ -43,6 +43,9 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # warnings of the optimizer are not the user's business
+        # By default the runtime's threads keep spinning after a run: on two cores the publishing
+        # of the result then took twice as long, and the next process 9 ms more.
+        options.add_session_config_entry('session.force_spinning_stop', '1')
         self._session: Any = _session(onnxruntime, bundle.file(file_name), options, device)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [(o.name, _DTYPES.get(o.type), tuple(o.shape[1:]))
