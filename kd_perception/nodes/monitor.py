@@ -28,6 +28,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
+from kd_perception.bags.labels import classes_by_names
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
@@ -37,7 +38,6 @@ from kd_perception.imaging import decode_image, decode_label_image
 from kd_perception.nodes import qos
 from kd_perception.nodes.arms import ArmState
 from kd_perception.nodes.conversion import label_info_names, stamp_to_ns, values_of
-from kd_perception.nodes.labels import identify_class_set
 from kd_perception.nodes.parameters import declare, MONITOR, values_of_node
 from kd_perception.nodes.pending import Pending, Progress
 from kd_perception.nodes.process import Finished, run_node
@@ -237,7 +237,7 @@ class MonitorNode(Node):
             rate_hz=values['rate_hz'], class_map=values['class_map'],
             margin_miou=values['margin_miou'])
         kept = _KEPT_ISOLATED if values['placement'] == 'isolated' else 16
-        source = identify_class_set(self._source_names) if self._source_names else None
+        source = classes_by_names(self._source_names, 'source') if self._source_names else None
         class_map, note = self._class_map(source, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
                             source=source, kept_frames=kept)

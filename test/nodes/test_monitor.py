@@ -8,13 +8,13 @@ from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
 
+from kd_perception.bags.labels import classes_by_names
 from kd_perception.bags.writer import BagWriter
 from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.comparison_files import load_run
 from kd_perception.nodes.camera import CameraNode
-from kd_perception.nodes.labels import identify_class_set
 from kd_perception.nodes.monitor import MonitorNode, RECORDING
 from kd_perception.nodes.pending import read_progress
 from kd_perception.nodes.perception import PerceptionNode
@@ -164,5 +164,5 @@ def test_what_is_missing_is_named(bench, tmp_path):
 
 
 def test_known_class_sets_are_found_by_their_names():
-    assert identify_class_set(load_class_set('carla').names).name == 'carla'
-    assert identify_class_set(['x', 'y']).name == 'source'
+    assert classes_by_names(load_class_set('carla').names, 'source').name == 'carla'
+    assert classes_by_names(['x', 'y'], 'source').name == 'source'
