@@ -95,7 +95,9 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         figures = [f'{key} {value:.4g}' for key, value in {**metrics, **reached}.items()
                    if isinstance(value, (int, float)) and not isinstance(value, bool)]
         if figures:
-            lines.append(('metrics', ', '.join(figures)))
+            against = metrics.get('validation_against')
+            told = f' (validation against the {against})' if isinstance(against, str) else ''
+            lines.append(('metrics', ', '.join(figures) + told))
     return lines
 
 

@@ -50,6 +50,9 @@ def show_result(out: Path, bundle: Path) -> None:
     if os.environ.get('RANK', '0') != '0':
         return
     metrics = json.loads((out / 'metrics.json').read_text())
-    print_metrics(metrics['validation'], title=f'validation, step {metrics["best_step"]} of '
-                                               f'{metrics["steps"]}')
+    against = metrics['validation_against']
+    agreement = '' if against == 'ground truth' else ': agreement, not accuracy'
+    print_metrics(metrics['validation'],
+                  title=f'validation against the {against}{agreement}; step '
+                        f'{metrics["best_step"]} of {metrics["steps"]}')
     print(f'{bundle}')

@@ -74,18 +74,20 @@ class Loop:
 
     :param validate: called with the averaged network and a function that says whether to stop;
         None: the last weights are the best.
+    :param score: what the validation's mean IoU is called in notes and in the log.
     """
 
     def __init__(self, network: nn.Module, target: Target, batches: Batches,
                  recipe: OptimizationRecipe, run: RunDirectory, accelerator: Accelerator, *,
                  validate: Callable[[nn.Module, Callable[[], bool]], Score] | None = None,
-                 progress: Progress | None = None) -> None:
+                 score: str = 'mIoU', progress: Progress | None = None) -> None:
         self._recipe = recipe
         self._run = run
         self._accelerator = accelerator
         self._target = target
         self._batches = batches
         self._validate = validate
+        self._score = score
         self._progress = progress
         self._device = accelerator.device
         self.precision = choose_precision(recipe.precision, self._device)
@@ -198,7 +200,7 @@ class Loop:
             score = result.mean_iou()
             scalars = {'mean_iou': score, 'pixel_accuracy': result.pixel_accuracy()}
             self._run.event('validation', state.step, scalars, elapsed_s=round(state.elapsed_s))
-            log.info('step %d: mIoU %.4f', state.step, score)
+            log.info('step %d: %s %.4f', state.step, self._score, score)
             if score > state.best_score:
                 state.best_score, state.best_step = score, state.step
                 if self._run.main:
@@ -234,7 +236,7 @@ class Loop:
             return
         state = self._state
         if state.best_score >= 0:
-            note += f', best mIoU {100 * state.best_score:.1f}'
+            note += f', best {self._score} {100 * state.best_score:.1f}'
         if self._recipe.budget_minutes:
             # Steps to come are unknown under a time budget, the share of the run is not.
             self._progress(round(1000 * self._fraction()), 1000, f'step {state.step}, {note}')

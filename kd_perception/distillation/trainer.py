@@ -37,6 +37,8 @@ from kd_perception.networks.registry import build
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
+# What validation measures against; a student of bags without labels has but its teacher.
+GROUND_TRUTH, TEACHER = 'ground truth', 'teacher'
 
 
 def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = None,
@@ -98,13 +100,15 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
             cache.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
             truth = _truth(held) if labelled else _pseudo_truth(held, cache)
             return _fit(recipe, classes, frames, truth, run, accelerator, cache=cache,
-                        teacher=teacher, progress=progress)
+                        teacher=teacher, against=GROUND_TRUTH if labelled else TEACHER,
+                        progress=progress)
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
          truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
          accelerator: Accelerator, *, cache: SoftLabelCache | None = None,
-         teacher: ModelBundle | None = None, progress: Progress | None = None) -> ModelBundle:
+         teacher: ModelBundle | None = None, against: str = GROUND_TRUTH,
+         progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
@@ -124,11 +128,12 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
                       rank=accelerator.process_index, world=accelerator.num_processes)
     validation = Validation(target, len(classes), truth, accelerator.device)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
+                score='mIoU' if against == GROUND_TRUTH else 'mIoU against the teacher',
                 progress=progress)
     state = loop.fit()
     accelerator.wait_for_everyone()
     if run.main:
-        metrics = _metrics(loop, state, validation, classes)
+        metrics = _metrics(loop, state, validation, against, classes)
         run.write_json(METRICS, metrics)
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
@@ -144,13 +149,13 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     return load_bundle(run.bundle)
 
 
-def _metrics(loop: Loop, state: State, validation: Validation,
+def _metrics(loop: Loop, state: State, validation: Validation, against: str,
              classes: ClassSet) -> dict[str, Any]:
     """Return what ``metrics.json`` says: the best weights on validation, in full precision."""
     matrix = validation(loop.shipped)
     return {'steps': state.step, 'best_step': state.best_step,
             'training_minutes': round(state.elapsed_s / 60, 2), 'precision': loop.precision,
-            'validation': matrix.to_dict(classes.names)}
+            'validation_against': against, 'validation': matrix.to_dict(classes.names)}
 
 
 def _accelerator() -> Accelerator:

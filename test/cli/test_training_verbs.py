@@ -57,8 +57,10 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main([str(w) for w in words]) == 0
         return capsys.readouterr().out
 
-    assert 'mIoU' in run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 'teacher',
-                         '--name', 'the_teacher')
+    out = run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 'teacher',
+              '--name', 'the_teacher')
+    assert 'validation against the ground truth; step' in ' '.join(out.split())
+    assert 'mIoU' in out
     label = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'cache',
              '--engine', 'onnxruntime', '--shard-size', 5)
     assert '12 frames labelled, 0 were already' in run(*label)
@@ -68,6 +70,7 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
               world / 'bare', '--out', tmp_path / 'student', '--distillation.temperature', '3',
               '--optimization.steps=3')
     assert str(tmp_path / 'student' / 'bundle') in out
+    assert 'against the teacher: agreement, not accuracy; step' in ' '.join(out.split())
     resolved = yaml.safe_load((tmp_path / 'student' / 'recipe.yaml').read_text())['recipe']
     assert resolved['distillation']['temperature'] == 3
     assert resolved['optimization']['steps'] == 3

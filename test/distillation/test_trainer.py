@@ -47,6 +47,8 @@ def test_learns_and_leaves_everything_that_was_promised(make_recipe: Make,
     # Stripes in the colour of their class: chance would be 4 %.
     assert metrics['validation']['mean_iou'] > 0.5
     assert metrics['steps'] == 200
+    assert metrics['validation_against'] == 'ground truth'
+    assert 'best mIoU ' in seen[-1][2]
     assert metrics['validation']['pixels'] == 6 * 30 * 48
     assert load_bundle(bundle.path).hash == bundle.hash
     assert bundle.spec.lineage.recipe == recipe.hash()
@@ -196,11 +198,15 @@ def test_a_student_comes_to_agree_with_its_teacher_without_labels(
     recipe = make_recipe(train=bare_stripes, steps=250, validate_every=50,
                          network={'builder': 'toy', 'arguments': {'width': 16}},
                          augment={'focus': 0.5})
-    bundle = distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
+    notes: list[str] = []
+    bundle = distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache,
+                     progress=lambda done, total, note: notes.append(note))
     divergence = [e['kl'] for e in events(tmp_path / 'run', 'train')]
     assert sum(divergence[-10:]) < 0.3 * sum(divergence[:10])
-    agreement = json.loads((tmp_path / 'run' / 'metrics.json').read_text())['validation']
-    assert agreement['pixel_accuracy'] > 0.6
+    metrics = json.loads((tmp_path / 'run' / 'metrics.json').read_text())
+    assert metrics['validation']['pixel_accuracy'] > 0.6
+    assert metrics['validation_against'] == 'teacher'
+    assert 'best mIoU against the teacher' in notes[-1]
     assert bundle.spec.lineage.parents == (teacher.hash,)
     assert bundle.spec.statistics['labelled_frames'] == 0
 
