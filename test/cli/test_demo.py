@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from kd_perception.bundle import find_bundle
 from kd_perception.cli.demo import drives, FULL
 from kd_perception.cli.main import main
 from kd_perception.paths import share_directory
@@ -31,7 +32,7 @@ def test_the_whole_path_interrupted_resumed_and_repeated(tmp_path):
     started = subprocess.Popen([*COMMAND, str(out)], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
-    while not (out / 'teacher').exists() and time.monotonic() < deadline:
+    while not (out / 'models' / 'teacher').exists() and time.monotonic() < deadline:
         assert started.poll() is None, started.stderr.read()
         time.sleep(0.2)
     started.send_signal(signal.SIGINT)
@@ -51,6 +52,7 @@ def test_the_whole_path_interrupted_resumed_and_repeated(tmp_path):
     page = (out / 'comparison' / 'report.html').read_text()
     assert 'data:image/png;base64' in page
     assert (out / 'comparison' / 'frames.csv').is_file()
+    assert find_bundle('student', out / 'models').spec.role == 'student'
 
     before = time.monotonic()
     again = subprocess.run([*COMMAND, str(out)], capture_output=True, text=True)
