@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+import math
 from pathlib import Path
 
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
 from kd_perception.classes import load_class_map
-from kd_perception.engines.engine import PRECISIONS
+from kd_perception.engines.engine import check_device, PRECISIONS
 from kd_perception.engines.loader import available_engines, ENGINES
 from kd_perception.errors import BundleError, ConfigError, EngineError
 from kd_perception.evaluation.analysis import analyse, Analysis
@@ -87,6 +88,9 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         replace(arm, model=str(bundle.path.resolve()),
                 engine=_fastest() if arm.engine == 'auto' else _engine(arm.engine))
         for arm, bundle in zip(request.arms, bundles, strict=True))
+    for arm in arms:
+        check_device(arm.engine, arm.device)
+    _check_numbers(request)
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
@@ -143,9 +147,17 @@ def _bundle(arm: ArmSpec, models_dir: str) -> ModelBundle:
     if arm.precision not in PRECISIONS:
         raise EngineError(f'precision {arm.precision!r}: one of {", ".join(PRECISIONS)}')
     if arm.precision == 'int8' and not bundle.has('deploy.int8.onnx'):
-        raise EngineError(f'{bundle.path}: has no int8 graph; make one with: '
-                          f'kd_perception compress quantize {bundle.path}')
+        raise EngineError(f'{bundle.path}: has no int8 graph, and this release cannot make one; '
+                          'choose another --precision')
     return bundle
+
+
+def _check_numbers(request: ComparisonRequest) -> None:
+    """Refuse NaN, which no bound of the nodes' parameters refuses: it fails every comparison."""
+    for option, value in (('--rate', request.rate_hz), ('--timeout', request.timeout_s),
+                          ('--margin-miou', request.margin_miou)):
+        if math.isnan(value):
+            raise ConfigError(f'{option} nan: must be a number')
 
 
 def _engine(name: str) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 
 from kd_perception.errors import EngineError
 
+# Kinds of device by runtime; ``cuda`` may carry a number (``cuda:1``).
+DEVICES = {'openvino': ('cpu', 'gpu'), 'onnxruntime': ('cpu', 'cuda'), 'torch': ('cpu', 'cuda')}
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 
 
@@ -46,6 +48,26 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release the runtime's memory; the engine is of no use afterwards."""
         ...
+
+
+def check_device(engine: str, device: str) -> None:
+    """
+    Refuse a device that the runtime cannot have on any machine.
+
+    :param engine: a key of ``DEVICES``.
+    :raises EngineError: which names the devices that it has.
+    """
+    kind, colon, index = device.partition(':')
+    known = DEVICES[engine]
+    if kind not in known or (colon and (kind != 'cuda' or not index.isdecimal())):
+        named = ', '.join(('cuda, cuda:<n>' if k == 'cuda' else k) for k in known)
+        raise EngineError(f'{engine} has no device {device!r}; choose {named}')
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a runtime's exception that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
 
 
 def check_images(images: np.ndarray, input_shape: tuple[int, int]) -> None:

@@ -8,7 +8,7 @@ import importlib.util
 import logging
 
 from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle, WEIGHTS
-from kd_perception.engines.engine import Engine, PRECISIONS
+from kd_perception.engines.engine import check_device, Engine, PRECISIONS
 from kd_perception.errors import BundleError, EngineError
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,11 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
         raise EngineError(f'threads {threads}: 0 (the runtime chooses) or more')
     quantized = precision == 'int8'
     if quantized and (graph != 'deploy' or not bundle.has(DEPLOY_INT8)):
-        raise EngineError(f'{bundle.path}: has no int8 {graph} graph; make one with: '
-                          f'kd_perception compress quantize {bundle.path}')
+        raise EngineError(f'{bundle.path}: has no int8 {graph} graph, and this release cannot '
+                          'make one; choose another precision')
     file_name = DEPLOY_INT8 if quantized else GRAPHS[graph]
     chosen = _choose(engine)
+    check_device(chosen, device)
     if chosen == 'torch':
         if quantized:
             raise EngineError('torch does not run the int8 graph; choose onnxruntime or openvino')

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.engines.engine import check_images
+from kd_perception.engines.engine import check_device, check_images, first_line
 from kd_perception.errors import EngineError
 
 _PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
@@ -73,8 +73,8 @@ class OnnxRuntimeEngine:
                 binding.bind_output(name, 'cpu', 0, dtype, array.shape, array.ctypes.data)
                 result[name] = array
             self._session.run_with_iobinding(binding)
-        except RuntimeError as error:
-            raise EngineError(f'onnxruntime failed: {str(error).splitlines()[0]}') from None
+        except Exception as error:  # the runtime's exceptions share no base but this
+            raise EngineError(f'onnxruntime failed: {first_line(error)}') from None
         return result
 
     def close(self) -> None:
@@ -83,10 +83,9 @@ class OnnxRuntimeEngine:
 
 
 def _session(onnxruntime: Any, path: Path, options: Any, device: str) -> Any:
+    check_device('onnxruntime', device)
     kind, _, index = device.partition(':')
-    provider = _PROVIDERS.get(kind)
-    if provider is None or (index and not index.isdigit()):
-        raise EngineError(f'onnxruntime has no device {device!r}; choose cpu, cuda or cuda:<n>')
+    provider = _PROVIDERS[kind]
     if provider not in onnxruntime.get_available_providers():
         raise EngineError(f'onnxruntime {onnxruntime.__version__} is built without {provider}; '
                           'pip install onnxruntime-gpu in its place')
@@ -97,9 +96,9 @@ def _session(onnxruntime: Any, path: Path, options: Any, device: str) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path), options,
                                                providers=[(provider, settings)])
-    except Exception as error:  # the runtime's exceptions share no base but this
+    except Exception as error:  # as in infer
         raise EngineError(f'{path}: onnxruntime refuses the graph: '
-                          f'{str(error).splitlines()[0]}') from None
+                          f'{first_line(error)}') from None
     if session.get_providers()[0] != provider:
         raise EngineError(f'onnxruntime could not use {provider} (driver or CUDA libraries are '
                           'missing) and would have run on the CPU silently')

@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_perception.bundle import ModelBundle
 from kd_perception.engines.artefacts import ArtefactCache
-from kd_perception.engines.engine import check_images
+from kd_perception.engines.engine import check_device, check_images
 from kd_perception.errors import EngineError
 
 _DEVICES = {'cpu': 'CPU', 'gpu': 'GPU'}
@@ -39,8 +39,7 @@ class OpenVinoEngine:
                  cache: ArtefactCache | None = None) -> None:
         import openvino
 
-        if device not in _DEVICES:
-            raise EngineError(f'openvino has no device {device!r}; choose {", ".join(_DEVICES)}')
+        check_device('openvino', device)
         self.device = device
         self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
         self._openvino = openvino
@@ -73,14 +72,14 @@ class OpenVinoEngine:
             raise EngineError('the engine was closed')
         check_images(images, self.input_shape)
         batch = len(images)
-        if batch not in self._requests:
-            self._keep(batch, self._compiled(batch))
-        request, outputs = self._requests[batch]
         tensor = self._openvino.Tensor
         result: dict[str, np.ndarray] = {}
         if not images.flags.writeable:
             images = images.copy()  # the binding shares writable memory only
         try:
+            if batch not in self._requests:
+                self._keep(batch, self._compiled(batch))
+            request, outputs = self._requests[batch]
             request.set_input_tensor(0, tensor(images, shared_memory=True))
             for index, (name, dtype, shape) in enumerate(outputs):
                 result[name] = np.empty(shape, dtype)
@@ -88,8 +87,10 @@ class OpenVinoEngine:
             # Both calls release the interpreter; infer() would also build a dictionary.
             request.start_async()
             request.wait()
-        except RuntimeError as error:
-            raise EngineError(f'openvino failed: {_first_line(error)}') from None
+        except EngineError:
+            raise
+        except Exception as error:  # RuntimeError of the runtime, TypeError of its binding
+            raise EngineError(f'openvino failed: {_last_line(error)}') from None
         return result
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class OpenVinoEngine:
             compiled.export_model(stream)
         except RuntimeError as error:
             raise EngineError(f'{self._file}: openvino refuses the graph on {device} in '
-                              f'{self._wish}: {_first_line(error)}') from None
+                              f'{self._wish}: {_last_line(error)}') from None
         self._cache.write(path, stream.getvalue())
         return compiled
 
@@ -145,6 +146,6 @@ def _property(source: Any, name: str, device: str = '') -> str:
     return str(named() if named else value)
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.engines.engine import check_images
+from kd_perception.engines.engine import check_device, check_images, first_line
 from kd_perception.errors import EngineError
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ class TorchEngine:
 
         from kd_perception.networks.deploy import DeployGraph, load_module, LogitsGraph
 
+        check_device('torch', device)
         kind = device.partition(':')[0]
-        if kind not in ('cpu', 'cuda'):
-            raise EngineError(f'torch engine: device {device!r}: cpu, cuda or cuda:<n>')
         if kind == 'cuda' and not torch.cuda.is_available():
             raise EngineError('torch sees no CUDA device here; choose device cpu')
         self._dtype = {'auto': None, 'fp32': None, 'bf16': torch.bfloat16,
@@ -70,12 +69,13 @@ class TorchEngine:
                 # A read-only array (a view of a message) is fine: nothing writes to the input.
                 source = images if images.flags.writeable else images.copy()
                 outputs = self._graph(torch.from_numpy(source).to(self.device))
-        except RuntimeError as error:
-            raise EngineError(f'torch failed: {str(error).splitlines()[0]}') from None
-        if not isinstance(outputs, tuple):
-            outputs = (outputs,)
-        return {name: value.cpu().numpy()
-                for name, value in zip(self.output_names, outputs, strict=True)}
+                if not isinstance(outputs, tuple):
+                    outputs = (outputs,)
+                # A GPU tells of its failures when results are fetched.
+                return {name: value.cpu().numpy()
+                        for name, value in zip(self.output_names, outputs, strict=True)}
+        except Exception as error:  # a network of somebody else may fail in any way
+            raise EngineError(f'torch failed: {first_line(error)}') from None
 
     def close(self) -> None:
         """Release the module."""

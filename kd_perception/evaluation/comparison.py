@@ -86,7 +86,7 @@ class ComparisonSpec:
             raise ConfigError(f'comparison: arms need different names, not {names}')
         if self.frames < 0 or self.warmup < 0 or self.width < 0 or self.height < 0:
             raise ConfigError('comparison: frames, warmup, width and height must not be negative')
-        if self.rate_hz <= 0:
+        if not self.rate_hz > 0:  # NaN is not above zero either
             raise ConfigError(f'comparison: rate_hz must be above zero, not {self.rate_hz}')
 
 

@@ -78,7 +78,7 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--engine', 'warp'], 'no engine named'),
     (['{m}', '{m}', '--engine', 'a,b,c'], 'one for each of the 2'),
     (['{m}', '{m}', '--precision', 'fp12'], 'fp12'),
-    (['{m}', '{m}', '--precision', 'int8'], 'compress quantize'),
+    (['{m}', '{m}', '--precision', 'int8'], 'this release cannot make one'),
     (['{m}', '{m}', '--threads', '-1'], '--threads'),
     (['{m}', '{m}', '--scenario', 'hail'], 'no scenarios named'),
     (['{m}', '{m}', '--source', 'bag'], 'needs --bag'),
@@ -87,6 +87,13 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--frames', '0'], 'number of frames'),
     (['{m}', '{m}', '--frames', '-3'], 'negative'),
     (['{m}', '{m}', '--rate', '0'], 'rate_hz'),
+    (['{m}', '{m}', '--rate', 'nan'], '--rate nan'),
+    (['{m}', '{m}', '--rate', 'inf'], 'rate_hz: inf'),
+    (['{m}', '{m}', '--timeout', 'nan'], '--timeout nan'),
+    (['{m}', '{m}', '--timeout', '-1'], 'timeout_s: -1'),
+    (['{m}', '{m}', '--margin-miou', 'nan'], '--margin-miou nan'),
+    (['{m}', '{m}', '--device', 'banana'], "no device 'banana'"),
+    (['{m}', '{m}', '--device', 'cpu,cuda:x', '--engine', 'torch'], "no device 'cuda:x'"),
     (['{m}', '{m}', '--out', '/dev/null'], 'is a file'),
     (['{m}'] * 27, 'too many')])
 def test_refuses_bad_requests_in_one_line(bundle, capsys, arguments, word):

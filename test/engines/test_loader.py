@@ -51,7 +51,7 @@ def test_available_engines_have_versions() -> None:
 @pytest.mark.parametrize(('wish', 'says'), [
     ({'engine': 'tensorflow'}, 'no engine named'),
     ({'precision': 'int4'}, 'one of auto, fp32'),
-    ({'precision': 'int8'}, 'kd_perception compress quantize'),
+    ({'precision': 'int8'}, 'no int8 deploy graph, and this release cannot make one'),
     ({'precision': 'int8', 'graph': 'logits'}, 'no int8 logits graph'),
     ({'graph': 'teacher'}, 'one of deploy, logits'),
     ({'threads': -1}, 'threads'),
@@ -61,6 +61,9 @@ def test_available_engines_have_versions() -> None:
     ({'engine': 'openvino', 'device': 'cuda'}, 'no device'),
     ({'engine': 'openvino', 'device': 'gpu'}, 'finds no device gpu'),
     ({'engine': 'torch', 'device': 'tpu'}, 'cpu, cuda'),
+    ({'engine': 'torch', 'device': 'cuda:'}, 'no device'),
+    ({'engine': 'openvino', 'device': 'cpu:0'}, 'no device'),
+    ({'device': 'banana'}, 'no device'),
     ({'engine': 'torch', 'precision': 'fp16'}, 'does not run fp16')])
 def test_impossible_wishes(small: ModelBundle, wish: dict[str, Any], says: str) -> None:
     with pytest.raises(EngineError, match=says) as caught:
@@ -123,6 +126,27 @@ def test_a_closed_engine_says_so(small: ModelBundle, engine: str) -> None:
     run.close()
     with pytest.raises(EngineError, match='closed'):
         run.infer(np.zeros((1, 45, 80, 3), np.uint8))
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_a_graph_that_fails_while_it_runs_is_one_line(small: ModelBundle, tmp_path: Path,
+                                                      engine: str) -> None:
+    """It reshapes to two pictures whatever comes: wrong at the first call, not at loading."""
+    import onnx
+    from onnx import helper, numpy_helper, TensorProto
+
+    size = 45 * 80 * 3
+    graph = helper.make_graph(
+        [helper.make_node('Reshape', ['images', 'shape'], ['mask'])], 'g',
+        [helper.make_tensor_value_info('images', TensorProto.UINT8, ['n', 45, 80, 3])],
+        [helper.make_tensor_value_info('mask', TensorProto.UINT8, ['m', size])],
+        [numpy_helper.from_array(np.array([2, size], np.int64), 'shape')])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    bundle = write_bundle(tmp_path / 'b', small.spec, {DEPLOY: model.SerializeToString()})
+    with pytest.raises(EngineError, match=f'{engine} (failed|refuses)') as caught:
+        load_engine(bundle, engine).infer(np.zeros((1, 45, 80, 3), np.uint8))
+    assert '\n' not in str(caught.value)
 
 
 def test_int8_runs_the_quantized_file(small: ModelBundle, tmp_path: Path) -> None:
