@@ -4,7 +4,8 @@ The soft-label cache: what a teacher said of every frame, on disk, by frame key.
 A directory with one ``manifest.json`` (which teacher, which preprocessing, which codec), shards
 ``shard-<recording>-<number>.safetensors`` and beside each a ``.json`` that says which frames are
 in it. Shard i of a recording holds its frames [i*n, (i+1)*n), whoever wrote it. A shard counts
-once its sidecar is there, and the sidecar is written last.
+once its sidecar is there, and the sidecar is written last. The sidecar holds the shard's SHA-256,
+which is compared once, when the shard is opened.
 """
 
 from __future__ import annotations
@@ -77,10 +78,13 @@ class SoftLabelCache:
         self.codec = SoftLabelCodec.from_dict(self.manifest['codec'])
         self._places: dict[FrameKey, tuple[Path, int]] = {}
         self._files: dict[Path, Any] = {}
+        self._hashes: dict[Path, str] = {}
         self._lock = threading.Lock()
         for sidecar in sorted(self.path.glob('shard-*.json')):
             shard = sidecar.with_suffix('.safetensors')
-            for position, frame in enumerate(read_sidecar(sidecar)['frames']):
+            side = read_sidecar(sidecar)
+            self._hashes[shard] = side.get('sha256', '')
+            for position, frame in enumerate(side['frames']):
                 self._places[_key(frame)] = (shard, position)
 
     def __len__(self) -> int:
@@ -112,8 +116,7 @@ class SoftLabelCache:
         try:
             return {name.split('.', 1)[1]: file.get_tensor(name) for name in names[position]}
         except SafetensorError as error:
-            raise TrainingError(f'{path}: is damaged ({error}); delete it and label again') \
-                from None
+            raise _damaged(path, str(error)) from None
 
     def require(self, teacher: ModelBundle, *, loss: str, temperature: float) -> None:
         """
@@ -153,11 +156,14 @@ class SoftLabelCache:
         with self._lock:
             if path not in self._files:
                 try:
+                    # Sidecars of early builds hold no hash.
+                    intact = self._hashes[path] in ('', _file_hash(path))
                     file = safe_open(path, 'numpy')
                     names = sorted(file.keys())
                 except (SafetensorError, OSError) as error:
-                    raise TrainingError(f'{path}: is damaged ({error}); delete it with its .json '
-                                        'and label again') from None
+                    raise _damaged(path, str(error)) from None
+                if not intact:
+                    raise _damaged(path, 'its content is not what was written')
                 groups: dict[int, list[str]] = {}
                 for name in names:
                     groups.setdefault(int(name.split('.', 1)[0]), []).append(name)
@@ -230,9 +236,10 @@ def write_shard(path: Path, frames: Sequence[LabelledFrame], bad: Sequence[int] 
                for name, array in frame.record.items()}
     with atomic_file(path) as temporary:
         save_file(tensors, temporary)
+        digest = _file_hash(temporary)
     side = {'frames': [{**asdict(f.key), 'stamp_ns': f.stamp_ns, 'log_ns': f.log_ns,
                         'frame_id': f.frame_id} for f in frames],
-            'bad': list(bad), 'bytes': path.stat().st_size}
+            'bad': list(bad), 'bytes': path.stat().st_size, 'sha256': digest}
     with atomic_file(path.with_suffix('.json')) as temporary:
         temporary.write_text(json.dumps(side) + '\n')
 
@@ -253,6 +260,19 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise TrainingError(f'{shard}: is missing or truncated; delete {path.name} and '
                             'label again')
     return side
+
+
+def _damaged(path: Path, reason: str) -> TrainingError:
+    return TrainingError(f'{path}: is damaged ({reason}); delete it and its .json, then run '
+                         'kd_perception label again')
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _key(frame: Mapping[str, Any]) -> FrameKey:

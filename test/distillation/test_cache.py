@@ -103,6 +103,16 @@ def test_damage_is_told_in_one_line(written: Path) -> None:
     cache = SoftLabelCache(written)
     with pytest.raises(TrainingError, match='is damaged'):
         cache[FrameKey('f' * 8, 'camera/image', 5)]
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1  # in a tensor: the container is fine, the soft label is not
+    shard.write_bytes(flipped)
+    cache = SoftLabelCache(written)
+    assert cache[FrameKey('f' * 8, 'camera/image', 0)].shape == (12, 4, 6)  # another shard
+    with pytest.raises(TrainingError, match='00001.safetensors: is damaged .*label again') as told:
+        cache[FrameKey('f' * 8, 'camera/image', 5)]
+    assert '\n' not in str(told.value)
+    shard.write_bytes(whole)
+    assert SoftLabelCache(written)[FrameKey('f' * 8, 'camera/image', 5)].shape == (12, 4, 6)
     (written / 'shard-abc-00001.json').write_text('{')
     with pytest.raises(TrainingError, match='not readable'):
         SoftLabelCache(written)
