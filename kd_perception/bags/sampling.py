@@ -23,6 +23,34 @@ class LabelError(ImageError):
     """
 
 
+class BadFrames:
+    """
+    Tells of frames that cannot be decoded: the first as a warning, then one sum.
+
+    A damaged recording has thousands of them; each one is told at the level DEBUG.
+
+    :param logger: where to tell.
+    :param name: of the recording.
+    :param total: frames of the recording.
+    """
+
+    def __init__(self, logger: logging.Logger, name: str, total: int) -> None:
+        self._logger, self._name, self._total = logger, name, total
+        self.count = 0
+
+    def add(self, position: int, error: ImageError) -> None:
+        """Tell of one frame."""
+        self.count += 1
+        self._logger.log(logging.DEBUG if self.count > 1 else logging.WARNING,
+                         '%s: frame %d left out: %s', self._name, position, error)
+
+    def sum_up(self) -> None:
+        """Tell how many they were, where the first was not the only one."""
+        if self.count > 1:
+            self._logger.warning('%s: %d of %d frames left out: they cannot be decoded',
+                                 self._name, self.count, self._total)
+
+
 class CountsBadFrames(Protocol):
     """What ``walk`` needs of a source."""
 

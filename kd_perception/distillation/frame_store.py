@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.bags.sampling import LabelError
+from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.recipe import SourceRecipe
@@ -178,6 +178,7 @@ class FrameStore:
             if labels_only and entry.class_map is None:
                 done += len(entry.source)
                 continue
+            failed = BadFrames(log, entry.source.name, len(entry.source))
             for index in range(len(entry.source)):
                 done += 1
                 try:
@@ -185,8 +186,7 @@ class FrameStore:
                 except LabelError:
                     raise  # wrong labels spoil a training silently, a bad picture does not
                 except ImageError as error:
-                    bad += 1
-                    log.warning('%s: frame %d left out: %s', entry.source.name, index, error)
+                    failed.add(index, error)
                     continue
                 if labels_only and sample.labels is None:
                     continue
@@ -199,6 +199,8 @@ class FrameStore:
                 self.has_labels.append(sample.labels is not None)
                 if progress is not None:
                     progress(done, total, 'reading frames')
+            failed.sum_up()
+            bad += failed.count
         log.info('%d frames (%d bad), %.2f GB in memory', len(self._where), bad, used / 1e9)
 
     def _read(self, which: int, index: int) -> Sample:

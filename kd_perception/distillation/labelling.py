@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_perception.bags.sampling import LabelError
+from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bundle import LOGITS, ModelBundle
 from kd_perception.distillation.cache import (
     LabelledFrame,
@@ -97,6 +97,7 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                         graph='logits')
     try:
         # Before anything is written: a recording without a single picture raises here.
+        failures = BadFrames(log, source.name, len(source))
         recording = recording_id(_end_keys(source), len(source))
         open_for_writing(cache, {**provenance(teacher, codec, model.precision),
                                  'shard_size': shard_size})
@@ -104,7 +105,7 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
         labelled, bad = 0, len(source) - sum(len(p) for _, p in wanted) - present
 
         def read(position: int) -> tuple[Frame, np.ndarray] | None:
-            frame = _decodable(source, position)
+            frame = _decodable(source, position, failures)
             return None if frame is None else (frame, network_input(frame, teacher.spec.input))
 
         # One stream over all shards: the decoder never waits for a file to be written.
@@ -123,6 +124,7 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                 labelled, bad = labelled + len(frames), bad + len(failed)
         if progress is not None:
             progress(len(source), len(source), '')
+        failures.sum_up()
         log.info('%s: %d frames labelled, %d were, %d bad', source.name, labelled, present, bad)
         return LabellingReport(labelled, present, bad, model.name, model.precision)
     finally:
@@ -146,12 +148,13 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     chosen = sorted({round(p) for p in np.linspace(0, len(source) - 1, samples)})
     agreement: list[float] = []
     divergence: dict[float, list[float]] = {t: [] for t in CHECK_TEMPERATURES}
+    failures = BadFrames(log, source.name, len(chosen))
     model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
                         graph='logits')
     size = (teacher.spec.input.height, teacher.spec.input.width)
     try:
         for done, position in enumerate(chosen):
-            frame = _decodable(source, position)
+            frame = _decodable(source, position, failures)
             if frame is None:
                 continue
             image = network_input(frame, teacher.spec.input)
@@ -165,6 +168,7 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                 progress(done + 1, len(chosen), f'agreement {100 * np.mean(agreement):.2f} %')
     finally:
         model.close()
+    failures.sum_up()
     if not agreement:
         raise TrainingError(f'{source.name}: none of the sampled frames can be decoded')
     return CheckReport(len(agreement), float(np.mean(agreement)),
@@ -195,14 +199,16 @@ def _labelled(model: Engine, codec: SoftLabelCodec, name: str, frame: Frame,
                          codec.encode(logits, (image.shape[0], image.shape[1])))
 
 
-def _decodable(source: FrameSource, position: int) -> Frame | None:
-    """Return a frame, or None where the picture is damaged."""
+def _decodable(source: FrameSource, position: int,
+               failures: BadFrames | None = None) -> Frame | None:
+    """Return a frame, or None where the picture is damaged, which ``failures`` tells."""
     try:
         return source[position]
     except LabelError:
         raise
     except ImageError as error:
-        log.warning('%s: frame %d left out: %s', source.name, position, error)
+        if failures is not None:
+            failures.add(position, error)
         return None
 
 

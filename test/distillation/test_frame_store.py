@@ -89,6 +89,19 @@ def test_a_damaged_picture_is_left_out(tmp_path: Path, driving: ClassSet) -> Non
     assert [k.index for k in frames.keys] == [0, 2]
 
 
+def test_many_damaged_pictures_are_two_lines(tmp_path: Path, driving: ClassSet,
+                                             caplog: pytest.LogCaptureFixture) -> None:
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f'{index}.png'), np.zeros((32, 48, 3), np.uint8))
+        if index in (1, 2, 4):
+            (tmp_path / f'{index}.png').write_bytes(b'no picture')
+    FrameStore([labelled(open_source(tmp_path), driving)], SIZE)
+    told = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert len(told) == 2
+    assert 'frame 1 left out' in told[0]
+    assert '3 of 6 frames left out' in told[1]
+
+
 def test_labels_that_mean_nothing_stop(tmp_path: Path, driving: ClassSet) -> None:
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a_labels').mkdir()

@@ -87,14 +87,20 @@ def test_recordings_add_up(teacher: ModelBundle, source: FrameSource, stripes: P
     cache.require_frames([source[11].key, other[5].key])
 
 
-def test_damaged_frames_are_counted_and_left_out(teacher: ModelBundle, bare_stripes: Path,
-                                                 tmp_path: Path) -> None:
+def test_damaged_frames_are_counted_and_left_out(
+        teacher: ModelBundle, bare_stripes: Path, tmp_path: Path,
+        caplog: pytest.LogCaptureFixture) -> None:
     folder = shutil.copytree(bare_stripes, tmp_path / 'frames')
-    (folder / '0003.png').write_bytes(b'no picture')
+    for name in ('0000.png', '0003.png', '0005.png'):
+        (folder / name).write_bytes(b'no picture')
     report = run(teacher, open_source(folder), tmp_path / 'c')
-    assert (report.labelled, report.bad) == (11, 1)  # type: ignore[attr-defined]
+    assert (report.labelled, report.bad) == (9, 3)  # type: ignore[attr-defined]
+    told = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert len(told) == 2
+    assert 'frame 0 left out' in told[0]
+    assert '3 of 12 frames left out' in told[1]
     again = run(teacher, open_source(folder), tmp_path / 'c')
-    assert (again.labelled, again.present, again.bad) == (0, 11, 1)  # type: ignore[attr-defined]
+    assert (again.labelled, again.present, again.bad) == (0, 9, 3)  # type: ignore[attr-defined]
     for file in folder.iterdir():
         file.write_bytes(b'no picture')
     with pytest.raises(TrainingError, match='not one of 12 frames can be decoded'):
