@@ -54,11 +54,6 @@ class View:
         return np.array([[sign * scale_x, 0, shift_x], [0, scale_y, shift_y]], np.float32)
 
 
-def full_view(height: int, width: int) -> View:
-    """Return the view that shows the whole frame."""
-    return View(0, 0, height, width)
-
-
 def draw_view(rng: np.random.Generator, recipe: AugmentRecipe, frame: tuple[int, int],
               crop: tuple[int, int], centre: tuple[int, int] | None = None) -> View:
     """

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from kd_perception.errors import BundleError, ConfigError
-from kd_perception.paths import atomic_file
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -36,12 +35,6 @@ def weights_to_bytes(module: nn.Module, dtype: str | None = None) -> bytes:
         # Tied or sliced tensors share memory, which the format refuses.
         tensors[name] = value.contiguous().clone()
     return save(tensors)
-
-
-def save_weights(module: nn.Module, path: Path | str, dtype: str | None = None) -> None:
-    """Write ``weights_to_bytes`` to a file, whole or not at all."""
-    with atomic_file(Path(path)) as temporary:
-        temporary.write_bytes(weights_to_bytes(module, dtype))
 
 
 def load_weights(module: nn.Module, source: Path | str | bytes, where: str = '') -> None:

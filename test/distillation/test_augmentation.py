@@ -7,7 +7,6 @@ from torch.nn import functional
 
 from kd_perception.distillation.augmentation import (
     draw_view,
-    full_view,
     jitter,
     rare_pixel,
     View,
@@ -26,7 +25,7 @@ def ramp() -> np.ndarray:
 
 
 def test_the_full_view_changes_nothing() -> None:
-    image, view = ramp(), full_view(*FRAME)
+    image, view = ramp(), View(0, 0, *FRAME)
     assert np.array_equal(view_image(image, view, FRAME), image)
     assert np.array_equal(view.theta(*FRAME), [[1, 0, 0], [0, 1, 0]])
 
