@@ -16,6 +16,7 @@ import numpy as np
 from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.paired import ANSWERED, FEWEST_PAIRS, pair_rows
+from kd_perception.tasks.metrics import ConfusionMatrix
 
 MIN_SHARE = 0.001  # classes below 0.1 % of the labelled pixels stay out of the headline mIoU
 
@@ -101,9 +102,7 @@ def paired_accuracy(rows: Iterable[FrameRow], reference: str, other: str, *,
 
 def iou_by_class(confusion: np.ndarray) -> np.ndarray:
     """Return float ``[K]`` from a confusion matrix ``[K, K+1]``; NaN for absent classes."""
-    correct = np.diagonal(confusion)
-    union = confusion.sum(axis=1) + confusion[:, :-1].sum(axis=0) - correct
-    return _ratio(correct.astype(float), union.astype(float))
+    return ConfusionMatrix.from_counts(confusion).iou()
 
 
 def _counts(rows: list[FrameRow]) -> np.ndarray:

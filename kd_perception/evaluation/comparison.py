@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kd_perception.classes import ClassSet
+from kd_perception.classes import ClassSet, UNLABELLED
 from kd_perception.errors import ConfigError
+from kd_perception.tasks.metrics import ConfusionMatrix
 
 SOURCES = ('sim', 'carla', 'bag', 'topic')
 PACINGS = ('lockstep', 'realtime', 'max')
@@ -240,22 +241,18 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     :param truth: uint8, ids or 255 for pixels that do not count.
     :param prediction: uint8 of the same shape; 255 and ids beyond the set count as unlabelled.
     :returns: int64 ``[K, K+1]``.
+    :raises ImageError: for other types and other shapes.
     """
-    if truth.shape != prediction.shape:
-        raise ConfigError(f'confusion: truth is {truth.shape}, prediction {prediction.shape}')
-    # One pass over bytes: clip both to K ("other"), then count pairs; the truth's K is dropped.
-    k = num_classes
-    pairs = np.minimum(truth, k).astype(np.uint16) * np.uint16(k + 1) + np.minimum(prediction, k)
-    counts = np.bincount(pairs.ravel(), minlength=(k + 1) ** 2)
-    return counts.reshape(k + 1, k + 1)[:k].astype(np.int64)
+    matrix = ConfusionMatrix(num_classes)
+    # A node must not fail over a stray id in one message: what is no class is unlabelled.
+    known = [np.where(ids < num_classes, ids, np.uint8(UNLABELLED)) for ids in (truth, prediction)]
+    matrix.update(*known)
+    return matrix.counts
 
 
 def class_counts(confusion: np.ndarray) -> tuple[tuple[int, int, int], ...]:
     """Return per class (correct, in truth, predicted) pixels, the form of ``FrameRow.counts``."""
-    k = confusion.shape[0]
-    correct = np.diagonal(confusion)
-    truth = confusion.sum(axis=1)
-    predicted = confusion[:, :k].sum(axis=0)
-    return tuple((int(c), int(t), int(p)) for c, t, p in zip(correct, truth, predicted))
+    sums = ConfusionMatrix.from_counts(confusion).sums()
+    return tuple((int(c), int(t), int(p)) for c, t, p in zip(*sums, strict=True))
 
 

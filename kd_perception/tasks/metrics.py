@@ -31,6 +31,13 @@ class ConfusionMatrix:
         # Row: truth; column: prediction, the last one "unlabelled".
         self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
 
+    @classmethod
+    def from_counts(cls, counts: np.ndarray) -> ConfusionMatrix:
+        """Return a matrix that holds a copy of ``counts``, int64 ``[K, K+1]``."""
+        matrix = cls(counts.shape[0])
+        matrix.counts += counts
+        return matrix
+
     def update(self, truth: np.ndarray, prediction: np.ndarray) -> None:
         """
         Count the pixels of one frame.
@@ -83,22 +90,22 @@ class ConfusionMatrix:
 
     def iou(self) -> np.ndarray:
         """Return intersection over union per class; NaN for classes that never occur."""
-        hits, truth, predicted = self._sums()
+        hits, truth, predicted = self.sums()
         return _ratio(hits, truth + predicted - hits)
 
     def precision(self) -> np.ndarray:
         """Return hits over predictions per class; NaN where nothing was predicted."""
-        hits, _, predicted = self._sums()
+        hits, _, predicted = self.sums()
         return _ratio(hits, predicted)
 
     def recall(self) -> np.ndarray:
         """Return hits over truth per class; NaN where the truth has none."""
-        hits, truth, _ = self._sums()
+        hits, truth, _ = self.sums()
         return _ratio(hits, truth)
 
     def f1(self) -> np.ndarray:
         """Return the harmonic mean of precision and recall; NaN for classes that never occur."""
-        hits, truth, predicted = self._sums()
+        hits, truth, predicted = self.sums()
         return _ratio(2 * hits, truth + predicted)
 
     def pixel_accuracy(self) -> float:
@@ -131,7 +138,7 @@ class ConfusionMatrix:
             'pixel_accuracy': _number(self.pixel_accuracy()), 'pixels': self.pixels,
             'classes': per_class, 'confusion': self.counts.tolist()}
 
-    def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return hits, true pixels and predicted pixels per class."""
         k = self.num_classes
         return (np.diagonal(self.counts[:, :k]).copy(), self.counts.sum(1),

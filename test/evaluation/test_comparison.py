@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd_perception.classes import ClassSet
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, ImageError
 from kd_perception.evaluation import comparison as c
 from kd_perception.evaluation.comparison_files import load_run, run_to_dict, save_run
 
@@ -129,8 +129,15 @@ def test_confusion_matrix_with_many_classes_does_not_wrap():
     np.testing.assert_array_equal(c.confusion_matrix(ids, ids, 200)[:, :200], np.eye(200))
 
 
+def test_ids_that_are_no_class_count_as_unlabelled():
+    truth = np.array([[0, 1, 7, 254]], np.uint8)
+    prediction = np.array([[0, 9, 1, 1]], np.uint8)
+    np.testing.assert_array_equal(c.confusion_matrix(truth, prediction, 2),
+                                  [[1, 0, 0], [0, 0, 1]])
+
+
 def test_confusion_matrix_refuses_other_shape():
-    with pytest.raises(ConfigError, match='confusion'):
+    with pytest.raises(ImageError, match='truth has shape'):
         c.confusion_matrix(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), 3)
 
 
