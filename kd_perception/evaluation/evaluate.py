@@ -39,6 +39,8 @@ class EvaluationResult:
     :param bad_frames: frames that could not be decoded.
     :param unlabelled_frames: frames without ground truth, left out.
     :param precision: number format that really ran.
+    :param class_map: ``<labels>-><model>`` where the truth was mapped to the model's classes,
+        ``<model>-><labels>`` where the predictions were mapped; empty where nothing was.
     """
 
     bundle: str
@@ -140,7 +142,7 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
             data_fingerprint=source.fingerprint, classes=classes, matrix=matrix, frames=measured,
             bad_frames=bad, unlabelled_frames=unlabelled, engine=model.name, device=model.device,
             precision=model.precision, seconds=time.monotonic() - started,
-            class_map=f'{source.label_classes.name}->{bundle.spec.classes.name}')
+            class_map=_direction(source.label_classes, bundle.spec.classes, classes))
     finally:
         model.close()
 
@@ -165,6 +167,14 @@ def _maps(truth: ClassSet, predicted: ClassSet,
             return truth, _identity(truth), load_class_map(predicted, truth)
         except ConfigError:
             raise error from None
+
+
+def _direction(truth: ClassSet, predicted: ClassSet, counted: ClassSet) -> str:
+    """Return which classes were mapped to which."""
+    if truth.names == predicted.names:
+        return ''
+    mapped = truth if counted is predicted else predicted
+    return f'{mapped.name}->{counted.name}'
 
 
 def _identity(classes: ClassSet) -> ClassMap:

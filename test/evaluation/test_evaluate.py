@@ -101,6 +101,7 @@ def test_the_dict_says_what_was_measured_on_what(bundle: ModelBundle, folder: Pa
     assert data['bundle_hash'] == bundle.hash
     assert data['data_fingerprint'] == source.fingerprint
     assert data['frames'] == 2
+    assert data['class_map'] == ''
     assert data['mean_iou'] == pytest.approx(result.mean_iou)
     assert set(data['classes']['road']) == {'iou', 'precision', 'recall', 'f1', 'share'}
 
@@ -127,6 +128,7 @@ def test_predictions_are_mapped_where_only_that_map_exists(tmp_path: Path) -> No
     result = evaluate(model, open_source(folder, classes='driving'), engine='onnxruntime')
     assert result.classes.name == 'driving'
     assert result.mean_iou == 1
+    assert result.class_map == 'carla->driving'  # predictions to the classes of the labels
 
 
 def test_other_sizes_are_measured_at_the_size_of_the_labels(bundle: ModelBundle,
