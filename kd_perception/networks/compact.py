@@ -74,9 +74,12 @@ class CompactNet(nn.Module):
     def __init__(self, num_classes: int, width: int = 32,
                  depths: Sequence[int] = (0, 1, 1, 2)) -> None:
         super().__init__()
-        if width < 8 or width % 2 or len(depths) != 4 or min(depths) < 0:
-            raise ValueError(f'width {width} must be even and >= 8; depths {tuple(depths)} must '
-                             'be four counts')
+        if not _is_count(width) or width < 8 or width % 2:
+            raise ValueError(f'width must be an even whole number of at least 8, not {width!r}')
+        if (not isinstance(depths, (list, tuple)) or len(depths) != 4
+                or not all(_is_count(d) for d in depths)):
+            raise ValueError('depths must be a list of four whole numbers of 0 or more, not '
+                             f'{depths!r}')
         channels = (width, 2 * width, 4 * width, 4 * width)
         self.stem = nn.Sequential(
             ConvUnit(3, width // 2, stride=2), _stage(width // 2, channels[0], depths[0]))
@@ -116,6 +119,11 @@ def compact(num_classes: int, width: int = 32,
             depths: Sequence[int] = (0, 1, 1, 2)) -> CompactNet:
     """Build the compact student."""
     return CompactNet(num_classes, width=width, depths=depths)
+
+
+def _is_count(value: object) -> bool:
+    # YAML gives anything, and True is an int to Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:

@@ -6,6 +6,8 @@ Weights are never downloaded: a network starts from random weights or from those
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import difflib
 from typing import Any
 
 import torch
@@ -74,14 +76,38 @@ def smp(num_classes: int, architecture: str = 'Unet', encoder: str = 'resnet18',
         raise ConfigError('encoder_weights: weights are never downloaded; leave it out, or train '
                           'from a bundle')
     arguments['encoder_weights'] = None
-    net = getattr(library, architecture)(encoder_name=encoder, in_channels=3,
-                                         classes=num_classes, **arguments)
+    try:
+        net = getattr(library, architecture)(encoder_name=encoder, in_channels=3,
+                                             classes=num_classes, **arguments)
+    except (KeyError, RuntimeError, AttributeError):
+        _refuse_unknown(encoder, library.encoders.get_encoder_names())
+        raise
     size = _drop_unused(net)
     if size > _PROBE:
         raise ConfigError(f'smp {architecture} of this encoder_depth gives logits '
                           f'{size // _PROBE} times as large as its input; set the argument '
                           'upsampling lower')
     return SmpNet(net, _multiple(net), _PROBE // size)
+
+
+def _refuse_unknown(encoder: object, own: Sequence[str]) -> None:
+    """
+    Name the nearest encoders where there is none of this name; the library lists all of them.
+
+    :param own: names of the library's own encoders.
+    :raises ConfigError: when neither it nor timm knows the encoder.
+    """
+    known = list(own)
+    if str(encoder).startswith('tu-'):
+        import timm
+        known = [f'tu-{name}' for name in timm.list_models()]
+        encoder = str(encoder).partition('.')[0]  # behind the dot: which weights
+    if encoder in known:
+        return
+    near = difflib.get_close_matches(str(encoder), known)
+    hint = f'did you mean {" or ".join(near)}?' if near else (
+        'e.g. resnet18, mobilenet_v2, or tu-<name> for an encoder of timm')
+    raise ConfigError(f'smp has no encoder {encoder!r}; {hint}') from None
 
 
 def _drop_unused(net: nn.Module) -> int:

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from kd_perception.bundle import NetworkSpec
+from kd_perception.errors import ConfigError
 from kd_perception.networks.compact import CompactNet, ResidualBlock
+from kd_perception.networks.registry import build
 
 
 def test_size_and_cost_are_within_the_budget() -> None:
@@ -25,6 +28,19 @@ def test_any_size_gives_logits_at_stride_four(size: tuple[int, int]) -> None:
     with torch.no_grad():
         logits = net(torch.zeros(1, 3, *size))
     assert logits.shape == (1, 5, -(-size[0] // 4), -(-size[1] // 4))
+
+
+@pytest.mark.parametrize(('arguments', 'named'), [
+    ({'width': '32'}, "width must be .*, not '32'"), ({'width': 9}, 'width must be .*, not 9'),
+    ({'width': 32.0}, 'width must be .*, not 32.0'), ({'width': True}, 'width must be'),
+    ({'depths': 3}, 'depths must be .*, not 3'), ({'depths': [1, 1]}, 'depths must be'),
+    ({'depths': [0, 1, '1', 2]}, 'depths must be'), ({'depths': [0, 1, 1, -2]}, 'depths must'),
+    ({'depths': 'abcd'}, "depths must be .*, not 'abcd'"),
+    ({'deep': 1}, "unexpected keyword argument 'deep'")])
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as told:
+        build(NetworkSpec('compact', arguments), 5)
+    assert '\n' not in str(told.value)
 
 
 def test_blocks_start_as_identities() -> None:

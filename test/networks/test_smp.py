@@ -7,7 +7,9 @@ import socket
 import pytest
 import torch
 
+from kd_perception.bundle import NetworkSpec
 from kd_perception.errors import ConfigError
+from kd_perception.networks.registry import build
 from kd_perception.networks.smp import smp
 
 FPN = {'encoder_depth': 4, 'upsampling': 2}
@@ -27,6 +29,16 @@ def test_unused_stages_are_dropped() -> None:
 def test_shipped_teacher_fits_ten_megabytes_in_fp16() -> None:
     net = smp(12, encoder='resnet18', encoder_depth=4, decoder_channels=[256, 128, 64, 32])
     assert sum(p.numel() for p in net.parameters()) <= 5_000_000
+
+
+@pytest.mark.parametrize(('encoder', 'message'), [
+    ('resnet81', "no encoder 'resnet81'; did you mean resnet18"),
+    ('tu-resnet10tt', 'did you mean .*tu-resnet10t'), ('xyzzy', 'e.g. resnet18'),
+    (18, 'no encoder 18')])
+def test_an_unknown_encoder_is_told_the_nearest_names(encoder: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as told:
+        build(NetworkSpec('smp', {'encoder': encoder}), 5)
+    assert len(str(told.value)) < 120
 
 
 @pytest.mark.parametrize('architecture', ['Unet', 'FPN', 'Linknet'])
