@@ -36,7 +36,7 @@ setup(
     install_requires=[
         'numpy>=1.26,<3', 'opencv-python-headless>=4.8,<5', 'PyYAML>=6', 'safetensors>=0.4',
         'rosbags>=0.10.6', 'mcap>=1.2', 'zstandard>=0.21', 'lz4>=4',
-        'jsonargparse[signatures]>=4.30', 'rich>=13', 'psutil>=5.9', 'matplotlib>=3.6',
+        'rich>=13', 'psutil>=5.9', 'matplotlib>=3.6',
     ],
     extras_require={
         'runtime': RUNTIME,
