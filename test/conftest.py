@@ -8,6 +8,10 @@ from pathlib import Path
 from hypothesis import settings
 import pytest
 
+# Before torch is imported, here and in child processes: its threads spin while they wait for each
+# other, so that on busy cores a test of two seconds was seen to take fifty.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 # The same examples on every machine, and no clock: these tests run beside others on busy cores.
 settings.register_profile('package', deadline=None, derandomize=True, database=None)
 settings.load_profile('package')

@@ -31,7 +31,7 @@ def small(recipe: str, *, train: Path, validation: Path, **keys: object) -> Reci
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # ten seconds on idle cores
+@pytest.mark.timeout(300)  # ten seconds on an idle core
 def test_a_student_learns_real_streets_from_a_bag_without_labels(test_data: Path,
                                                                  tmp_path: Path) -> None:
     camvid = test_data / 'camvid'
