@@ -92,7 +92,10 @@ def compare(bare: Call, wrapped: Call) -> tuple[list[float], tuple[float, float]
 
 
 def bare_onnxruntime(bundle: ModelBundle, picture: np.ndarray, precision: str) -> Call:
-    session = onnxruntime.InferenceSession(str(bundle.file(DEPLOY)),
+    options = onnxruntime.SessionOptions()
+    # As in our engine: threads that spin on after a run would slow down whoever is timed next.
+    options.add_session_config_entry('session.force_spinning_stop', '1')
+    session = onnxruntime.InferenceSession(str(bundle.file(DEPLOY)), options,
                                            providers=['CPUExecutionProvider'])
     binding = session.io_binding()
     binding.bind_ortvalue_input(IMAGES, onnxruntime.OrtValue.ortvalue_from_numpy(picture))

@@ -34,8 +34,11 @@ ROUNDS, FRAMES, WARMUP = 8, 60, 40
 ECHO = '--echo'
 
 
-def make_student(folder: Path) -> None:
-    """Write the compact student with random weights, which cost the same time."""
+STUDENT = NetworkSpec('compact', {})
+
+
+def make_student(folder: Path, network: NetworkSpec = STUDENT) -> None:
+    """Write a student with random weights, which cost the same time."""
     import torch
 
     from kd_perception.networks.deploy import save_bundle
@@ -44,7 +47,7 @@ def make_student(folder: Path) -> None:
     torch.manual_seed(0)
     spec = BundleSpec(name='student', task='segmentation', role='student',
                       classes=load_class_set('driving'), input=InputSpec(HEIGHT, WIDTH),
-                      network=NetworkSpec('compact', {}))
+                      network=network)
     save_bundle(folder / 'student', build(spec.network, len(spec.classes)).eval(), spec)
 
 
