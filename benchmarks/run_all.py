@@ -13,6 +13,14 @@ import result
 HERE = Path(__file__).resolve().parent
 NO_FIGURE = {'result.py', 'run_all.py'}
 
+# What we hold ourselves to on two idle cores.
+BARS = {
+    'engine_wrapper': 'at most 1.05',
+    'node_overhead': 'at most 0.7 ms, no frame lost',
+    'node_staleness': 'at most 1.2',
+    'simulator': 'at least 25 frames/s',
+}
+
 
 def main() -> int:
     only = result.parser(__doc__ or '')
@@ -47,10 +55,11 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
             'Written by `make bench`; each figure comes from `benchmarks/<name>.py`, which anyone',
             'can rerun. Ratios and differences are taken within one run, interleaved.', '',
             f'Machine: {host["cpu"]}, {host["cores"]} cores, Linux {host["kernel"]}, Python '
-            f'{host["python"]}.', '', '| benchmark | value | spread |', '|---|---|---|']
+            f'{host["python"]}.', '', '| benchmark | value | spread | bar |', '|---|---|---|---|']
     for row, _ in rows:
         spread = ', '.join(f'{k} {v}' for k, v in row['spread'].items())
-        text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} |')
+        text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} | '
+                    f'{BARS.get(row["name"], "")} |')
     text += ['', '## Workloads', '']
     for row, _ in rows:
         text.append(f'- **{row["name"]}**: ' + ', '.join(
