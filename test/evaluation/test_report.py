@@ -136,7 +136,8 @@ def test_page_of_bare_rows(make_run, tmp_path):
     run = make_run(frames=15, labelled=False, pictures=0)
     run = replace(run, rows=tuple(replace(r, stages={}) for r in run.rows), resources={},
                   counters={}, agreement={}, host={}, versions={})
-    parse(write_report(run, tmp_path).html.read_text())
+    page = parse(write_report(run, tmp_path).html.read_text())
+    assert 'latency, median' in ' '.join(page.text)
 
 
 def test_single_arm_and_all_lost(make_run, tmp_path):
