@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+import math
 from typing import Any
 
 from kd_perception.errors import ConfigError
@@ -50,6 +51,8 @@ class ParameterSpec:
         if self.choices and value not in self.choices:
             return f'{self.name}: {value!r} is not one of {", ".join(self.choices)}'
         if isinstance(value, (int, float)):
+            if math.isnan(value):  # would pass every comparison below
+                return f'{self.name}: is not a number'
             if self.minimum is not None and value < self.minimum:
                 return f'{self.name}: {value} is below {self.minimum}'
             if self.maximum is not None and value > self.maximum:

@@ -22,6 +22,7 @@ def test_types(default, value, fits):
 
 def test_ranges_and_choices_name_the_value():
     assert 'below 0' in ParameterSpec('p', 1, '', minimum=0).check(-1)
+    assert 'not a number' in ParameterSpec('p', 1.0, '', minimum=0).check(float('nan'))
     assert 'above 2' in ParameterSpec('p', 1, '', maximum=2).check(3)
     assert "'c' is not one of a, b" in ParameterSpec('p', 'a', '', choices=('a', 'b')).check('c')
 
