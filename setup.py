@@ -26,7 +26,10 @@ setup(
     description='Distil, compress, run and compare camera perception networks on ROS 2.',
     license='Apache-2.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', '**/*.glsl', '**/*.html', '**/*.css']},
+    # Folder by folder: the setuptools of Ubuntu 22.04 (59.6) knows no '**'.
+    package_data={PACKAGE: ['py.typed'],
+                  f'{PACKAGE}.simulation': ['shaders/*.glsl'],
+                  f'{PACKAGE}.evaluation': ['templates/*']},
     python_requires='>=3.10',
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

@@ -25,7 +25,7 @@ def host() -> dict[str, Any]:
     if cpuinfo.is_file():
         lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith('model name')]
         model = lines[0].partition(':')[2].strip() if lines else model
-    return {'cpu': model, 'cores': len(os.sched_getaffinity(0)), 'kernel': platform.release(),
+    return {'cpu': model, 'cores': len(os.sched_getaffinity(0)), 'system': platform.system(),
             'python': platform.python_version()}
 
 

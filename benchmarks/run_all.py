@@ -54,7 +54,7 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
     text = ['# Benchmarks', '',
             'Written by `make bench`; each figure comes from `benchmarks/<name>.py`, which anyone',
             'can rerun. Ratios and differences are taken within one run, interleaved.', '',
-            f'Machine: {host["cpu"]}, {host["cores"]} cores, Linux {host["kernel"]}, Python '
+            f'Machine: {host["cpu"]}, {host["cores"]} cores, {host["system"]}, Python '
             f'{host["python"]}.', '', '| benchmark | value | spread | bar |', '|---|---|---|---|']
     for row, _ in rows:
         spread = ', '.join(f'{k} {v}' for k, v in row['spread'].items())

@@ -74,7 +74,8 @@ def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """
     Yield a temporary path beside ``path`` that is renamed to it when the block succeeds.
 
-    Nothing is left behind when the block fails.
+    Nothing is left behind when the block fails, and after a power cut ``path`` is the old file or
+    the whole new one.
 
     :raises FileExistsError: when ``path`` exists and ``overwrite`` is false.
     """
@@ -88,7 +89,9 @@ def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -111,6 +114,8 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
+        for entry in (*temporary.rglob('*'), temporary):
+            _sync(entry)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))
             os.replace(path, old / path.name)
@@ -118,8 +123,18 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or directory to the disk: a rename may otherwise outlive the content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -40,7 +40,6 @@ TEACHER = 'street_teacher'
 STUDENT_RECIPE = 'demo_student'
 ENGINE, PRECISION = 'onnxruntime', 'fp32'
 SCENARIOS = ('clear', 'dense_fog')
-MIN_SHARE = 0.001
 
 # What the demo promises; it fails when one is missed.
 TEACHER_MIOU = 0.70

@@ -1,7 +1,7 @@
 """
-Measure models on a labelled recording.
+Measure a model on labelled recordings.
 
-Each bundle runs in the engine that would drive; the table shows it with what really ran.
+The bundle runs in the engine that would drive; one table per recording, with what really ran.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument('bundle', help='path of a bundle, or its name in the models directory')
     parser.add_argument('--out', type=Path, metavar='DIR',
-                        help='bundle to write (default: the same one, with --overwrite)')
+                        help='bundle to write (default: the same one; --overwrite where it has '
+                             'graphs already)')
     parser.add_argument('--size', default='', metavar='WxH',
                         help='input size of the graphs (default: as it is)')
     parser.add_argument('--weights', choices=('fp32', 'fp16'), default=None,
@@ -53,13 +54,15 @@ def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     bundle = find_bundle(args.bundle, args.models_dir)
     out = args.out or bundle.path
-    if out.exists() and not args.overwrite:
+    # To add graphs to a bundle that has none takes nothing away.
+    adds = out == bundle.path and not bundle.has(DEPLOY)
+    if out.exists() and not args.overwrite and not adds:
         raise ConfigError(f'{out}: exists; pass --overwrite to replace it, or --out DIR')
     spec = resized(bundle, args.size)
     with progress(f'exporting {bundle.spec.name}') as update:
         update(0, 1, '')
         made = export(bundle, out, spec=spec, weights_dtype=args.weights,
-                      overwrite=args.overwrite)
+                      overwrite=args.overwrite or adds)
         update(1, 1, '')
     print(f'{made.path}: {", ".join(made.files)}')
     return 0

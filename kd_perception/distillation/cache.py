@@ -118,6 +118,12 @@ class SoftLabelCache:
         except SafetensorError as error:
             raise _damaged(path, str(error)) from None
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """Return what two labellings by one teacher may differ in: codec and precision."""
+        assert self.manifest is not None
+        return {name: self.manifest[name] for name in ('codec', 'precision')}
+
     def require(self, teacher: ModelBundle, *, loss: str, temperature: float) -> None:
         """
         Check that the cache is of this teacher and serves this loss.
@@ -156,8 +162,7 @@ class SoftLabelCache:
         with self._lock:
             if path not in self._files:
                 try:
-                    # Sidecars of early builds hold no hash.
-                    intact = self._hashes[path] in ('', _file_hash(path))
+                    intact = self._hashes[path] == _file_hash(path)
                     file = safe_open(path, 'numpy')
                     names = sorted(file.keys())
                 except (SafetensorError, OSError) as error:

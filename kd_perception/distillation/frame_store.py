@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-import hashlib
 import logging
 import threading
 from typing import Any
@@ -114,10 +113,6 @@ class FrameStore:
     def fingerprints(self) -> tuple[str, ...]:
         """Fingerprints of the recordings, in order."""
         return tuple(s.source.fingerprint for s in self._sources)
-
-    def digest(self) -> str:
-        """Return a hash of which frames are here, in order."""
-        return hashlib.sha256('\n'.join(map(str, self.keys)).encode()).hexdigest()
 
     def class_pixels(self, num_classes: int) -> np.ndarray:
         """Return int64 ``[K]``: labelled pixels per class over all frames."""

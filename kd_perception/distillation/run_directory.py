@@ -101,7 +101,8 @@ class RunDirectory:
         stored = self.path / 'recipe.yaml'
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f'{self.path}: is a file; choose another --out')
-        if self.path.is_dir() and any(self.path.iterdir()):
+        # A kill right after the start leaves the lock file alone, which holds nothing.
+        if self.path.is_dir() and any(p.name != '.lock' for p in self.path.iterdir()):
             if not stored.is_file():
                 raise TrainingError(f'{self.path}: is not empty and no run directory; choose '
                                     'another --out')

@@ -91,7 +91,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
             raise TrainingError(f'{_names(learn)}: has no labels, but distillation.hard_weight is '
                                 f'{recipe.distillation.hard_weight:g}; set it to 0')
         identity = {'data': [s.source.fingerprint for s in [*learn, *check]],
-                    'teacher': teacher.hash}
+                    'teacher': teacher.hash, 'soft_labels': cache.made_with}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:

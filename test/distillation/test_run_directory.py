@@ -31,6 +31,13 @@ def test_a_new_directory_starts_and_an_unfinished_one_resumes(tmp_path: Path,
         assert run.resuming
 
 
+def test_a_directory_with_nothing_but_the_lock_of_a_killed_run_is_new(
+        tmp_path: Path, make_recipe: Make) -> None:
+    (tmp_path / '.lock').touch()
+    start(tmp_path, make_recipe())
+    assert (tmp_path / 'recipe.yaml').is_file()
+
+
 @pytest.mark.parametrize(('kind', 'steps', 'data', 'difference'), [
     ('train', 13, 'abc', 'recipe.optimization.steps: 12 -> 13'),
     ('distill', 12, 'abc', "kind: 'train' -> 'distill'"),

@@ -233,6 +233,23 @@ def test_a_distillation_resumes_to_the_bit(make_recipe: Make, teacher: ModelBund
     assert same(whole, distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache))
 
 
+def test_a_run_does_not_go_on_with_other_soft_labels(make_recipe: Make, teacher: ModelBundle,
+                                                     cache: Path, bare_stripes: Path,
+                                                     tmp_path: Path) -> None:
+    recipe = make_recipe(train=bare_stripes)
+
+    def stop(done: int, total: int, note: str) -> None:
+        if (done, total) == (5, 12) and 'loss' in note:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache, progress=stop)
+    label(teacher, open_source(bare_stripes), tmp_path / 'finer', engine='onnxruntime',
+          codec=SoftLabelCodec(name='fp16', stride=1))
+    with pytest.raises(TrainingError, match='another recipe .identity.soft_labels.codec'):
+        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=tmp_path / 'finer')
+
+
 def test_what_does_not_fit_the_cache_is_refused(make_recipe: Make, teacher: ModelBundle,
                                                 bare_stripes: Path, stripes: Path,
                                                 tmp_path: Path) -> None:

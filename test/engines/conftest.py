@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
+from kd_perception.bundle import BundleSpec, InputSpec, load_bundle, ModelBundle, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.imaging import resize_image, resize_labels
-from kd_perception.networks.deploy import Normalize, save_bundle
+from kd_perception.networks.deploy import load_module, Normalize, save_bundle
 from kd_perception.networks.registry import build
+from kd_perception.paths import share_directory
+from kd_perception.simulation.street import StreetSimulator
 
 SIZE = (45, 80)
 TRAINED_SIZE = (180, 240)
@@ -52,6 +54,18 @@ def images() -> Callable[[int], np.ndarray]:
         return np.random.default_rng(n).integers(0, 256, (n, *SIZE, 3), dtype=np.uint8)
 
     return make
+
+
+@pytest.fixture(scope='session')
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelBundle, np.ndarray]:
+    """Return the shipped teacher, and pictures [4, 360, 640, 3] of the street it knows."""
+    teacher = load_bundle(share_directory() / 'models' / 'street_teacher')
+    folder = tmp_path_factory.mktemp('bundles') / 'shipped'
+    frames = []
+    for scenario in ('clear', 'dense_fog'):
+        with StreetSimulator(scenario, seed=77) as street:
+            frames += [street.render(time_s).image for time_s in (4.0, 21.0)]
+    return save_bundle(folder, load_module(teacher), teacher.spec), np.stack(frames)
 
 
 @pytest.fixture(scope='session')

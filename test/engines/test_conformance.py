@@ -29,10 +29,11 @@ def load(bundle: ModelBundle, engine: str, precision: str, graph: str = 'deploy'
         raise
 
 
+@pytest.mark.parametrize('network', ['trained', 'shipped'])
 @pytest.mark.parametrize(('engine', 'precision'), ON_CPU)
-def test_masks_agree_with_torch(trained: tuple[ModelBundle, np.ndarray], engine: str,
+def test_masks_agree_with_torch(request: pytest.FixtureRequest, network: str, engine: str,
                                 precision: str) -> None:
-    bundle, frames = trained
+    bundle, frames = request.getfixturevalue(network)
     reference = load(bundle, 'torch', 'fp32').infer(frames)
     assert len(np.unique(reference['mask'])) >= 8, 'the network must predict eight classes'
     assert (reference['confidence'] > 230).mean() > 0.5, 'and be sure of most pixels'
