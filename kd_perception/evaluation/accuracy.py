@@ -62,10 +62,10 @@ class PairedAccuracy:
 
 def accuracy(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
              seed: int = 0) -> Accuracy | None:
-    """Return the accuracy of one arm, or None when no frame has ground truth."""
+    """Return the accuracy of one arm, or None when no pixel has ground truth."""
     own = sorted((r for r in rows if r.arm == arm and r.status in ANSWERED and r.counts),
                  key=lambda r: r.index)
-    if not own:
+    if not _labelled(own):
         return None
     counts = _counts(own)
     total = counts.sum(axis=0)
@@ -76,7 +76,8 @@ def accuracy(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
     return Accuracy(
         arm=arm, n=len(own),
         miou=bootstrap(lambda i: _miou(counts[:, chosen], i), len(own),
-                       block_length(_error_rate(counts)), resamples=resamples, seed=seed),
+                       block_length(_error_rate(counts)), resamples=resamples, seed=seed,
+                       bounds=(0.0, 1.0)),
         miou_all=float(iou[truth > 0].mean()) if truth.any() else float('nan'),
         pixel_accuracy=float(correct.sum() / labelled),
         iou=tuple(iou.tolist()), precision=tuple(_ratio(correct, predicted).tolist()),
@@ -89,20 +90,25 @@ def paired_accuracy(rows: Iterable[FrameRow], reference: str, other: str, *,
                     resamples: int = RESAMPLES, seed: int = 0) -> PairedAccuracy | None:
     """Return the difference of mIoU on common frames; None without truth or with too few."""
     pairs = [(a, b) for a, b in pair_rows(rows, reference, other)[0] if a.counts and b.counts]
-    if len(pairs) < FEWEST_PAIRS:
+    if len(pairs) < FEWEST_PAIRS or not _labelled([a for a, _ in pairs]):
         return None
     first, second = _counts([a for a, _ in pairs]), _counts([b for _, b in pairs])
     chosen = _chosen(first)
     block = block_length(_error_rate(second) - _error_rate(first))
     difference = bootstrap(
         lambda i: _miou(second[:, chosen], i) - _miou(first[:, chosen], i), len(pairs), block,
-        resamples=resamples, seed=seed)
+        resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
     return PairedAccuracy(reference, other, len(pairs), difference)
 
 
 def iou_by_class(confusion: np.ndarray) -> np.ndarray:
     """Return float ``[K]`` from a confusion matrix ``[K, K+1]``; NaN for absent classes."""
     return ConfusionMatrix.from_counts(confusion).iou()
+
+
+def _labelled(rows: list[FrameRow]) -> bool:
+    """Return whether any pixel has ground truth."""
+    return any(truth for r in rows for _, truth, _ in r.counts or ())
 
 
 def _counts(rows: list[FrameRow]) -> np.ndarray:

@@ -79,7 +79,8 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     if not any(rows.values()):
         raise ConfigError(
             f'the comparison holds no measured frames ({len(run.rows)} rows, warm-up '
-            f'{run.spec.warmup}): serve more frames than the warm-up takes')
+            f'{run.spec.warmup}): serve more frames than the warm-up takes'
+            + ''.join(f'; {note.rstrip(".")}' for note in run.notes))
     statistics = {arm: arm_statistics(arm, rows[arm]) for arm in arms}
     accuracies = {arm: found for arm in arms
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}

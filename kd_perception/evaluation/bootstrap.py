@@ -35,7 +35,8 @@ class Interval:
 
     def excludes(self, value: float) -> bool:
         """Return whether ``value`` lies outside, so that a difference from it is shown."""
-        return not self.low <= value <= self.high
+        # Written so that an interval that does not exist (NaN) shows nothing.
+        return value < self.low or value > self.high
 
 
 def block_length(values: np.ndarray) -> int:
@@ -93,22 +94,26 @@ def block_indices(n: int, block: int, resamples: int, seed: int) -> Iterator[np.
 
 
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, block: int, *,
-              resamples: int = RESAMPLES, seed: int = 0,
-              confidence: float = CONFIDENCE) -> Interval:
+              resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE,
+              bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """
     Return the interval of a statistic of a series of ``n`` frames.
 
     :param statistic: takes indices int64 ``[r, n]``, returns float ``[r]``.
     :param block: frames drawn together, from ``block_length``.
-    :returns: percentile interval, widened for the few independent blocks that there are.
+    :param bounds: smallest and largest value that the statistic can have.
+    :returns: percentile interval, widened for the few independent blocks that there are; where
+        there are fewer than two, ``bounds``: nothing is known.
     """
     estimate = float(statistic(np.arange(n)[None])[0])
     drawn = np.concatenate([statistic(i) for i in block_indices(n, block, resamples, seed)])
     tail = (1.0 - confidence) / 2.0
     low, high = (float(v) for v in np.quantile(drawn, (tail, 1.0 - tail)))
     factor = small_sample_factor(n, block, confidence)
-    return Interval(estimate, estimate - factor * (estimate - low),
-                    estimate + factor * (high - estimate), confidence)
+    if math.isinf(factor):
+        return Interval(estimate, *bounds, confidence)
+    return Interval(estimate, max(bounds[0], estimate - factor * (estimate - low)),
+                    min(bounds[1], estimate + factor * (high - estimate)), confidence)
 
 
 def small_sample_factor(n: int, block: int, confidence: float = CONFIDENCE) -> float:

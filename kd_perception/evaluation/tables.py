@@ -186,7 +186,9 @@ def number(value: float, digits: int) -> str:
 
 
 def interval(value: Interval, unit: str, digits: int, *, sign: bool = False) -> str:
-    """Return ``12.3 ms (11.9 … 12.8)``."""
+    """Return ``12.3 ms (11.9 … 12.8)``, or a dash where there is no estimate."""
+    if not math.isfinite(value.estimate):
+        return NONE
     form = f'{"+" if sign else ""}.{digits}f'
     text = f'{value.estimate:{form}}{unit} ({value.low:{form}} … {value.high:{form}})'
     return text.replace('-', '−')

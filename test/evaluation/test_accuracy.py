@@ -48,6 +48,22 @@ def test_accuracy_equals_the_whole_matrix(scene):
     assert result.n == 24
 
 
+def test_a_single_frame_has_an_accuracy_but_no_interval(scene):
+    truths, masks = scene
+    result = accuracy('a', rows_of('a', masks[:1], truths[:1], 3), resamples=50)
+    assert (result.miou.low, result.miou.high) == (0.0, 1.0)
+    assert 0.0 < result.miou.estimate < 1.0
+
+
+def test_intervals_stay_within_what_a_miou_can_be():
+    truth = np.zeros((20, 20), np.uint8)
+    masks = [np.zeros_like(truth) for _ in range(8)]
+    masks[3][:] = 1
+    result = accuracy('a', rows_of('a', masks, [truth] * 8, 2), resamples=200)
+    assert result.miou.low >= 0.0
+    assert result.miou.high <= 1.0
+
+
 def test_rare_class_stays_out_of_the_headline_only():
     truth = np.zeros((50, 50), np.uint8)
     truth[0, 0] = 1  # 0.04 % of the pixels, and missed

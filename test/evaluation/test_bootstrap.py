@@ -85,6 +85,28 @@ def test_few_blocks_widen_the_interval():
     assert small_sample_factor(10, 8) == math.inf
 
 
+@pytest.mark.parametrize('values', [[3.0], [0.0]])
+def test_a_single_frame_shows_nothing(values):
+    x = np.array(values)
+    interval = bootstrap(lambda i: x[i].mean(axis=1), 1, block_length(x))
+    assert interval == Interval(values[0], -math.inf, math.inf)
+    assert not interval.excludes(100.0)
+    bounded = bootstrap(lambda i: x[i].mean(axis=1), 1, 1, bounds=(0.0, 1.0))
+    assert (bounded.low, bounded.high) == (0.0, 1.0)
+
+
+def test_intervals_stay_where_the_statistic_can_be():
+    x = np.array([0.99, 1.0, 0.2, 1.0, 0.9, 1.0, 0.97, 1.0])
+    free = bootstrap(lambda i: x[i].mean(axis=1), 8, 2)
+    kept = bootstrap(lambda i: x[i].mean(axis=1), 8, 2, bounds=(0.0, 1.0))
+    assert free.high > 1.0
+    assert kept == Interval(free.estimate, free.low, 1.0)
+
+
+def test_an_interval_that_does_not_exist_excludes_nothing():
+    assert not Interval(math.nan, math.nan, math.nan).excludes(0.0)
+
+
 def test_interval_excludes():
     assert Interval(2.0, 1.0, 3.0).excludes(0.0)
     assert not Interval(2.0, -1.0, 3.0).excludes(0.0)

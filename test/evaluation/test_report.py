@@ -153,6 +153,29 @@ def test_single_arm_and_all_lost(make_run, tmp_path):
     assert data['comparisons'][0]['verdict']['latency'] == 'not measured'
 
 
+def test_page_of_a_single_frame_shows_no_interval_that_is_not_there(make_run, tmp_path):
+    written = write_report(make_run(frames=1, pictures=0), tmp_path)
+    assert 'nan' not in ' '.join(parse(written.html.read_text()).text)
+    arm = json.loads(written.json.read_text())['arms']['a']
+    assert (arm['accuracy']['miou']['low'], arm['accuracy']['miou']['high']) == (0.0, 1.0)
+
+
+def test_page_of_labels_that_all_mean_nothing(make_run, tmp_path):
+    run = make_run(frames=10, pictures=0)
+    nothing = ((0, 0, 0),) * len(run.classes)
+    run = replace(run, rows=tuple(replace(r, counts=nothing) for r in run.rows))
+    written = write_report(run, tmp_path)
+    assert 'nan' not in ' '.join(parse(written.html.read_text()).text)
+    verdict = json.loads(written.json.read_text())['comparisons'][0]['verdict']
+    assert verdict['accuracy'] == 'not measured'
+
+
+def test_a_run_without_frames_says_why(make_run, tmp_path):
+    run = replace(make_run(frames=2, pictures=0), rows=(), notes=('9 frames were skipped.',))
+    with pytest.raises(ConfigError, match=r'no measured frames .*; 9 frames were skipped$'):
+        write_report(run, tmp_path)
+
+
 def test_run_without_measured_frames_is_refused_and_writes_nothing(make_run, tmp_path):
     run = make_run(frames=2, warmup=3, pictures=0)
     run = replace(run, rows=tuple(r for r in run.rows if r.index < 3))
