@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 import threading
-import time
 from typing import Any, Literal
 
 Outcome = Literal['published', 'stale', 'failed', 'inactive']
@@ -111,19 +110,6 @@ class FrameSlots:
         with self._lock:
             return dict(self._counts)
 
-    def drained(self, timeout_s: float) -> bool:
-        """Wait until nothing is in flight; return whether that is so."""
-        deadline = time.monotonic() + timeout_s
-        with self._lock:
-            while self._counts['in_flight']:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._lock.wait(left)
-        return True
-
     def _settle(self, outcome: Outcome) -> None:
         self._counts['in_flight'] -= 1
         self._counts[outcome] += 1
-        if not self._counts['in_flight']:
-            self._lock.notify_all()
