@@ -44,9 +44,9 @@ def reserved_domain(folder: Path | None = None) -> Iterator[int]:
             continue
         path = folder / f'kd_perception_domain_{domain}.lock'
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = _open_lock(path)
         except OSError:
-            continue  # made by another user
+            continue  # a link, or a file that its owner hides
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -62,14 +62,39 @@ def reserved_domain(folder: Path | None = None) -> Iterator[int]:
                      f'{folder}/kd_perception_domain_*.lock')
 
 
+def _open_lock(path: Path) -> int:
+    """
+    Return a handle of a lock file that all users of the machine share.
+
+    Domains are shared by all users, so the name is the same for all. Reading is enough for a lock:
+    a file that another user has left behind locks as well as one's own. Links are not followed,
+    and only a new file is created, which Linux allows in shared directories.
+
+    :raises OSError: when it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        pass
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:  # another run was faster
+        return os.open(path, flags)
+    os.fchmod(handle, 0o644)  # whatever the umask says: others must be able to read it
+    return handle
+
+
 def isolation(domain: int, distribution: str | None = None) -> dict[str, str]:
     """
     Return variables that keep a run to this host and ``domain``.
 
+    The user's own peers and discovery server would still be reached; they are emptied.
+
     :param distribution: ROS distribution; ``$ROS_DISTRO`` when None. Humble has its own variable.
     """
     distribution = os.environ.get('ROS_DISTRO', '') if distribution is None else distribution
-    out = {'ROS_DOMAIN_ID': str(domain)}
+    out = {'ROS_DOMAIN_ID': str(domain), 'ROS_STATIC_PEERS': '', 'ROS_DISCOVERY_SERVER': ''}
     if distribution == 'humble':
         out['ROS_LOCALHOST_ONLY'] = '1'
     else:

@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+import tempfile
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -35,10 +36,58 @@ def test_no_domain_left_is_one_line(tmp_path, monkeypatch):
         pass
 
 
+def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, '_DOMAINS', range(1, 2))
+    monkeypatch.delenv('ROS_DOMAIN_ID', raising=False)
+    victim = tmp_path / 'victim'
+    (tmp_path / 'kd_perception_domain_1.lock').symlink_to(victim)
+    with pytest.raises(GraphError), reserved_domain(tmp_path):
+        pass
+    assert not victim.exists()
+
+
+def reserves_as_other_user(folder, held):
+    """Return whether a user who owns nothing in ``folder`` can reserve a domain there."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            if held:
+                with pytest.raises(GraphError), reserved_domain(folder):
+                    pass
+            else:
+                with reserved_domain(folder):
+                    pass
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_a_lock_file_of_another_user_neither_blocks_nor_is_shared(monkeypatch):
+    monkeypatch.setattr(environment, '_DOMAINS', range(1, 2))
+    monkeypatch.delenv('ROS_DOMAIN_ID', raising=False)
+    with tempfile.TemporaryDirectory() as name:  # pytest's own belongs to one user alone
+        folder = Path(name)
+        folder.chmod(0o1777)
+        before = os.umask(0o077)
+        try:
+            with reserved_domain(folder):
+                assert reserves_as_other_user(folder, held=True)
+        finally:
+            os.umask(before)
+        lock, = folder.iterdir()
+        if os.geteuid() != 0:
+            lock.chmod(0o444)  # what it is to others
+        assert reserves_as_other_user(folder, held=False)
+
+
 def test_isolation_by_distribution():
-    assert isolation(7, 'jazzy') == {'ROS_DOMAIN_ID': '7',
-                                     'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    assert isolation(7, 'humble') == {'ROS_DOMAIN_ID': '7', 'ROS_LOCALHOST_ONLY': '1'}
+    own = {'ROS_DOMAIN_ID': '7', 'ROS_STATIC_PEERS': '', 'ROS_DISCOVERY_SERVER': ''}
+    assert isolation(7, 'jazzy') == {**own, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    assert isolation(7, 'humble') == {**own, 'ROS_LOCALHOST_ONLY': '1'}
 
 
 def test_tuning_never_overrides():
