@@ -1,8 +1,8 @@
 """
 How every node of the package starts, runs on one thread, and ends.
 
-SIGINT and SIGTERM end a node with exit code 0; bad parameters with 2 and one line on stderr. A
-node started by the runner ends when the runner dies, however it dies.
+SIGINT and SIGTERM end a node with exit code 0; bad parameters, ROS arguments and files with 2 and
+one line on stderr. A node started by the runner ends when the runner dies, however it dies.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
     _end_with_parent()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    rclpy.init(args=None if args is None else list(args))
+    try:
+        rclpy.init(args=None if args is None else list(args))
+    except Exception as error:
+        return _refused(None, f'ROS did not take the arguments: {error}')
     node: Any = None
     executor = SingleThreadedExecutor()
     code = 0
@@ -64,12 +67,17 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     except Finished:
         code = node.exit_code
     except KdPerceptionError as error:
-        print(f'{_name(node)}: {error}', file=sys.stderr)
-        code = 2
-    except Exception:
-        # A signal takes the context away at once; what a callback does then may fail.
-        if rclpy.ok():
+        code = _refused(node, str(error))
+    except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
+        code = _refused(node, f'{where}{error.strerror or error}')
+    except Exception as error:
+        if node is None and type(error).__module__.startswith('rclpy'):
+            # A name or a parameter override that ROS itself refuses.
+            code = _refused(node, str(error))
+        elif rclpy.ok():
             raise
+        # A signal takes the context away at once; what a callback does then may fail.
     finally:
         # A second signal while things close must not leave threads behind.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,5 +103,8 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _name(node: Any) -> str:
-    return 'kd_perception' if node is None else node.get_name()
+def _refused(node: Any, reason: str) -> int:
+    """Print why the node cannot run, in one line; return the exit code."""
+    name = 'kd_perception' if node is None else node.get_name()
+    print(f'{name}: {" ".join(reason.split())}', file=sys.stderr)
+    return 2

@@ -61,7 +61,7 @@ def run_graph(graph: RunGraph, log_dir: Path, *, progress: ProgressCallback | No
     :param progress: called with (done, total, note) while the run goes on.
     :param isolated: run in a private DDS domain on this host alone.
     :param environment: variables that win over all others.
-    :raises GraphError: when a node dies, with what it said last.
+    :raises GraphError: when a node dies or another one ends first, with what it said last.
     :raises KeyboardInterrupt: passed on when every child has ended.
     """
     with tempfile.TemporaryDirectory(prefix='kd_perception.') as scratch:
@@ -70,12 +70,12 @@ def run_graph(graph: RunGraph, log_dir: Path, *, progress: ProgressCallback | No
                      environment=environment) as children:
             last: tuple[int, int, str] | None = None
             while True:
-                ended = check(children)
-                if ended is not None and ended.node.title == graph.ends_with:
-                    return
+                ended = check(children, graph.ends_with)
                 now = read_progress(told)
                 if progress is not None and now is not None and now != last:
                     progress(*now)
+                if ended:
+                    return
                 last = now
                 time.sleep(_POLL_S)
 
@@ -100,21 +100,25 @@ def started(graph: RunGraph, log_dir: Path, *, isolated: bool = True,
         yield children
 
 
-def check(children: Sequence[Child]) -> Child | None:
+def check(children: Sequence[Child], ends_with: str = '') -> bool:
     """
-    Return a child that has ended well, or None while all run.
+    Return whether the run is done, which is when the node ``ends_with`` has ended well.
 
-    :raises GraphError: when one has failed.
+    :raises GraphError: when a node has failed, or another one has ended: without it the run would
+        never come to its end.
     """
-    for child in children:
-        code = child.process.poll()
-        if code is None:
-            continue
-        if code != 0:
+    codes = [(child, child.process.poll()) for child in children]
+    for child, code in codes:
+        if code:
             raise GraphError(f'node {child.node.title} ended with {code}: {child.last_words()} '
                              f'(log: {child.log})')
-        return child
-    return None
+    if any(code == 0 and child.node.title == ends_with for child, code in codes):
+        return True
+    for child, code in codes:
+        if code == 0:
+            raise GraphError(f'node {child.node.title} was stopped before the run was done: '
+                             f'{child.last_words()} (log: {child.log})')
+    return False
 
 
 def command(node: NodeSpec, parameter_file: Path) -> list[str]:
