@@ -30,6 +30,7 @@ from kd_perception.imaging import encode_png
 from kd_perception.paths import atomic_directory
 
 SCHEMA_VERSION = 1
+RECORDING = 'recording'  # where a run lies in the directory of its report
 RUN_FILE = 'run.json'
 PICTURES = 'pictures'
 
@@ -42,9 +43,7 @@ def save_run(run: ComparisonRun, folder: Path | str, *, overwrite: bool = True) 
     :raises ConfigError: when something else is there, which is never removed.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / RUN_FILE).is_file():
-        raise ConfigError(f'{folder}: is no recorded comparison, so it is not overwritten; choose '
-                          'another directory')
+    check_replaceable(folder)
     with atomic_directory(folder, overwrite=overwrite) as temporary:
         (temporary / PICTURES).mkdir()
         for picture in run.pictures:
@@ -52,6 +51,17 @@ def save_run(run: ComparisonRun, folder: Path | str, *, overwrite: bool = True) 
         text = json.dumps(run_to_dict(run), separators=(',', ':'), allow_nan=False)
         (temporary / RUN_FILE).write_text(text, encoding='utf-8')
     return folder
+
+
+def check_replaceable(folder: Path) -> None:
+    """
+    Make sure that nothing foreign lies where a run will be saved.
+
+    :raises ConfigError: when something else is there, which is never removed.
+    """
+    if folder.exists() and not (folder / RUN_FILE).is_file():
+        raise ConfigError(f'{folder}: is no recorded comparison, so it is not overwritten; choose '
+                          'another directory')
 
 
 def load_run(folder: Path | str) -> ComparisonRun:

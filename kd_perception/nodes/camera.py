@@ -23,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
+from kd_perception.bags.sampling import LabelError
 from kd_perception.errors import ConfigError, ImageError
 from kd_perception.evaluation.joining import Published
 from kd_perception.nodes import qos
@@ -35,8 +36,11 @@ from kd_perception.nodes.conversion import (
 )
 from kd_perception.nodes.parameters import CAMERA, declare, values_of_node
 from kd_perception.nodes.process import run_node
-from kd_perception.nodes.published import end_message, published_message
+from kd_perception.nodes.published import end_message, published_message, skipped_message
 from kd_perception.nodes.schedule import Serving, servings
+
+# Discovery of publishers in other processes and on other hosts takes about so long.
+_DISCOVERY_S = 2.0
 
 
 class CameraNode(Node):
@@ -47,8 +51,9 @@ class CameraNode(Node):
         self.exit_code = 0
         declare(self, CAMERA)
         self._values = values_of_node(self, CAMERA)
-        if self._values['publish_clock'] and self.get_publishers_info_by_topic('/clock'):
-            raise ConfigError('somebody else publishes /clock already; set publish_clock to false')
+        self._sim_clock = (self.create_publisher(ClockMessage, '/clock', qos.stream())
+                           if self._values['publish_clock'] else None)
+        self._refuse_second_clock(_DISCOVERY_S)
         self._source = open_pictures(self._values)
         self._arms: tuple[str, ...] = self._values['arms'] or ('',)
         self._total = self._number_of_frames()
@@ -56,6 +61,7 @@ class CameraNode(Node):
         self._order: Iterator[Serving] = self._servings()
         self._picture: tuple[int, Picture, Image] | None = None
         self._ended = False
+        self._served = False
         self._bad: set[int] = set()
         self._create_topics()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -65,12 +71,30 @@ class CameraNode(Node):
             self._timer = self.create_timer(period, self._on_timer, clock=steady)
         self.create_service(Trigger, '~/step', self._on_step)
         frames = self._total or 'endless'
+        for note in self._source.notes:
+            self.get_logger().warning(f'{self._source.name}: {note}')
         self.get_logger().info(f'{self._source.name}: {frames} frames for '
                                f'{", ".join(a or "image" for a in self._arms)}')
 
     def close(self) -> None:
         """Release the source."""
         self._source.close()
+
+    def _refuse_second_clock(self, patience_s: float) -> None:
+        """
+        Make sure that nobody else publishes ``/clock``: two clocks send a vehicle back in time.
+
+        :param patience_s: the graph is empty at first and fills in the middleware's own thread.
+        :raises ConfigError: when somebody does.
+        """
+        if self._sim_clock is None:
+            return
+        deadline = time.monotonic() + patience_s
+        while self.count_publishers('/clock') <= 1:  # one is our own
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.02)
+        raise ConfigError('somebody else publishes /clock already; set publish_clock to false')
 
     def _create_topics(self) -> None:
         def topic(arm: str, name: str) -> str:
@@ -86,8 +110,6 @@ class CameraNode(Node):
         self._sample = self.create_publisher(Image, 'sample', qos.stream(10))
         self._published = self.create_publisher(DiagnosticArray, '~/published', qos.stream(1000))
         self._label_info = self.create_publisher(LabelInfo, 'label_info', qos.latched())
-        self._sim_clock = (self.create_publisher(ClockMessage, '/clock', qos.stream())
-                       if self._values['publish_clock'] else None)
         # Without ground truth an empty one, so that nobody waits for classes in vain.
         classes = self._source.classes
         self._label_info.publish(LabelInfo() if classes is None
@@ -118,7 +140,8 @@ class CameraNode(Node):
         if self._values['pacing'] != 'lockstep':
             self._held = False
             response.success = True
-            response.message = json.dumps({'running': not self._ended, 'frames': self._total})
+            response.message = json.dumps({'running': not self._ended, 'frames': self._total,
+                                           'notes': self._source.notes})
             return response
         served = self._serve_next()
         response.success = bool(served)
@@ -126,7 +149,7 @@ class CameraNode(Node):
             {'served': [{'arm': r.arm, 'stamp_ns': r.stamp_ns, 'frame_id': r.frame_id,
                          'index': r.index, 'turn': r.turn} for r in served],
              'labelled': self._picture is not None and self._picture[1].labels is not None,
-             'frames': self._total, 'end': self._ended})
+             'frames': self._total, 'end': self._ended, 'notes': self._source.notes})
         return response
 
     def _serve_next(self) -> list[Published]:
@@ -155,8 +178,11 @@ class CameraNode(Node):
         there = self._source.frames
         try:
             picture = self._source.picture(index % there if there else index)
+        except LabelError:
+            raise  # not one bad picture: the labels of this recording mean something else
         except ImageError as error:
             self._bad.add(index)
+            self._published.publish(skipped_message(index))
             self.get_logger().warning(f'frame {index} is skipped: {error}')
             return None
         image = picture.image
@@ -171,6 +197,9 @@ class CameraNode(Node):
 
     def _serve(self, serving: Serving, picture: Picture, message: Image) -> list[Published]:
         head = message.header
+        if not self._served:
+            self._refuse_second_clock(0.0)  # it may have come while the first frame was held
+            self._served = True
         if self._values['stamps'] == 'clock' and serving.turn <= 0:
             head.stamp = self.get_clock().now().to_msg()
         if self._sim_clock is not None:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kd_perception.bags.source import open_source
+from kd_perception.bags.reader import BagReader
+from kd_perception.bags.source import BagSource, open_source
 from kd_perception.classes import ClassSet
-from kd_perception.errors import ConfigError
+from kd_perception.errors import BagError, ConfigError
 
 _ENDLESS_S = 86_400.0
 
@@ -51,13 +52,14 @@ class PictureSource(Protocol):
     Pictures by index.
 
     :param frames: how many there are; 0 for as many as wanted.
+    :param notes: what a reader of a report must know of the source.
     """
 
     name: str
     frames: int
     classes: ClassSet | None
     intrinsics: Intrinsics | None
-    rate_hz: float
+    notes: tuple[str, ...]
 
     def picture(self, index: int) -> Picture:
         """
@@ -89,7 +91,7 @@ class StreetPictures:
         self.frames = 0
         self.classes = self._source.label_classes
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
-        self.rate_hz = rate_hz
+        self.notes: tuple[str, ...] = ()
 
     def picture(self, index: int) -> Picture:
         """Return the street at ``index / rate_hz`` seconds."""
@@ -102,7 +104,12 @@ class StreetPictures:
 
 
 class RecordedPictures:
-    """Pictures of a bag, a video or an image folder, with their stamps."""
+    """
+    Pictures of a bag, a video or an image folder, each with a stamp that no other has.
+
+    Results find their frame by stamp, and recorded header stamps may be zero or repeated: then
+    all frames bear the time at which they were recorded instead.
+    """
 
     def __init__(self, path: str, *, frame_id: str, **options: Any) -> None:
         if not path:
@@ -114,17 +121,43 @@ class RecordedPictures:
         self.frames = len(self._source)
         self.classes = self._source.label_classes if self._source.has_labels else None
         self.intrinsics: Intrinsics | None = None
-        self.rate_hz = float(options.get('rate_hz') or 30.0)
+        self._by_log = _stamps_repeat(path, self._source)
+        self.notes: tuple[str, ...] = ()
+        if self._by_log:
+            self.notes = ('Header stamps of the recording are zero or repeat: its frames were '
+                          'published under the time at which they were recorded.',)
+        self._owners: dict[int, int] = {}
 
     def picture(self, index: int) -> Picture:
         """Return frame ``index`` of the recording."""
         frame = self._source[index]
-        return Picture(frame.image, frame.stamp_ns, frame.frame_id or self._frame_id,
-                       frame.labels)
+        stamp = frame.log_ns if self._by_log else frame.stamp_ns
+        # Recording times can repeat too, and so can those of several recordings.
+        while self._owners.setdefault(stamp, index) != index:
+            stamp += 1
+        return Picture(frame.image, stamp, frame.frame_id or self._frame_id, frame.labels)
 
     def close(self) -> None:
         """Close the files."""
         self._source.close()
+
+
+def _stamps_repeat(path: str, source: Any) -> bool:
+    """Return whether header stamps of a rosbag are zero or repeat; files get good ones."""
+    if not isinstance(source, BagSource):
+        return False
+    seen = {0}
+    with BagReader(path) as reader:
+        index = reader.index(source.topic)
+        for position in range(len(index)):
+            try:
+                stamp = index.header(position)[0]
+            except BagError:
+                continue  # met again, and skipped, when the frame itself is read
+            if stamp in seen:
+                return True
+            seen.add(stamp)
+    return False
 
 
 def open_pictures(values: Mapping[str, Any]) -> PictureSource:

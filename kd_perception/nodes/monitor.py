@@ -32,8 +32,6 @@ from kd_perception.bags.labels import classes_by_names
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
-from kd_perception.evaluation.comparison_files import save_run
-from kd_perception.evaluation.report import write_report
 from kd_perception.imaging import decode_image, decode_label_image
 from kd_perception.nodes import qos
 from kd_perception.nodes.arms import ArmState
@@ -41,13 +39,12 @@ from kd_perception.nodes.conversion import label_info_names, stamp_to_ns, values
 from kd_perception.nodes.parameters import declare, MONITOR, values_of_node
 from kd_perception.nodes.pending import Pending, Progress
 from kd_perception.nodes.process import Finished, run_node
-from kd_perception.nodes.published import parse_published
-from kd_perception.nodes.recorder import Key, Recorder
+from kd_perception.nodes.published import parse_published, Skipped
+from kd_perception.nodes.recorder import FRESH_FRAMES, Key, Recorder
+from kd_perception.nodes.report_folder import ReportFolder
 from kd_perception.nodes.timing import parse_timing, STAGES
 
 _log = logging.getLogger(__name__)
-RECORDING = 'recording'
-_KEPT_ISOLATED = 600
 
 
 class MonitorNode(Node):
@@ -61,13 +58,13 @@ class MonitorNode(Node):
         if not self._values['arms']:
             raise ConfigError('parameter arms: name at least one namespace')
         self._arms = {name: ArmState(name) for name in self._values['arms']}
-        self._out = Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}')
+        self._out = ReportFolder(
+            Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
         self._progress = Progress(self._values['progress_file'])
         self._recorder: Recorder | None = None
         self._source_names: tuple[str, ...] | None = None
         self._began = time.monotonic()
         self._started = ''
-        self._written = False
         self._measuring = False
         self._ended_at: float | None = None
         self._pending: Pending | None = None
@@ -75,6 +72,7 @@ class MonitorNode(Node):
         self._running = False
         self._step_future: Any = None
         self._retry_at = 0.0
+        self._stepped_at = self._camera_seen_at = time.monotonic()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker_error: Exception | None = None
         self._subscribe()
@@ -89,8 +87,9 @@ class MonitorNode(Node):
         """Write what was measured if that was not done, and end the thread."""
         self._work.put(None)
         self._worker.join()
-        if not self._written and self._recorder is not None and self._recorder.measured():
+        if not self._out.written and self._recorder is not None and self._recorder.measured():
             self._write(interrupted=True)
+        self._out.close()
 
     def _subscribe(self) -> None:
         # In this order the executor serves them: truth before results.
@@ -140,6 +139,9 @@ class MonitorNode(Node):
         recorder = self._recorder
         if record is None:
             self._ended_at = self._ended_at or time.monotonic()
+        elif isinstance(record, Skipped):
+            if recorder is not None:
+                self._work.put(lambda: recorder.on_skipped(record.index))
         elif recorder is not None and record.arm in self._arms:
             self._work.put(lambda: recorder.on_published(record))
             if not self._measuring and record.index >= self._values['warmup']:
@@ -195,7 +197,10 @@ class MonitorNode(Node):
             arm.sample_usage()
         if self._ended_at is not None:
             self._try_to_finish()
-        elif self._step_future is not None:
+            self._tell()
+            return
+        self._look_after_camera()
+        if self._step_future is not None:
             if self._step_future.done():
                 future, self._step_future = self._step_future, None
                 self._on_stepped(json.loads(future.result().message))
@@ -204,6 +209,23 @@ class MonitorNode(Node):
         elif not self._running and time.monotonic() >= self._retry_at:
             self._call_step()
         self._tell()
+
+    def _look_after_camera(self) -> None:
+        """
+        Notice that the camera is gone or hangs, which nothing else would ever tell.
+
+        :raises GraphError: when it is so.
+        """
+        now = time.monotonic()
+        if self._step.service_is_ready():
+            self._camera_seen_at = now
+        if now - self._camera_seen_at > self._values['timeout_s']:
+            raise GraphError('the camera went away before its source had ended; see its log')
+        # Serving may take long where many frames of a recording cannot be decoded.
+        if self._step_future is not None and \
+                now - self._stepped_at > self._values['start_timeout_s']:
+            raise GraphError('the camera has not answered camera/step for '
+                             f'{self._values["start_timeout_s"]:g} s; see its log')
 
     def _try_to_begin(self) -> None:
         for arm in self._arms.values():
@@ -236,12 +258,13 @@ class MonitorNode(Node):
             warmup=values['warmup'], pacing=values['pacing'], placement=values['placement'],
             rate_hz=values['rate_hz'], class_map=values['class_map'],
             margin_miou=values['margin_miou'])
-        kept = _KEPT_ISOLATED if values['placement'] == 'isolated' else 16
         source = classes_by_names(self._source_names, 'source') if self._source_names else None
         class_map, note = self._class_map(source, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
-                            source=source, kept_frames=kept)
+                            source=source)
         recorder.notes += [note] if note else []
+        self._out.prepare()
+        self._camera_seen_at = time.monotonic()
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         self._total = values['frames'] + values['warmup'] if values['frames'] else 0
         self._recorder = recorder
@@ -276,6 +299,7 @@ class MonitorNode(Node):
             self._call_step()
 
     def _call_step(self) -> None:
+        self._stepped_at = time.monotonic()
         self._step_future = self._step.call_async(Trigger.Request())
         self._step_future.add_done_callback(lambda _: self._advance_soon.trigger())
 
@@ -286,6 +310,11 @@ class MonitorNode(Node):
             self._retry_at = time.monotonic() + 0.2
             return
         self._total = answer.get('frames') or self._total
+        assert self._recorder is not None  # it calls for frames
+        self._recorder.notes += [n for n in answer['notes'] if n not in self._recorder.notes]
+        if self._values['placement'] == 'isolated':
+            # Half of the frames wait for the other arms, and those that one arm has lost.
+            self._recorder.kept_frames = self._total + FRESH_FRAMES
         if 'running' in answer:
             self._running = True
             return
@@ -323,7 +352,7 @@ class MonitorNode(Node):
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
-        self._written = True
+        self._out.written = True  # whatever comes of it, not twice
         if not interrupted:
             # The counting thread may be at its last frame.
             counted = threading.Event()
@@ -337,12 +366,10 @@ class MonitorNode(Node):
             patience_ms=self._values['timeout_s'] * 1e3, resources=usage,
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted)
-        self._out.mkdir(parents=True, exist_ok=True)
-        save_run(run, self._out / RECORDING)
         self._progress.tell(1, 1, 'writing the report', force=True)
         try:
-            report = write_report(run, self._out)
-        except KdPerceptionError as error:
+            report = self._out.write(run)
+        except (KdPerceptionError, OSError) as error:
             self._say(f'no report: {error}', error=True)
             self.exit_code = 2
             return

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+import zlib
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from kd_perception.evaluation.joining import join_events, Published, Received
 from kd_perception.imaging import resize_labels
 
 Key = tuple[int, str]  # stamp, frame id
+FRESH_FRAMES = 16
 
 
 @dataclass
@@ -47,6 +50,24 @@ class _FrameState:
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     index: int | None = None
     counted: set[str] = field(default_factory=set)
+    packed: dict[str, tuple[bytes, tuple[int, ...]]] = field(default_factory=dict)
+
+    def pack(self) -> None:
+        """
+        Keep the masks in little memory, for an arm that is served much later.
+
+        Truth and picture come again with that arm.
+        """
+        for arm, mask in self.masks.items():
+            self.packed[arm] = zlib.compress(mask.tobytes(), 1), mask.shape
+        self.masks.clear()
+        self.truth = self.image = None
+
+    def unpack(self) -> None:
+        """Bring all masks back."""
+        for arm, (data, shape) in self.packed.items():
+            self.masks[arm] = np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
+        self.packed.clear()
 
 
 class Recorder:
@@ -55,18 +76,19 @@ class Recorder:
 
     :param class_map: from the ids of the labels to those of the models; None without truth.
     :param source: class set of the labels, to see ids that it does not have.
-    :param kept_frames: frames whose masks are kept while an arm has not answered.
+    :param kept_frames: frames whose masks are kept while an arm has not answered; may be set
+        later. All but the newest are packed.
     """
 
     def __init__(self, spec: ComparisonSpec, arms: Sequence[ArmInfo], classes: ClassSet,
                  class_map: ClassMap | None, *, source: ClassSet | None = None,
-                 kept_frames: int = 16) -> None:
+                 kept_frames: int = FRESH_FRAMES) -> None:
         self.spec = spec
         self.arms = tuple(arms)
         self.classes = classes
         self._class_map = class_map
         self._source = source
-        self._kept = kept_frames
+        self.kept_frames = kept_frames
         self._published: list[Published] = []
         self._answers: dict[tuple[str, Key], list[_Answer]] = {}
         self._frames: dict[Key, _FrameState] = {}
@@ -78,6 +100,7 @@ class Recorder:
         self._pictures: list[SamplePicture] = []
         self._saw_truth = False
         self._size = (0, 0)
+        self._skipped: set[int] = set()
         self.notes: list[str] = []
 
     @property
@@ -101,6 +124,10 @@ class Recorder:
         key = (record.stamp_ns, record.frame_id)
         self._frame(key).index = record.index
         self._settle(key)
+
+    def on_skipped(self, index: int) -> None:
+        """Take note of a frame that the camera could not decode."""
+        self._skipped.add(index)
 
     def on_labels(self, key: Key, labels: np.ndarray) -> None:
         """Take the ground truth of a frame: uint8 ``[H, W]``, ids of the source."""
@@ -158,6 +185,11 @@ class Recorder:
         received = [Received(arm, key[0], key[1], a.received_ns, a.stages, a.counts)
                     for (arm, key), answers in self._answers.items() for a in answers]
         rows = join_events(self._published, received, patience_ms)
+        notes = list(dict.fromkeys(self.notes))
+        if self._skipped:
+            served = len({p.index for p in self._published})
+            notes.append(f'{len(self._skipped)} of {len(self._skipped) + served} frames of the '
+                         'source could not be decoded and were skipped.')
         height, width = self._size
         return ComparisonRun(
             spec=replace(self.spec, width=width, height=height), arms=self.arms,
@@ -165,14 +197,18 @@ class Recorder:
             confusion=self._confusion if self._saw_truth else {}, agreement=self._agreement,
             resources=resources, counters=counters, host=host_info(),
             versions=package_versions(), pictures=tuple(self._pictures),
-            notes=tuple(dict.fromkeys(self.notes)), started=started, interrupted=interrupted)
+            notes=tuple(notes), started=started, interrupted=interrupted)
 
     def _frame(self, key: Key) -> _FrameState:
         if key not in self._frames:
             self._frames[key] = _FrameState()
-            while len(self._frames) > self._kept:
+            while len(self._frames) > self.kept_frames:
                 self._let_go(next(iter(self._frames)))
-        return self._frames[key]
+            for resting in islice(reversed(self._frames.values()), FRESH_FRAMES, FRESH_FRAMES + 1):
+                resting.pack()
+        frame = self._frames[key]
+        frame.unpack()
+        return frame
 
     def _settle(self, key: Key) -> None:
         """Count pixels for every arm of which mask, truth and index are there."""
@@ -196,6 +232,7 @@ class Recorder:
     def _let_go(self, key: Key) -> None:
         """Compare the arms on a frame, keep its picture if it has one, and forget its pixels."""
         frame = self._frames.pop(key)
+        frame.unpack()
         if frame.index is None or frame.index < self.spec.warmup or not frame.masks:
             return
         first = self.arms[0].name

@@ -1,5 +1,8 @@
 import json
+import subprocess
+import sys
 
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import pytest
@@ -11,11 +14,13 @@ from vision_msgs.msg import LabelInfo
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.errors import KdPerceptionError
+from kd_perception.evaluation.joining import Published
 from kd_perception.imaging import decode_image, decode_label_image
 from kd_perception.nodes import qos
 from kd_perception.nodes.camera import CameraNode
+from kd_perception.nodes.camera_source import RecordedPictures
 from kd_perception.nodes.conversion import label_info_names, stamp_to_ns
-from kd_perception.nodes.published import parse_published
+from kd_perception.nodes.published import parse_published, Skipped
 
 SIZE = {'width': 64, 'height': 48}
 
@@ -58,7 +63,7 @@ def test_a_bag_is_played_with_its_stamps_and_labels(bench, bag):
     records = bench.collect(DiagnosticArray, 'camera/published', qos.stream(20))
     with bench.running(CameraNode, source='bag', bag=str(bag), pacing='max', hold=True):
         answer, _ = connected_step(bench)
-        assert answer == {'running': True, 'frames': 6}
+        assert answer == {'running': True, 'frames': 6, 'notes': []}
         bench.spin_until(lambda: len(records) == 7)
         bench.spin_until(lambda: len(images) == len(labels) == 6 and infos)
     assert [stamp_to_ns(m.header.stamp) for m in images] == [
@@ -145,6 +150,99 @@ def test_a_second_clock_is_refused(bench):
     with (pytest.raises(KdPerceptionError, match='publishes /clock already'),
           bench.running(CameraNode, publish_clock=True, **SIZE)):
         pass
+
+
+def test_a_clock_of_another_process_is_refused(bench, ros_environment):
+    """A new participant sees an empty graph at first."""
+    bench.node.create_publisher(Clock, '/clock', 1)
+    done = subprocess.run(
+        [sys.executable, '-m', 'kd_perception.nodes.camera', '--ros-args', '-p',
+         'publish_clock:=true', '-p', 'width:=64', '-p', 'height:=48'], capture_output=True,
+        text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert 'somebody else publishes /clock already' in done.stderr
+
+
+def test_a_clock_that_comes_before_the_first_frame_is_refused(bench, bag):
+    bench.collect(Image, 'image', qos.stream(20))
+    with bench.running(CameraNode, source='bag', bag=str(bag), pacing='lockstep',
+                       publish_clock=True) as node:
+        bench.spin_until(lambda: bench.node.count_publishers('image'))
+        bench.node.create_publisher(Clock, '/clock', 1)
+        client = bench.node.create_client(Trigger, '/camera/step')
+        bench.spin_until(client.service_is_ready)
+        while not node.failure:
+            future = client.call_async(Trigger.Request())
+            bench.spin_until(lambda f=future: f.done() or node.failure)
+            assert not future.done() or 'waiting' in future.result().message
+    assert 'publishes /clock already' in str(node.failure[0])
+
+
+def write_labelled(path, labels):
+    with BagWriter(path) as writer:
+        for n, ids in enumerate(labels):
+            stamp = 1_000_000_000 + n * 100_000_000
+            writer.write_image('camera/image', np.zeros((48, 64, 3), np.uint8), stamp, 'front')
+            writer.write_labels('camera/labels', ids, stamp, 'front')
+        writer.write_label_info('camera/labels_info', load_class_set('driving'), 1_000_000_000)
+    return path
+
+
+@pytest.mark.parametrize(('wrong', 'reason'), [
+    (np.full((48, 64), 77, np.uint8), 'labels hold ids'),
+    (np.zeros((24, 32), np.uint8), 'labels must have the size of their image')])
+def test_labels_that_do_not_fit_end_the_camera(bench, tmp_path, wrong, reason):
+    good = np.zeros((48, 64), np.uint8)
+    path = write_labelled(tmp_path / 'bag', [good, wrong, good])
+    images = bench.collect(Image, 'image', qos.stream(20))
+    with bench.running(CameraNode, source='bag', bag=str(path), pacing='max') as node:
+        bench.spin_until(lambda: not node.thread.is_alive())
+    assert isinstance(node.failure[0], KdPerceptionError)
+    assert reason in str(node.failure[0])
+    assert len(images) <= 1
+
+
+def test_frames_that_cannot_be_decoded_are_skipped_and_told(bench, tmp_path):
+    clip = tmp_path / 'clip'
+    clip.mkdir()
+    for n in range(4):
+        cv2.imwrite(str(clip / f'{n}.png'), np.zeros((48, 64, 3), np.uint8))
+    (clip / '1.png').write_bytes(b'no picture')
+    bench.collect(Image, 'image', qos.stream(20))
+    records = bench.collect(DiagnosticArray, 'camera/published', qos.stream(20))
+    with bench.running(CameraNode, source='bag', bag=str(clip), pacing='max', hold=True):
+        connected_step(bench)
+        bench.spin_until(lambda: records and parse_published(records[-1]) is None)
+    parsed = [parse_published(m) for m in records]
+    assert Skipped(1) in parsed
+    assert [r.index for r in parsed if isinstance(r, Published)] == [0, 2, 3]
+
+
+@pytest.mark.parametrize(('stamps', 'log_ns'), [
+    ([0, 0, 0, 0], [10, 20, 30, 40]),      # a driver without a clock
+    ([5, 6, 6, 7], [10, 20, 20, 30]),      # messages that were recorded at once
+    ([5, 0, 6, 7], [10, 20, 30, 40])])
+def test_frames_of_a_bag_without_good_stamps_are_told_apart(tmp_path, stamps, log_ns):
+    with BagWriter(tmp_path / 'bag') as writer:
+        for n, (stamp, log) in enumerate(zip(stamps, log_ns)):
+            writer.write_image('camera/image', np.full((48, 64, 3), 10 * n, np.uint8), stamp,
+                               'front', log_ns=log)
+    source = RecordedPictures(str(tmp_path / 'bag'), frame_id='')
+    order = [0, 1, 2, 3, 1, 3, 2, 0]
+    given = [source.picture(i).stamp_ns for i in order]
+    source.close()
+    assert len(set(given)) == 4
+    assert given == [given[i] for i in order]
+    assert all(log <= stamp <= log + 1 for stamp, log in zip(given, log_ns))
+    assert 'zero or repeat' in source.notes[0]
+
+
+def test_good_stamps_are_kept(bag):
+    source = RecordedPictures(str(bag), frame_id='')
+    assert [source.picture(i).stamp_ns for i in range(6)] == [
+        1_000_000_000 + n * 100_000_000 for n in range(6)]
+    assert source.notes == ()
+    source.close()
 
 
 def test_a_recording_that_is_not_there_is_one_line(bench, tmp_path):

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager, ExitStack
 import json
+import time
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -13,9 +14,9 @@ from kd_perception.bags.writer import BagWriter
 from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, GraphError
-from kd_perception.evaluation.comparison_files import load_run
+from kd_perception.evaluation.comparison_files import load_run, RECORDING
 from kd_perception.nodes.camera import CameraNode
-from kd_perception.nodes.monitor import MonitorNode, RECORDING
+from kd_perception.nodes.monitor import MonitorNode
 from kd_perception.nodes.pending import read_progress
 from kd_perception.nodes.perception import PerceptionNode
 from kd_perception.nodes.process import Finished
@@ -23,13 +24,14 @@ from kd_perception.nodes.process import Finished
 FRAMES = 6
 
 
-def write_bag(path, *, labelled=True, classes='driving'):
+def write_bag(path, *, labelled=True, classes='driving', stamp_ns=None):
     rng = np.random.default_rng(0)
     with BagWriter(path) as writer:
         for n in range(FRAMES):
-            stamp = 1_000_000_000 + n * 100_000_000
+            log = 1_000_000_000 + n * 100_000_000
+            stamp = log if stamp_ns is None else stamp_ns
             writer.write_image('camera/image', rng.integers(0, 255, (48, 64, 3), np.uint8), stamp,
-                               'front')
+                               'front', log_ns=log)
             if labelled:
                 writer.write_labels('camera/labels', np.full((48, 64), n, np.uint8), stamp,
                                     'front')
@@ -42,16 +44,19 @@ def write_bag(path, *, labelled=True, classes='driving'):
 def comparing(bench, bundles, out, bag, models=('one', 'two'), camera=None, **monitor):
     """Run camera, arms and monitor; yield the monitor."""
     with ExitStack() as stack:
-        stack.enter_context(bench.running(CameraNode, **{
+        first = stack.enter_context(ExitStack())
+        first.enter_context(bench.running(CameraNode, **{
             'source': 'bag', 'bag': str(bag), 'pacing': 'lockstep', 'placement': 'turns',
             'arms': ('a', 'b'), 'samples': 2, 'hold': True, **(camera or {})}))
         for arm, model in zip('ab', models):
             stack.enter_context(bench.running(
                 PerceptionNode, arm, models_dir=str(bundles), model=model, threads=1,
                 engine='onnxruntime', warmup_iterations=1))
-        yield stack.enter_context(bench.running(
+        node = stack.enter_context(bench.running(
             MonitorNode, source='bag', scenario='drive', frames=0, out=str(out),
             progress_file=str(out) + '.json', **{'warmup': 1, **monitor}))
+        node.end_camera = first.close
+        yield node
 
 
 def finish(bench, monitor):
@@ -108,6 +113,64 @@ def test_an_arm_that_does_not_answer_is_counted_as_lost(bench, bundles, tmp_path
     last = max(r.index for r in run.rows)
     assert next(r for r in run.rows if r.arm == 'b' and r.index == last).status == 'lost'
     assert run.counters['b']['inactive'] > 0
+
+
+@pytest.mark.parametrize('pacing', ['lockstep', 'realtime'])
+def test_a_camera_that_goes_away_ends_the_run(bench, bundles, tmp_path, pacing):
+    out = tmp_path / 'out'
+    with comparing(bench, bundles, out, write_bag(tmp_path / 'bag'), timeout_s=1.0, pacing=pacing,
+                   camera={'loop': True, 'stamps': 'clock', 'pacing': pacing,
+                           'rate_hz': 10.0}) as monitor:
+        bench.spin_until(lambda: monitor._recorder and monitor._recorder.answered >= 6, 40.0)
+        monitor.end_camera()
+        failure = finish(bench, monitor)
+    assert isinstance(failure, GraphError)
+    assert 'the camera went away' in str(failure)
+    assert load_run(out / RECORDING).interrupted
+
+
+def test_a_camera_that_hangs_ends_the_run(bench, bundles, tmp_path, monkeypatch):
+    monkeypatch.setattr(CameraNode, '_serve_next', lambda self: time.sleep(4.0) or [])
+    with comparing(bench, bundles, tmp_path / 'out', write_bag(tmp_path / 'bag')) as monitor:
+        bench.spin_until(lambda: monitor._step_future, 40.0)
+        monitor._values['start_timeout_s'] = 1.0
+        failure = finish(bench, monitor)
+    assert isinstance(failure, GraphError)
+    assert 'has not answered camera/step for 1 s' in str(failure)
+    # Nothing was measured, so nothing is left.
+    assert not (tmp_path / 'out').exists()
+
+
+def test_isolated_arms_over_a_bag_without_stamps(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    bag = write_bag(tmp_path / 'bag', labelled=False, stamp_ns=0)
+    with comparing(bench, bundles, out, bag, warmup=0, placement='isolated',
+                   camera={'placement': 'isolated'}) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+        # All frames may have to wait for the other arm.
+        assert monitor._recorder.kept_frames >= FRAMES
+    run = load_run(out / RECORDING)
+    assert [r.status for r in run.rows] == ['ok'] * 2 * FRAMES
+    assert run.agreement['b'].sum() == FRAMES * 48 * 64
+    assert any('zero or repeat' in note for note in run.notes)
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(bench, bundles,
+                                                                             tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'mine' / RECORDING).mkdir(parents=True)
+    (tmp_path / 'mine' / RECORDING / 'drive.mcap').write_text('')
+    bag = write_bag(tmp_path / 'bag')
+    with comparing(bench, bundles, tmp_path / 'out', bag, camera={'arms': ('x',)}):
+        for out, reason in (('file/out', 'cannot be written there'),
+                            ('mine', 'is no recorded comparison')):
+            with bench.running(MonitorNode, out=str(tmp_path / out)) as other:
+                failure = finish(bench, other)
+            assert isinstance(failure, ConfigError)
+            assert reason in str(failure)
+            assert other._recorder is None
+    assert list((tmp_path / 'mine' / RECORDING).iterdir()) == [
+        tmp_path / 'mine' / RECORDING / 'drive.mcap']
 
 
 def test_a_run_that_is_stopped_keeps_what_was_measured(bench, bundles, tmp_path):

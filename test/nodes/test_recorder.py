@@ -5,6 +5,7 @@ from kd_perception.classes import ClassMap, ClassSet
 from kd_perception.evaluation.comparison import ArmInfo, ArmSpec, ComparisonSpec
 from kd_perception.evaluation.joining import Published
 from kd_perception.nodes.recorder import Recorder
+from kd_perception.nodes.schedule import servings
 
 CLASSES = ClassSet.from_names('three', ['x', 'y', 'z'])
 IDENTITY = ClassMap('three', 'three', CLASSES.lookup())
@@ -124,6 +125,50 @@ def test_frames_that_one_arm_never_answers_are_forgotten():
     run = finish(recorder)
     assert run.confusion['a'][1, 1] == 49 * 24
     assert sum(r.status == 'lost' for r in run.rows) == 50
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_arms_that_are_served_long_after_each_other_are_compared_on_all_frames(labelled):
+    frames = 60
+    recorder = make(class_map=IDENTITY if labelled else None, warmup=0)
+    recorder.kept_frames = frames + 16
+    for serving in servings(frames, ('a', 'b'), 'isolated', 0):
+        (arm,), index = serving.arms, serving.index
+        publish(recorder, index, arm)
+        if labelled:
+            recorder.on_labels(key(index), mask(1))
+        if index % 20 == 0:
+            recorder.on_sample(key(index), np.full((4, 6, 3), index, np.uint8))
+        if (arm, index) != ('b', 7):  # lost
+            recorder.on_result(arm, key(index), 1, mask(index % 3))
+            recorder.on_stages(arm, key(index), {'total': 1.0})
+    run = finish(recorder)
+    assert np.trace(run.agreement['b']) == run.agreement['b'].sum() == (frames - 1) * 24
+    assert [p.index for p in run.pictures] == [0, 20, 40]
+    assert all((p.truth is not None) == labelled and set(p.masks) == {'a', 'b'}
+               and (p.masks['a'] == p.index % 3).all() for p in run.pictures)
+    if labelled:
+        assert run.confusion['a'].sum() == frames * 24
+        assert run.confusion['b'].sum() == (frames - 1) * 24
+
+
+def test_masks_that_wait_are_packed():
+    recorder = make(kept_frames=1000)
+    for index in range(100):
+        recorder.on_labels(key(index), mask(1))
+        publish(recorder, index, 'a')
+        recorder.on_result('a', key(index), 1, mask(1))
+    unpacked = [f for f in recorder._frames.values() if f.masks or f.truth is not None]
+    assert len(unpacked) <= 16
+
+
+def test_skipped_frames_are_noted():
+    recorder = make(arms=('a',), warmup=0)
+    publish(recorder, 0, 'a')
+    for index in (1, 1, 2):
+        recorder.on_skipped(index)
+    assert finish(recorder).notes == (
+        '2 of 3 frames of the source could not be decoded and were skipped.',)
 
 
 def test_strange_labels_are_noted_once():
