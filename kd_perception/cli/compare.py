@@ -17,17 +17,16 @@ from datetime import datetime
 from pathlib import Path
 import sys
 
-from kd_perception.cli.comparison import ComparisonRequest, RECORDING, run_comparison
+from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.progress import progress
 from kd_perception.cli.tables import print_comparison
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.comparison import ArmSpec
+from kd_perception.evaluation.comparison import ArmSpec, PACINGS
+from kd_perception.evaluation.comparison_files import RECORDING
 from kd_perception.evaluation.report import HTML_FILE
-
-PACINGS = ('lockstep', 'realtime', 'max')
-PLACEMENTS = ('turns', 'concurrent', 'isolated')
+from kd_perception.nodes.schedule import PLACEMENTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-import math
 from pathlib import Path
 
+from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
 from kd_perception.classes import load_class_map
 from kd_perception.engines.engine import check_device, PRECISIONS
 from kd_perception.engines.loader import available_engines, ENGINES
-from kd_perception.errors import BundleError, ConfigError, EngineError
+from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
-from kd_perception.evaluation.comparison_files import load_run
+from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
 from kd_perception.evaluation.report import HTML_FILE
+from kd_perception.frames import FrameSource
 from kd_perception.nodes.graph import comparison_graph, RunGraph
 from kd_perception.simulation.scenario import load_scenario
 
-RECORDING = 'recording'
 LOGS = 'logs'
 
 
@@ -90,7 +90,6 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         for arm, bundle in zip(request.arms, bundles, strict=True))
     for arm in arms:
         check_device(arm.engine, arm.device)
-    _check_numbers(request)
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
@@ -120,6 +119,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f'{out}: is a file; --out needs a directory')
+    check_replaceable(out / RECORDING)
     graph = plan(request, out)
     # rclpy is not needed here: only the children import it.
     from kd_perception.nodes.runner import run_graph
@@ -152,14 +152,6 @@ def _bundle(arm: ArmSpec, models_dir: str) -> ModelBundle:
     return bundle
 
 
-def _check_numbers(request: ComparisonRequest) -> None:
-    """Refuse NaN, which no bound of the nodes' parameters refuses: it fails every comparison."""
-    for option, value in (('--rate', request.rate_hz), ('--timeout', request.timeout_s),
-                          ('--margin-miou', request.margin_miou)):
-        if math.isnan(value):
-            raise ConfigError(f'{option} nan: must be a number')
-
-
 def _engine(name: str) -> str:
     """Return ``name`` if that runtime is installed."""
     state = available_engines().get(name)
@@ -178,6 +170,20 @@ def _fastest() -> str:
     raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
 
 
+def _check_labels(source: FrameSource) -> None:
+    """
+    Look at the first frame: labels of another size or of other classes are so from the start.
+
+    :raises LabelError: when they do not fit.
+    """
+    try:
+        source[0]
+    except LabelError:
+        raise
+    except ImageError:
+        pass  # one bad picture is skipped, and counted, when its turn comes
+
+
 def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
     """Open the recording once; return how many frames will count (0: all)."""
     if not request.bag:
@@ -192,6 +198,7 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
                               f'{request.warmup}; lower --warmup')
         if source.has_labels and source.label_classes is not None:
             load_class_map(source.label_classes, model.classes, request.class_map)
+            _check_labels(source)
         elif request.class_map:
             raise ConfigError(f'{request.bag}: has no labels, so a class map is of no use')
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ComparisonSpec
 from kd_perception.nodes.parameters import check_values, TABLES
+from kd_perception.nodes.schedule import PLACEMENTS
 
 PACKAGE = 'kd_perception'
 SAMPLES = 6
@@ -131,9 +132,9 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
     if spec.source not in ('sim', 'bag'):
         raise ConfigError(f'source {spec.source!r} cannot be compared by this release; '
                           'choose sim or bag')
-    if spec.placement == 'alternate':
-        raise ConfigError('placement alternate cannot be run by this release; choose turns, '
-                          'concurrent or isolated')
+    if spec.placement not in PLACEMENTS:
+        raise ConfigError(f'placement {spec.placement} cannot be run by this release; choose '
+                          f'{", ".join(PLACEMENTS)}')
     if spec.placement == 'isolated' and spec.source == 'sim' and not spec.frames:
         raise ConfigError('placement isolated needs a number of frames')
     if spec.source == 'sim' and not spec.frames:

@@ -13,6 +13,8 @@ import math
 from typing import Any
 
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.comparison import PACINGS
+from kd_perception.nodes.schedule import PLACEMENTS
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -133,11 +135,11 @@ CAMERA: tuple[ParameterSpec, ...] = (
                   minimum=0),
     ParameterSpec('pacing', 'realtime', 'realtime: by rate_hz; max: as fast as possible; '
                   'lockstep: one frame per call of ~/step.',
-                  choices=('realtime', 'max', 'lockstep')),
+                  choices=PACINGS),
     ParameterSpec('placement', 'concurrent', 'Which arms get a frame at a time: all '
                   '(concurrent), one after the other in random order (turns), or one arm over '
                   'all frames before the next (isolated).',
-                  choices=('turns', 'concurrent', 'isolated')),
+                  choices=PLACEMENTS),
     ParameterSpec('arms', (), 'Namespaces to publish into; empty for the topic image alone.'),
     ParameterSpec('encoding', 'rgb8', 'Encoding of the images.', choices=('rgb8', 'bgr8')),
     ParameterSpec('frame_id', 'camera', 'Coordinate frame of the simulated camera.'),
@@ -159,9 +161,9 @@ MONITOR: tuple[ParameterSpec, ...] = (
     ParameterSpec('frames', 200, 'Frames that count; 0 for all of the source.', minimum=0),
     ParameterSpec('warmup', 10, 'Frames served before those that count.', minimum=0),
     ParameterSpec('pacing', 'lockstep', 'lockstep: the monitor calls for each frame; realtime: '
-                  'the camera runs by its rate.', choices=('lockstep', 'realtime', 'max')),
+                  'the camera runs by its rate.', choices=PACINGS),
     ParameterSpec('placement', 'turns', 'How the arms share the machine.',
-                  choices=('turns', 'concurrent', 'isolated')),
+                  choices=PLACEMENTS),
     ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
     ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
                   'one that fits by name.'),

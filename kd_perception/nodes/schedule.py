@@ -14,6 +14,9 @@ import numpy as np
 
 from kd_perception.errors import ConfigError
 
+# Of those that a comparison may name, what a camera can do.
+PLACEMENTS = ('turns', 'concurrent', 'isolated')
+
 
 @dataclass(frozen=True)
 class Serving:

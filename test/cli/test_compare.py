@@ -87,11 +87,11 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--frames', '0'], 'number of frames'),
     (['{m}', '{m}', '--frames', '-3'], 'negative'),
     (['{m}', '{m}', '--rate', '0'], 'rate_hz'),
-    (['{m}', '{m}', '--rate', 'nan'], '--rate nan'),
+    (['{m}', '{m}', '--rate', 'nan'], 'rate_hz must be above zero'),
     (['{m}', '{m}', '--rate', 'inf'], 'rate_hz: inf'),
-    (['{m}', '{m}', '--timeout', 'nan'], '--timeout nan'),
+    (['{m}', '{m}', '--timeout', 'nan'], 'timeout_s: is not a number'),
     (['{m}', '{m}', '--timeout', '-1'], 'timeout_s: -1'),
-    (['{m}', '{m}', '--margin-miou', 'nan'], '--margin-miou nan'),
+    (['{m}', '{m}', '--margin-miou', 'nan'], 'margin_miou: is not a number'),
     (['{m}', '{m}', '--device', 'banana'], "no device 'banana'"),
     (['{m}', '{m}', '--device', 'cpu,cuda:x', '--engine', 'torch'], "no device 'cuda:x'"),
     (['{m}', '{m}', '--out', '/dev/null'], 'is a file'),
@@ -130,6 +130,27 @@ def test_refuses_recordings_that_do_not_fit(bundle, clip, capsys):
         cv2.imwrite(str(labels / picture.name), np.zeros((48, 80), np.uint8))
     assert 'camvid_to_driving' in refused(capsys, *arguments, '--warmup', 1, '--classes',
                                           'camvid')
+
+
+def test_refuses_labels_that_do_not_fit_their_pictures(bundle, clip, capsys):
+    labels = clip.with_name('clip_labels')
+    labels.mkdir()
+    arguments = (bundle.path, bundle.path, '--bag', clip, '--warmup', 1, '--classes', 'driving')
+    for wrong, reason in ((np.full((48, 80), 77, np.uint8), 'labels hold ids'),
+                          (np.zeros((24, 40), np.uint8), 'the size of their image')):
+        for picture in clip.iterdir():
+            cv2.imwrite(str(labels / picture.name), wrong)
+        assert reason in refused(capsys, *arguments)
+
+
+def test_refuses_to_run_where_something_foreign_lies(bundle, tmp_path, capsys):
+    mine = tmp_path / 'recording' / 'drive.mcap'
+    mine.parent.mkdir()
+    mine.write_text('mine')
+    assert 'is no recorded comparison' in refused(capsys, bundle.path, '--overwrite', '--out',
+                                                  tmp_path)
+    assert mine.read_text() == 'mine'
+    assert list(tmp_path.iterdir()) == [mine.parent]
 
 
 def test_missing_engine_is_named(bundle, monkeypatch, capsys):
