@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import json
+import os
 from pathlib import Path
 import time
 
 from kd_perception.nodes.recorder import Key, Recorder
-from kd_perception.paths import atomic_file
 
 _TELL_EVERY_S = 0.3
 
@@ -57,6 +57,8 @@ class Progress:
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
         self._next = 0.0
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def tell(self, done: int, total: int, note: str, *, force: bool = False) -> None:
         """Write how far the run is, at most every 0.3 s unless forced."""
@@ -64,8 +66,11 @@ class Progress:
         if self._path is None or (now < self._next and not force):
             return
         self._next = now + _TELL_EVERY_S
-        with atomic_file(self._path) as temporary:
-            temporary.write_text(json.dumps({'done': done, 'total': total, 'note': note}))
+        # Whole or not there, but not brought to the disk: waiting for that in the thread that
+        # receives results would show as latency.
+        fresh = self._path.with_name(f'{self._path.name}.new')
+        fresh.write_text(json.dumps({'done': done, 'total': total, 'note': note}))
+        os.replace(fresh, self._path)
 
 
 def read_progress(path: Path) -> tuple[int, int, str] | None:
