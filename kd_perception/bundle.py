@@ -8,7 +8,8 @@ reads, checks and writes the directory; it knows neither torch nor a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 import hashlib
 from pathlib import Path
@@ -134,12 +135,14 @@ class ModelBundle:
     :param spec: what the model is.
     :param files: SHA-256 by file name.
     :param hash: SHA-256 of the manifest above its last line, so of the whole content.
+    :param sizes: bytes by file name; bundles of early releases do not say.
     """
 
     path: Path
     spec: BundleSpec
     files: dict[str, str]
     hash: str
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def file(self, name: str) -> Path:
         """
@@ -156,17 +159,34 @@ class ModelBundle:
         """Return whether the bundle has a file of that name."""
         return name in self.files
 
+    def check_complete(self, *names: str) -> None:
+        """
+        Check, without reading them, that the named files (or all) are there in full length.
+
+        :raises BundleError: when a file is missing or of another length.
+        """
+        for name in names or tuple(self.files):
+            path = self.file(name)
+            with _in_one_line(path):
+                if not path.is_file():
+                    raise BundleError(f'{path}: is missing; copy the whole bundle again')
+                size = path.stat().st_size
+            if size != self.sizes.get(name, size):
+                raise BundleError(f'{path}: has {size} of {self.sizes[name]} bytes; copy the '
+                                  'bundle again')
+
     def verify(self, *names: str) -> None:
         """
         Check content hashes: of the named files, or of all.
 
-        :raises BundleError: when a file is missing or a byte differs.
+        :raises BundleError: when a file is missing or not readable, or a byte differs.
         """
         for name in names or tuple(self.files):
+            self.check_complete(name)
             path = self.file(name)
-            if not path.is_file():
-                raise BundleError(f'{path}: is missing; copy the whole bundle again')
-            if _sha256(path) != self.files[name]:
+            with _in_one_line(path):
+                digest = _sha256(path)
+            if digest != self.files[name]:
                 raise BundleError(f'{path}: content differs from its hash in {MANIFEST}; '
                                   'the file was changed or damaged, copy the bundle again')
 
@@ -178,16 +198,15 @@ def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
     :param verify: also hash every file (about 1 s per GB).
     :raises BundleError: one line that says what is wrong and where.
     """
-    path = Path(path).expanduser()
-    manifest = path / MANIFEST
-    if not path.is_dir():
-        raise BundleError(f'{path}: no such model bundle (a directory with {MANIFEST})')
-    if not manifest.is_file():
-        raise BundleError(f'{path}: is no model bundle: {MANIFEST} is missing')
-    try:
+    with _in_one_line(path):
+        path = Path(path).expanduser()
+        manifest = path / MANIFEST
+        if not path.is_dir():
+            raise BundleError(f'{path}: no such model bundle (a directory with {MANIFEST})')
+        if not manifest.is_file():
+            raise BundleError(f'{path}: is no model bundle: {MANIFEST} is missing')
+    with _in_one_line(manifest):
         content = manifest.read_bytes()
-    except OSError as error:
-        raise BundleError(f'{manifest}: not readable: {error.strerror}') from None
     # The seal comes first: a manifest that was changed is not even parsed.
     body, _, seal = content.rpartition(_SEAL.encode())
     digest = hashlib.sha256(body).hexdigest()
@@ -205,7 +224,7 @@ def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
         raise BundleError(f'{manifest}: schema_version {version!r} is unknown to this release, '
                           f'which reads {SCHEMA_VERSION}; update kd_perception')
     bundle = ModelBundle(path=path, spec=_spec(data, manifest), files=_files(data, manifest),
-                         hash=digest)
+                         hash=digest, sizes=_sizes(data, manifest))
     if verify:
         bundle.verify()
     return bundle
@@ -218,14 +237,15 @@ def find_bundle(name: str, directory: Path | str | None = None, *,
 
     :raises BundleError: when neither exists; the message lists the names that do.
     """
-    given = Path(name).expanduser()
-    folder = Path(directory).expanduser() if directory else models_directory()
-    if given.is_dir() and (given.is_absolute() or '/' in name
-                           or not (folder / name).is_dir()):
-        return load_bundle(given, verify=verify)
-    if (folder / name / MANIFEST).is_file():
-        return load_bundle(folder / name, verify=verify)
-    known = sorted(p.parent.name for p in folder.glob(f'*/{MANIFEST}'))
+    with _in_one_line(name):
+        given = Path(name).expanduser()
+        folder = Path(directory).expanduser() if directory else models_directory()
+        if given.is_dir() and (given.is_absolute() or '/' in name
+                               or not (folder / name).is_dir()):
+            return load_bundle(given, verify=verify)
+        if (folder / name / MANIFEST).is_file():
+            return load_bundle(folder / name, verify=verify)
+        known = sorted(p.parent.name for p in folder.glob(f'*/{MANIFEST}'))
     raise BundleError(f'no model named {name!r}: neither a bundle at that path nor in {folder} '
                       f'(there: {", ".join(known) or "none"})')
 
@@ -245,14 +265,15 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, bytes | Path]
                           'name')
     try:
         with atomic_directory(path, overwrite=overwrite) as folder:
-            hashes = {}
+            entries = {}
             for name, content in sorted(files.items()):
                 if isinstance(content, Path):
                     shutil.copyfile(content, folder / name)
                 else:
                     (folder / name).write_bytes(content)
-                hashes[name] = _sha256(folder / name)
-            data = {**spec.to_dict(), 'files': {n: {'sha256': h} for n, h in hashes.items()}}
+                entries[name] = {'sha256': _sha256(folder / name),
+                                 'bytes': (folder / name).stat().st_size}
+            data = {**spec.to_dict(), 'files': entries}
             text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()
             seal = hashlib.sha256(text).hexdigest()
             (folder / MANIFEST).write_bytes(text + f'{_SEAL}{seal}\n'.encode())
@@ -309,6 +330,14 @@ def _files(data: dict[str, Any], where: Path) -> dict[str, str]:
     return out
 
 
+def _sizes(data: dict[str, Any], where: Path) -> dict[str, int]:
+    sizes = {name: entry['bytes'] for name, entry in data['files'].items() if 'bytes' in entry}
+    for name, size in sizes.items():
+        if not isinstance(size, int):
+            raise BundleError(f'{where}: files: {name}: bytes {size!r} is no number')
+    return sizes
+
+
 def _plain(value: Any) -> Any:
     """Return tuples as lists, so that YAML stays free of tags."""
     if isinstance(value, dict):
@@ -324,3 +353,14 @@ def _sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _in_one_line(what: Path | str) -> Iterator[None]:
+    """Say what cannot be read: a path may be too long, forbidden, or name an unknown home."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f'{what}: not readable: {error.strerror or error}') from None
+    except (RuntimeError, ValueError) as error:  # ~nobody, a zero byte
+        raise BundleError(f'{what}: is no usable path: {error}') from None

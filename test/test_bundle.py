@@ -129,12 +129,53 @@ def test_the_manifest_is_sealed_to_its_last_byte(spoilable):
 
 def test_lost_and_shortened_files(bundle):
     (bundle.path / 'deploy.onnx').write_bytes(b'grap')
-    with pytest.raises(BundleError, match='deploy.onnx: content differs'):
+    with pytest.raises(BundleError, match='deploy.onnx: has 4 of 5 bytes'):
         load_bundle(bundle.path)
-    load_bundle(bundle.path, verify=False).verify('weights.safetensors')
+    found = load_bundle(bundle.path, verify=False)
+    with pytest.raises(BundleError, match='deploy.onnx: has 4 of 5 bytes'):
+        found.check_complete()
+    found.check_complete('weights.safetensors')
+    found.verify('weights.safetensors')
+    # To see that a byte differs the file must be read.
+    (bundle.path / 'deploy.onnx').write_bytes(b'grapH')
+    found.check_complete()
+    with pytest.raises(BundleError, match='deploy.onnx: content differs'):
+        found.verify()
     (bundle.path / 'deploy.onnx').unlink()
     with pytest.raises(BundleError, match='deploy.onnx: is missing'):
         load_bundle(bundle.path)
+
+
+def test_bundles_that_do_not_say_their_sizes(bundle):
+    def forget(data):
+        for entry in data['files'].values():
+            del entry['bytes']
+
+    reseal(bundle.path, forget)
+    (bundle.path / 'deploy.onnx').write_bytes(b'grap')
+    found = load_bundle(bundle.path, verify=False)
+    found.check_complete()
+    with pytest.raises(BundleError, match='deploy.onnx: content differs'):
+        found.verify()
+
+
+@pytest.mark.parametrize('name', ['x' * 300, '~nosuchuser/x', 'a\0b', '/proc/self/mem'])
+def test_names_that_cannot_be_paths(name, tmp_path):
+    for load in (lambda: find_bundle(name, tmp_path), lambda: find_bundle('x', name),
+                 lambda: load_bundle(name)):
+        with pytest.raises(BundleError) as caught:
+            load()
+        assert '\n' not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(bundle):
+    found = load_bundle(bundle.path, verify=False)
+    (bundle.path / 'deploy.onnx').unlink()
+    # Reading fails for everybody, root included; only the size is known.
+    (bundle.path / 'deploy.onnx').symlink_to('/proc/self/mem')
+    found.sizes.clear()
+    with pytest.raises(BundleError, match='deploy.onnx: not readable'):
+        found.verify()
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -161,6 +202,7 @@ def test_lost_and_shortened_files(bundle):
     (lambda d: d['files'].update({'../x': {'sha256': ''}}), 'no plain file name'),
     (lambda d: d['files'].update({3: {'sha256': ''}}), 'no plain file name'),
     (lambda d: d['files'].update({'x': 'ab'}), 'no plain file name'),
+    (lambda d: d['files'].update({'x': {'sha256': '', 'bytes': 'many'}}), "bytes 'many'"),
     (lambda d: '- a\n- b\n', 'bundle.yaml: '),
     (lambda d: 'a: [\n', 'not readable'),
     (lambda d: 'a: 2001-99-99\n', 'not readable'),
