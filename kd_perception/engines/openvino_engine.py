@@ -114,7 +114,8 @@ class OpenVinoEngine:
         blob = self._cache.read(path)
         if blob is not None:
             try:
-                return self._core.import_model(io.BytesIO(blob), device, self._config)
+                # Not from a stream: its copies would hold every other thread up.
+                return self._core.import_model(blob, device, self._config)
             except RuntimeError:
                 pass  # built by another build of the same version: make it anew
         return self._build(path, shape, device)
