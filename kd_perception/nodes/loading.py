@@ -66,18 +66,29 @@ class ModelLoader:
                     self._thread = None
                     return
             settings, bundle, warmup = request
+            reason = ''
             try:
-                model = ServingModel.load(settings, warmup, bundle)
+                self._load(settings, bundle, warmup)
             except KdPerceptionError as error:
-                self._on_failure(settings, str(error))
-                continue
+                reason = str(error)
             except Exception as error:
                 _log.exception('loading %s failed', settings.model)
-                self._on_failure(settings, f'{type(error).__name__}: {error}')
-                continue
-            with self._lock:
-                unwanted = self._closed or self._request is not None
-            if unwanted:
-                model.close()
-            else:
-                self._on_ready(model)
+                reason = f'{type(error).__name__}: {error}'
+            if reason:
+                self._tell(settings, reason)
+
+    def _load(self, settings: ServingSettings, bundle: ModelBundle, warmup: int) -> None:
+        model = ServingModel.load(settings, warmup, bundle)
+        with self._lock:
+            unwanted = self._closed or self._request is not None
+        if unwanted:
+            model.close()
+        else:
+            self._on_ready(model)
+
+    def _tell(self, settings: ServingSettings, reason: str) -> None:
+        try:
+            self._on_failure(settings, reason)
+        except Exception:
+            # Without a guard the loader would count as busy for good.
+            _log.exception('nobody could be told that %s was not loaded', settings.model)

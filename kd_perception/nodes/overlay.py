@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import logging
 import threading
 from typing import Any
 
@@ -11,16 +12,21 @@ import numpy as np
 from kd_perception.imaging import overlay, resize_labels
 from kd_perception.nodes.worker import FrameResult
 
+_log = logging.getLogger(__name__)
+
 
 class OverlayPainter:
     """
     Paints the freshest result; results that come while it paints replace the one that waits.
 
     :param publish: called in the painter's thread with camera, uint8 ``[H, W, 3]`` RGB, header.
+    :param on_failure: called in that thread with the reason when a picture fails.
     """
 
-    def __init__(self, publish: Callable[[str, np.ndarray, Any], None]) -> None:
+    def __init__(self, publish: Callable[[str, np.ndarray, Any], None],
+                 on_failure: Callable[[str], None]) -> None:
         self._publish = publish
+        self._on_failure = on_failure
         self._lock = threading.Condition()
         self._waiting: FrameResult | None = None
         self._stop = False
@@ -48,10 +54,18 @@ class OverlayPainter:
                 if self._stop or self._waiting is None:
                     return
                 frame, self._waiting = self._waiting, None
-            spec = frame.model.bundle.spec
-            image = frame.processed.image
-            if spec.input.channel_order == 'bgr':
-                image = np.ascontiguousarray(image[..., ::-1])
-            mask = resize_labels(frame.processed.result.mask, *image.shape[:2])
-            painted = overlay(image, mask, spec.classes.palette())
-            self._publish(frame.arrival.camera, painted, frame.arrival.message.header)
+            try:
+                self._paint(frame)
+            except Exception as error:
+                # One picture that fails must not end all that follow.
+                _log.debug('overlay failed', exc_info=True)
+                self._on_failure(f'overlay: {type(error).__name__}: {error}')
+
+    def _paint(self, frame: FrameResult) -> None:
+        spec = frame.model.bundle.spec
+        image = frame.processed.image
+        if spec.input.channel_order == 'bgr':
+            image = np.ascontiguousarray(image[..., ::-1])
+        mask = resize_labels(frame.processed.result.mask, *image.shape[:2])
+        painted = overlay(image, mask, spec.classes.palette())
+        self._publish(frame.arrival.camera, painted, frame.arrival.message.header)

@@ -153,7 +153,7 @@ class PerceptionNode(LifecycleNode):
                                  reliability=values['reliability'], on_arrival=self._on_arrival)
             for camera in cameras}
         self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
-        self._painter = OverlayPainter(self._on_painted)
+        self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
         return super().on_configure(state)
 

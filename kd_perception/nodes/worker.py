@@ -72,7 +72,8 @@ class InferenceWorker:
     @property
     def running(self) -> bool:
         """Return whether the thread is alive."""
-        return self._thread is not None and self._thread.is_alive()
+        thread = self._thread  # another thread may stop the worker meanwhile
+        return thread is not None and thread.is_alive()
 
     @property
     def model(self) -> ServingModel | None:
@@ -155,7 +156,12 @@ class InferenceWorker:
                 return
             old, self._model, self._next = self._model, self._next, None
             model = self._model
-        self._on_exchange(model)
+        try:
+            self._on_exchange(model)
+        except Exception as error:
+            # The model serves all the same: who cannot be told of it must not end the thread.
+            _log.debug('announcing a model failed', exc_info=True)
+            self._on_failure(f'announcing the model: {type(error).__name__}: {error}')
         if old is not None:
             # Releasing a runtime can take long; no frame should wait for it.
             threading.Thread(target=old.close, name='close model').start()

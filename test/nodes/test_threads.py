@@ -1,0 +1,89 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from kd_perception.nodes.loading import ModelLoader
+from kd_perception.nodes.overlay import OverlayPainter
+from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
+from kd_perception.nodes.slots import Arrival, FrameSlots
+from kd_perception.nodes.worker import FrameResult, InferenceWorker
+
+
+class Picture:
+    """An image message, as far as decoding looks."""
+
+    height, width, encoding, is_bigendian, step = 48, 64, 'rgb8', 0, 192
+    data = bytes(48 * 192)
+    header = None
+
+
+@pytest.fixture
+def settings(bundles):
+    return ServingSettings(model='one', models_dir=str(bundles), engine='onnxruntime', threads=1)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def refuse(*_):
+    raise RuntimeError('publisher is gone')
+
+
+def test_the_inference_thread_outlives_a_failed_announcement(settings):
+    slots, results, failures = FrameSlots(), [], []
+    worker = InferenceWorker(slots, results.append, refuse, failures.append)
+    worker.start()
+    worker.exchange(ServingModel.load(settings, 0))
+    wait_for(lambda: failures)
+    assert 'publisher is gone' in failures[0]
+    slots.offer(Arrival('', Picture(), time.monotonic_ns()))
+    wait_for(lambda: results)
+    assert worker.running
+    worker.close()
+    assert slots.snapshot()['published'] == 1
+
+
+@pytest.mark.parametrize('on_failure', [lambda *_: None, refuse])
+def test_the_loader_is_free_again_after_a_failed_handover(settings, on_failure):
+    told = threading.Event()
+
+    def fail(failed, reason):
+        assert failed == settings
+        assert 'publisher is gone' in reason
+        told.set()
+        on_failure()
+
+    loader = ModelLoader(refuse, fail)
+    for _ in range(2):
+        told.clear()
+        loader.request(settings, check_settings(settings), 0)
+        assert told.wait(20.0)
+        wait_for(lambda: not loader.busy)
+    loader.close()
+
+
+def test_the_painter_outlives_a_picture_that_fails(settings):
+    model = ServingModel.load(settings, 0)
+    frame = FrameResult(Arrival('', Picture(), 0), model, model.process(Picture()), 0, 0)
+    pictures, failures = [], []
+
+    def publish(camera, picture, header):
+        if not failures:
+            refuse()
+        pictures.append(picture)
+
+    painter = OverlayPainter(publish, failures.append)
+    painter.offer(frame)
+    wait_for(lambda: failures)
+    painter.offer(frame)
+    wait_for(lambda: pictures)
+    painter.close()
+    model.close()
+    assert failures == ['overlay: RuntimeError: publisher is gone']
+    assert isinstance(pictures[0], np.ndarray)
