@@ -54,14 +54,17 @@ class Processed:
 
 def check_settings(settings: ServingSettings) -> ModelBundle:
     """
-    Find and verify the bundle, without loading it into a runtime.
+    Find the bundle; check its seal and that its files are there, without reading those.
 
-    :raises BundleError: when it does not exist, was changed, or is of a task unknown here.
+    To hash a large model takes long enough to lose frames, so that is left to ``load``.
+
+    :raises BundleError: when it does not exist, is not whole, or is of a task unknown here.
     """
     if not settings.model:
         raise BundleError('no model is set: give the parameter "model" the name or path of a '
                           'model bundle')
-    bundle = find_bundle(settings.model, settings.models_dir or None)
+    bundle = find_bundle(settings.model, settings.models_dir or None, verify=False)
+    bundle.check_complete()
     if bundle.spec.task != 'segmentation':
         raise BundleError(f'{bundle.path}: task {bundle.spec.task!r} is not served by this '
                           'release; it serves segmentation')
@@ -82,12 +85,16 @@ class ServingModel:
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
              bundle: ModelBundle | None = None) -> ServingModel:
         """
-        Load and warm a model.
+        Hash every file of the bundle, then load and warm the model.
+
+        The digests are not remembered: files may change while the node runs, and hashing lets
+        other threads go on.
 
         :raises BundleError: when the bundle is not usable.
         :raises EngineError: when the runtime refuses it.
         """
         bundle = bundle or check_settings(settings)
+        bundle.verify()
         engine = load_engine(bundle, settings.engine, device=settings.device,
                              precision=settings.precision, threads=settings.threads)
         model = cls(settings, bundle, engine)
