@@ -7,11 +7,12 @@ images which come while it is inactive are seen and counted.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 import time
 from typing import Any
 
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import LabelInfo
@@ -30,8 +31,12 @@ from kd_perception.nodes.worker import FrameResult
 
 # Older distributions (Humble) call back with the message alone.
 _HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')
-_TRUSTED_AGE_NS = 10_000_000_000
+# A stamp up to this old is late: no camera that shares our clock lags longer, and to take a late
+# frame for one of another clock would let it pass as fresh.
+_TRUSTED_AGE_NS = 3_600_000_000_000
+# So many messages lost within the window make a subscription reliable where it may be.
 _LOST_BEFORE_RELIABLE = 3
+_LOST_WINDOW_S = 10.0
 
 
 class CameraTopics:
@@ -51,27 +56,42 @@ class CameraTopics:
         self._on_arrival = on_arrival
         self._reliability = reliability
         self._reliable = reliability == 'reliable'
-        self._lost = 0
+        self._lost: deque[float] = deque(maxlen=_LOST_BEFORE_RELIABLE)
         self._camera_info: CameraInfo | None = None
         prefix = f'{camera}/' if camera else ''
         self._type = CompressedImage if image_transport == 'compressed' else Image
         self._name = prefix + ('image/compressed' if image_transport == 'compressed' else 'image')
-        create = node.create_lifecycle_publisher
+        self._override = qos.reliability_override(node, node.resolve_topic_name(self._name))
+        self._made: list[Callable[[], Any]] = []
+        try:
+            self._create(prefix)
+        except Exception:
+            self.destroy()  # half a camera would go on to receive
+            raise
+
+    def _create(self, prefix: str) -> None:
         # A few deep: a result that was paid for should not be lost to a reader that blinks.
-        self._mask = create(Image, f'{prefix}segmentation/mask', qos.stream(5))
-        self._confidence = create(Image, f'{prefix}segmentation/confidence', qos.stream(5))
-        self.overlay = create(Image, f'{prefix}overlay', qos.stream())
-        self._scaled_info = create(CameraInfo, f'{prefix}segmentation/camera_info', qos.stream())
+        self._mask = self._publisher(Image, f'{prefix}segmentation/mask', 5)
+        self._confidence = self._publisher(Image, f'{prefix}segmentation/confidence', 5)
+        self.overlay = self._publisher(Image, f'{prefix}overlay', 1)
+        self._scaled_info = self._publisher(CameraInfo, f'{prefix}segmentation/camera_info', 1)
+        node = self._node
         # Not managed: a latched message must not get lost because it was published on configure.
         self._label_info = node.create_publisher(
             LabelInfo, f'{prefix}segmentation/label_info', qos.latched())
-        self._info_subscription = node.create_subscription(
+        self._made.append(lambda: node.destroy_publisher(self._label_info))
+        info = node.create_subscription(
             CameraInfo, f'{prefix}camera_info', self._on_camera_info, qos.image_subscription())
-        self._subscription = self._subscribe(overridable=True)
-        actual = self._subscription.qos_profile.reliability
-        self._overridden = (actual != qos.image_subscription(self._reliable).reliability)
-        if self._overridden:
-            self._reliable = not self._reliable
+        self._made.append(lambda: node.destroy_subscription(info))
+        self._subscription = self._subscribe()
+        self._made.append(lambda: node.destroy_subscription(self._subscription))
+        self._reliable = (self._subscription.qos_profile.reliability
+                          == ReliabilityPolicy.RELIABLE)
+
+    def _publisher(self, kind: Any, name: str, depth: int) -> Any:
+        made = self._node.create_lifecycle_publisher(kind, name, qos.stream(depth))
+        self._made.append(lambda: self._node.destroy_lifecycle_publisher(made))
+        return made
 
     @property
     def topic(self) -> str:
@@ -107,37 +127,60 @@ class CameraTopics:
         """Say why no image comes."""
         kind = 'CompressedImage' if self._type is CompressedImage else 'Image'
         return qos.silence_reason(self._node, self.topic, f'sensor_msgs/msg/{kind}',
-                                  self._reliable)
+                                  self._reliable, self._advice())
 
-    def heal(self, missing_share: float) -> bool:
+    def heal(self, missing_share: float) -> str:
         """
-        Subscribe reliably if that is allowed, possible and frames are seen missing.
+        Follow the publishers, where that is allowed: reliable when frames are seen missing and
+        every publisher is, best effort again as soon as one is not.
 
-        :returns: whether it was done.
+        :returns: what was done and why, or an empty string.
         """
-        lost = self._lost >= _LOST_BEFORE_RELIABLE or missing_share > 0.05
-        if (self._reliability != 'auto' or self._reliable or self._overridden or not lost
-                or not qos.all_reliable(self._node, self.topic)):
-            return False
-        self._reliable = True
-        self._node.destroy_subscription(self._subscription)
-        self._subscription = self._subscribe(overridable=False)
-        return True
+        if not self._follows:
+            return ''
+        since = time.monotonic() - _LOST_WINDOW_S
+        lost = len(self._lost) == self._lost.maxlen and self._lost[0] > since
+        if not self._reliable and not (lost or missing_share > 0.05):
+            return ''
+        offered = qos.publisher_reliability(self._node, self.topic)
+        if not self._reliable and offered == 'reliable':
+            self._subscribe_again(reliable=True)
+            return 'frames get lost; subscribing reliably from now on'
+        if self._reliable and offered in ('best_effort', 'mixed'):
+            self._subscribe_again(reliable=False)
+            return 'a publisher is best effort; subscribing best effort again'
+        return ''
 
     def destroy(self) -> None:
         """Take all topics away."""
-        self._node.destroy_subscription(self._subscription)
-        self._node.destroy_subscription(self._info_subscription)
-        for publisher in (self._mask, self._confidence, self.overlay, self._scaled_info):
-            self._node.destroy_lifecycle_publisher(publisher)
-        self._node.destroy_publisher(self._label_info)
+        while self._made:
+            self._made.pop()()
 
-    def _subscribe(self, *, overridable: bool) -> Subscription:
-        options = QoSOverridingOptions.with_default_policies() if overridable else None
+    @property
+    def _follows(self) -> bool:
+        return self._reliability == 'auto' and not self._override
+
+    def _subscribe_again(self, *, reliable: bool) -> None:
+        self._reliable = reliable
+        self._lost.clear()
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe()
+
+    def _subscribe(self) -> Subscription:
         return self._node.create_subscription(
             self._type, self._name, self._with_info if _HAS_MESSAGE_INFO else self._without_info,
-            qos.image_subscription(self._reliable), qos_overriding_options=options,
+            qos.image_subscription(self._reliable),
+            qos_overriding_options=qos.overridable(reliability=bool(self._override)),
             event_callbacks=subscription_events(self._on_lost, self._on_incompatible))
+
+    def _advice(self) -> str:
+        """Say how the subscription becomes best effort."""
+        if self._override:
+            return f'start the node without the parameter {self._override}'
+        if self._follows:
+            return 'the subscription becomes best effort again'
+        return ('set reliability to best_effort or auto while the node is unconfigured, or start '
+                'it so')
 
     def _with_info(self, message: Any, info: dict[str, int]) -> None:
         now = time.monotonic_ns()
@@ -159,11 +202,10 @@ class CameraTopics:
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
-    def _on_lost(self, total: int) -> None:
-        self._lost = total
+    def _on_lost(self, count: int) -> None:
+        self._lost.extend([time.monotonic()] * min(count, _LOST_BEFORE_RELIABLE))
 
     def _on_incompatible(self, policy: str) -> None:
         self._node.get_logger().warning(
-            f'{self.topic}: a publisher offers an incompatible {policy}; set the parameter '
-            'reliability to best_effort or auto')
+            f'{self.topic}: a publisher offers an incompatible {policy}; {self._advice()}')
 

@@ -16,11 +16,11 @@ def subscription_events(on_lost: Callable[[int], None],
     """
     Return event callbacks for lost messages and incompatible publishers.
 
-    :param on_lost: called with the total of lost messages.
+    :param on_lost: called with the number of messages lost since the last call.
     :param on_incompatible: called with the name of the policy that does not fit.
     """
     def lost(info: Any) -> None:
-        on_lost(int(info.total_count))
+        on_lost(int(info.total_count_change))
 
     def incompatible(info: Any) -> None:
         kind = info.last_policy_kind

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
 def image_subscription(reliable: bool = False) -> QoSProfile:
@@ -33,20 +40,47 @@ def latched() -> QoSProfile:
                       durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def all_reliable(node: Any, topic: str) -> bool:
-    """Return whether ``topic`` has publishers and every one of them is reliable."""
-    ends = node.get_publishers_info_by_topic(topic)
-    return bool(ends) and all(
-        e.qos_profile.reliability == ReliabilityPolicy.RELIABLE for e in ends)
+def reliability_override(node: Any, topic: str) -> str:
+    """
+    Return the name of the parameter that overrides the reliability of a subscription, if given.
+
+    :param topic: resolved name.
+    """
+    name = f'qos_overrides.{topic}.subscription.reliability'
+    # rclpy declares the parameter with the default where none was given; whether one was is known
+    # only by what the node was started with.
+    return name if name in node._parameter_overrides else ''
 
 
-def silence_reason(node: Any, topic: str, type_name: str, reliable: bool) -> str:
+def overridable(*, reliability: bool) -> QoSOverridingOptions:
+    """
+    Return the policies of a subscription that ROS' standard parameters may override.
+
+    :param reliability: whether it is one of them. Its parameter keeps the value of the first
+        subscription for good, so it must not exist where the node itself may change its mind.
+    """
+    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    return QoSOverridingOptions(kinds + [QoSPolicyKind.RELIABILITY] if reliability else kinds)
+
+
+def publisher_reliability(node: Any, topic: str) -> str:
+    """Return ``reliable`` or ``best_effort`` if all publishers are, ``mixed``, or ``none``."""
+    kinds = {e.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+             for e in node.get_publishers_info_by_topic(topic)}
+    if len(kinds) != 1:
+        return 'mixed' if kinds else 'none'
+    return 'reliable' if kinds == {True} else 'best_effort'
+
+
+def silence_reason(node: Any, topic: str, type_name: str, reliable: bool,
+                   advice: str) -> str:
     """
     Say why no message comes on ``topic``, as far as the graph tells.
 
     :param topic: resolved name.
     :param type_name: type that is subscribed, e.g. ``sensor_msgs/msg/Image``.
     :param reliable: whether the subscription is reliable.
+    :param advice: how it becomes best effort.
     """
     ends = node.get_publishers_info_by_topic(topic)
     if not ends:
@@ -58,7 +92,7 @@ def silence_reason(node: Any, topic: str, type_name: str, reliable: bool) -> str
     if reliable and any(e.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for e in ends):
         names = ', '.join(sorted({_name(e) for e in ends}))
         return (f'QoS mismatch on {topic}: {names} publishes best effort, this subscription is '
-                'reliable; set reliability to best_effort or auto')
+                f'reliable; {advice}')
     return (f'{len(ends)} publisher(s) on {topic} but no image: it is paused, or large images are '
             'lost in a small shared-memory segment; start the publisher with '
             'FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds.xml of this package')
