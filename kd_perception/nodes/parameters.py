@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 import math
+import re
 from typing import Any
 
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import PACINGS
 from kd_perception.nodes.schedule import PLACEMENTS
+
+# Of ROS; a name that is no part of a topic fails only when its topics are made.
+_TOPIC_NAME = r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*'
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -28,6 +32,7 @@ class ParameterSpec:
     :param minimum: smallest value of a number; None for no bound.
     :param maximum: largest value of a number; None for no bound.
     :param choices: allowed strings; empty for any.
+    :param pattern: what every string of a list must match; empty for anything.
     :param dynamic: may be set while the node runs; others only before it is configured.
     """
 
@@ -37,14 +42,19 @@ class ParameterSpec:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ''
     dynamic: bool = False
 
     def check(self, value: Any) -> str:
         """Return what is wrong with ``value``, or an empty string."""
         kind: type = type(self.default)
         if kind is tuple:
-            if not all(isinstance(v, str) for v in value):
+            if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
                 return f'{self.name}: must be a list of strings'
+            for v in value:
+                if v and self.pattern and not re.fullmatch(self.pattern, v):
+                    return (f'{self.name}: {v!r} is no name for a topic: use letters, digits and '
+                            '_, no digit first')
             return ''
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -113,7 +123,7 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
     ParameterSpec('warmup_iterations', 3, 'Inferences on a blank image before a model serves.',
                   minimum=0, maximum=1000, dynamic=True),
     ParameterSpec('cameras', (), 'Names of the cameras; each has its topics below its name. '
-                  'Empty for one camera without a name.'),
+                  'Empty for one camera without a name.', pattern=_TOPIC_NAME),
     ParameterSpec('autostart', True, 'Configure and activate without being told.'),
 )
 

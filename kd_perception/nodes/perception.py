@@ -148,10 +148,10 @@ class PerceptionNode(LifecycleNode):
                                        self._on_failure)
         self._worker.options = WorkerOptions(
             values['confidence_threshold'], values['output_size'], values['max_age_ms'])
-        self._topics = {
-            camera: CameraTopics(self, camera, image_transport=values['image_transport'],
-                                 reliability=values['reliability'], on_arrival=self._on_arrival)
-            for camera in cameras}
+        for camera in cameras:  # one by one: those made before one that fails are released
+            self._topics[camera] = CameraTopics(
+                self, camera, image_transport=values['image_transport'],
+                reliability=values['reliability'], on_arrival=self._on_arrival)
         self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
@@ -193,9 +193,16 @@ class PerceptionNode(LifecycleNode):
 
     def _on_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         values = {p.name: p.value for p in parameters if p.name in _SPECS}
-        reason = self._refusal(values)
-        if not reason and not self._restoring and self._worker is not None:
-            reason = self._apply(values)
+        try:
+            reason = self._refusal(values)
+            if not reason and not self._restoring and self._worker is not None:
+                self._apply(values)
+        except KdPerceptionError as error:
+            reason = str(error)
+        except Exception as error:
+            # It would end the executor, and the node with it.
+            self.get_logger().error(traceback.format_exc())
+            reason = f'unexpected {type(error).__name__}: {error}'
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _refusal(self, values: dict[str, Any]) -> str:
@@ -207,22 +214,22 @@ class PerceptionNode(LifecycleNode):
                         f'{self._state()}')
         return ''
 
-    def _apply(self, values: dict[str, Any]) -> str:
+    def _apply(self, values: dict[str, Any]) -> None:
+        """
+        Take values over.
+
+        :raises KdPerceptionError: when the model that they ask for cannot be.
+        """
         assert self._worker is not None
         options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
         serving = {k: v for k, v in values.items() if k in _SERVING}
         if serving:
             wanted = replace(self._wanted(), **serving)
-            try:
-                bundle = check_settings(wanted)
-            except KdPerceptionError as error:
-                return str(error)
-            self._change_model(wanted, bundle)
+            self._change_model(wanted, check_settings(wanted))
         self._worker.options = replace(self._worker.options, **options)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
         self._warmup = values.get('warmup_iterations', self._warmup)
-        return ''
 
     def _wanted(self) -> ServingSettings:
         return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
@@ -316,9 +323,8 @@ class PerceptionNode(LifecycleNode):
         silence = ''
         if state == 'active':
             for topics in self._topics.values():
-                if topics.heal(summary.missing_share):
-                    self.get_logger().warning(
-                        f'{topics.topic}: frames get lost; subscribing reliably from now on')
+                if done := topics.heal(summary.missing_share):
+                    self.get_logger().warning(f'{topics.topic}: {done}')
             if summary.silence_s > 2.0:
                 silence = '; '.join(t.silence_reason() for t in self._topics.values())
         level, message = verdict(

@@ -60,14 +60,14 @@ class Feeder:
 
     def __init__(self, bench, topic='image', kind=Image, masks='segmentation/mask'):
         self.bench = bench
+        self.topic = masks
         self.masks = bench.collect(Image, masks, qos.stream(50))
         self.publisher = bench.node.create_publisher(kind, topic, qos.stream(5))
         self.stamp = 1_000
 
     def connect(self):
         self.bench.spin_until(lambda: self.publisher.get_subscription_count())
-        self.bench.spin_until(
-            lambda: self.bench.node.count_publishers('segmentation/mask') or True)
+        self.bench.spin_until(lambda: self.bench.node.count_publishers(self.topic))
         return self
 
     def send(self, picture, encoding='rgb8', frame_id='front'):
@@ -261,6 +261,11 @@ def test_old_frames_are_stale(bench, options, picture):
         feeder.stamp = node.get_clock().now().nanoseconds - 6_000_000_000
         feeder.send(picture)
         bench.spin_until(lambda: node.counters()['stale'] == 1)
+        # Nor is a frame fresh because it is very late.
+        for number, seconds in enumerate((13, 1800)):
+            feeder.stamp = node.get_clock().now().nanoseconds - seconds * 1_000_000_000
+            feeder.send(picture)
+            bench.spin_until(lambda n=number: node.counters()['stale'] == n + 2)
         feeder.stamp = node.get_clock().now().nanoseconds - 1_000_000_000
         feeder.ask(picture)
         assert node.counters()['published'] == 2
@@ -361,32 +366,54 @@ def test_paused_publisher_is_explained(bench, options):
                                      for m in found))
 
 
-def test_reliable_when_frames_get_lost(bench, options, picture):
+def lose_some(feeder, picture):
+    for step in [1, 1, 2, 1, 1, 3, 1, 1, 1, 2, 1, 1, 1]:
+        feeder.stamp += (step - 1) * 1_000_000_000
+        feeder.ask(picture)
+
+
+def image_subscription(node):
+    return next(s for s in node.subscriptions if s.topic_name == '/image')
+
+
+def test_reliable_when_frames_get_lost_and_back(bench, options, picture):
     found = bench.collect(DiagnosticArray, '/diagnostics', 10)
-    with bench.running(PerceptionNode, **options):
-        feeder = Feeder(bench).connect()
-        for step in [1, 1, 2, 1, 1, 3, 1, 1, 1, 2, 1, 1, 1]:
-            feeder.stamp += (step - 1) * 1_000_000_000
-            feeder.ask(picture)
-        bench.spin_until(lambda: found and values_of(
-            found[-1].status[0]).get('reliability') == 'reliable')
-        before = len(feeder.masks)
+    depth = {'qos_overrides./image.subscription.depth': 3}
+    with bench.running(PerceptionNode, **options, **depth) as node:
+        def said(kind):
+            return lambda: found and values_of(found[-1].status[0]).get('reliability') == kind
 
         def answered():
+            before = len(feeder.masks)
             feeder.send(picture)  # the new subscription may not be matched at first
             bench.spin_for(0.2)
             return len(feeder.masks) > before
 
+        feeder = Feeder(bench).connect()
+        lose_some(feeder, picture)
+        bench.spin_until(said('reliable'))
+        assert image_subscription(node).qos_profile.depth == 3
         bench.spin_until(answered)
+        # The camera starts again and offers less: it must still be heard.
+        bench.node.destroy_publisher(feeder.publisher)
+        loose = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        feeder.publisher = bench.node.create_publisher(Image, 'image', loose)
+        bench.spin_until(said('best_effort'))
+        bench.spin_until(answered)
+        assert image_subscription(node).qos_profile.depth == 3
 
 
-def test_quality_of_service_overrides_win(bench, options, picture):
+@pytest.mark.parametrize('kind', ['reliable', 'best_effort'])
+def test_quality_of_service_overrides_win(bench, options, picture, kind):
     found = bench.collect(DiagnosticArray, '/diagnostics', 10)
-    override = {'qos_overrides./image.subscription.reliability': 'reliable'}
+    override = {'qos_overrides./image.subscription.reliability': kind}
     with bench.running(PerceptionNode, **options, **override):
-        bench.spin_until(lambda: found and values_of(
-            found[-1].status[0]).get('reliability') == 'reliable')
-        Feeder(bench).connect().ask(picture)
+        feeder = Feeder(bench).connect()
+        lose_some(feeder, picture)
+        count = len(found)
+        bench.spin_until(lambda: len(found) > count + 2)
+        assert values_of(found[-1].status[0])['reliability'] == kind
+        feeder.ask(picture)
 
 
 def test_swap_under_load_loses_no_frame(bench, options, bundles, picture):
@@ -428,14 +455,25 @@ def test_failed_swap_restores_the_parameter_and_says_why(bench, options, bundles
     with bench.running(PerceptionNode, **options):
         feeder = Feeder(bench).connect()
         feeder.ask(picture)
-        # A flipped byte is seen at once.
+        # A file that is cut short is seen at once.
         content = bytearray((broken / 'deploy.onnx').read_bytes())
-        content[len(content) // 2] ^= 1
-        (broken / 'deploy.onnx').write_bytes(bytes(content))
+        (broken / 'deploy.onnx').write_bytes(bytes(content[:-1]))
         result = bench.set_parameters(NAME, model=str(broken))[0]
         assert not result.successful
         assert 'deploy.onnx' in result.reason
         assert bench.get_parameter(NAME, 'model') == 'one'
+        # A flipped byte is seen when the file is read, whichever file it is, and taken back.
+        for name in ('deploy.onnx', 'logits.onnx'):
+            content = bytearray((bundles / 'two' / name).read_bytes())
+            content[len(content) // 2] ^= 1
+            (broken / name).write_bytes(bytes(content))
+            assert bench.set_parameters(NAME, model=str(broken))[0].successful
+            bench.spin_until(lambda: bench.get_parameter(NAME, 'model') == 'one')
+            bench.spin_until(lambda n=name: any(
+                'was not taken' in m.status[0].message and n in m.status[0].message
+                and 'content differs' in m.status[0].message for m in found))
+            assert values_of(found[-1].status[0])['model'] == 'one'
+            shutil.copy(bundles / 'two' / name, broken / name)
         # What only the runtime can know comes later, and is taken back.
         assert bench.set_parameters(NAME, precision='int8')[0].successful
         bench.spin_until(lambda: bench.get_parameter(NAME, 'precision') == 'auto')
