@@ -21,6 +21,17 @@ BARS = {
     'simulator': 'at least 25 frames/s',
 }
 
+# Why a figure is what it is, where the table alone would puzzle.
+NOTES = {
+    'node_overhead': (
+        'Over its bar on two cores, because the runtime computes on both of them: whatever else '
+        'runs while a frame is in the network (the ROS thread that waits for the next message, '
+        'the process that publishes) takes its time from the runtime. With one runtime thread, '
+        'which leaves a core to the rest, the same node adds what the workload gives under '
+        '`with_one_runtime_thread`. Frames that count as lost were overtaken by the next one '
+        'after a pause of the machine of more than a camera period.'),
+}
+
 
 def main() -> int:
     only = result.parser(__doc__ or '')
@@ -64,6 +75,8 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
     for row, _ in rows:
         text.append(f'- **{row["name"]}**: ' + ', '.join(
             f'{k} {v}' for k, v in row['workload'].items() if k != 'host'))
+    text += ['', '## Notes', '']
+    text += [f'- **{name}**: {note}' for name, note in NOTES.items()]
     path.write_text('\n'.join(text) + '\n')
 
 
