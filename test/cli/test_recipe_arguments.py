@@ -18,7 +18,7 @@ def recipe(*words: str) -> Recipe:
 
 
 @pytest.mark.parametrize(('name', 'words', 'expected'), [
-    ('student_camvid', (), (0, 300)),
+    ('student_camvid', (), (0, 100)),
     ('student_camvid', ('--optimization.steps', '20'), (20, 0)),
     ('student_sim', (), (3000, 0)),
     ('student_sim', ('--optimization.epochs', '2'), (0, 2)),
