@@ -16,6 +16,7 @@ import shutil
 import sys
 
 from kd_perception.cli.checks import Check, installed, MISSING, OK, probe, WARN
+from kd_perception.nodes.cv_bridge_codec import probe_cv_bridge
 from kd_perception.paths import share_directory
 
 _NEEDED = ('sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'lifecycle_msgs',
@@ -78,20 +79,9 @@ def dds_profile(environment: Mapping[str, str]) -> Iterable[Check]:
 
 def image_codec() -> Check:
     """Say which code turns image messages into arrays."""
-    name = 'image codec'
-    if not installed('cv_bridge'):
-        return Check('ROS', name, OK, 'own codec (imaging.py); cv_bridge is not installed and '
-                     'not needed')
-    works, answer = probe(
-        'import numpy as np\n'
-        'from cv_bridge import CvBridge\n'
-        'b = CvBridge(); a = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)\n'
-        "assert (b.imgmsg_to_cv2(b.cv2_to_imgmsg(a, 'rgb8'), 'rgb8') == a).all()\n"
-        "print('works')")
-    if works:
-        return Check('ROS', name, OK, 'own codec (imaging.py); cv_bridge is installed and works')
-    return Check('ROS', name, OK, 'own codec (imaging.py); cv_bridge is installed but fails its '
-                 f'self-test ({answer}), often because it was built for another numpy')
+    encodings, reason = probe_cv_bridge()
+    name = 'cv_bridge' if encodings else 'own codec (imaging)'
+    return Check('ROS', 'image codec', OK, f'{name}; {reason}')
 
 
 def _rclpy(source: str) -> Iterable[Check]:

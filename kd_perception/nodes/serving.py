@@ -19,7 +19,8 @@ from kd_perception.bundle import find_bundle, ModelBundle, WEIGHTS
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError
-from kd_perception.imaging import decode_compressed, decode_image, resize_image
+from kd_perception.imaging import ImageCodec, OWN_CODEC, resize_image
+from kd_perception.nodes.cv_bridge_codec import choose_codec
 from kd_perception.tasks.segmentation import decode, SegmentationResult
 
 ACTIVE_MODEL_SCHEMA = 1
@@ -74,10 +75,12 @@ def check_settings(settings: ServingSettings) -> ModelBundle:
 class ServingModel:
     """A warm engine with the bundle it was made from; use it from one thread at a time."""
 
-    def __init__(self, settings: ServingSettings, bundle: ModelBundle, engine: Engine) -> None:
+    def __init__(self, settings: ServingSettings, bundle: ModelBundle, engine: Engine,
+                 codec: ImageCodec = OWN_CODEC) -> None:
         self.settings = settings
         self.bundle = bundle
         self.engine = engine
+        self.codec = codec
         self._size = (bundle.spec.input.height, bundle.spec.input.width)
         self._parameters = count_parameters(bundle)
 
@@ -97,7 +100,7 @@ class ServingModel:
         bundle.verify()
         engine = load_engine(bundle, settings.engine, device=settings.device,
                              precision=settings.precision, threads=settings.threads)
-        model = cls(settings, bundle, engine)
+        model = cls(settings, bundle, engine, choose_codec())
         blank = np.zeros((1, *model._size, 3), np.uint8)
         try:
             for _ in range(warmup_iterations):
@@ -117,10 +120,7 @@ class ServingModel:
         """
         order = self.bundle.spec.input.channel_order
         started = time.monotonic_ns()
-        if hasattr(message, 'encoding'):
-            image = decode_image(message, order)  # type: ignore[arg-type]
-        else:
-            image = decode_compressed(message.data, order)  # type: ignore[arg-type]
+        image = self.codec.decode(message, order)  # type: ignore[arg-type]
         decoded = time.monotonic_ns()
         batch = np.ascontiguousarray(resize_image(image, *self._size))[np.newaxis]
         prepared = time.monotonic_ns()
@@ -148,7 +148,7 @@ class ServingModel:
                           'precision': self.settings.precision},
             'engine': self.engine.name, 'device': self.engine.device,
             'precision': self.engine.precision, 'threads': self.settings.threads,
-            'pid': os.getpid()}
+            'image_codec': self.codec.name, 'pid': os.getpid()}
 
     def close(self) -> None:
         """Release the runtime."""

@@ -177,7 +177,15 @@ def test_broken_rclpy_and_cv_bridge(monkeypatch):
     monkeypatch.setattr(ros_checks, 'probe', lambda *_: (False, 'ImportError: numpy'))
     monkeypatch.setattr(ros_checks, 'installed', lambda m: m != 'launch')
     monkeypatch.setattr(ros_checks, 'ros_source', lambda _: 'sourced')
+    monkeypatch.setattr(ros_checks, 'probe_cv_bridge',
+                        lambda: (frozenset(), 'cv_bridge fails its self-test'))
     found = by_name(ros_checks.ros_checks({}))
     assert found['rclpy'].state == 'missing'
     assert 'ImportError: numpy' in found['rclpy'].detail
-    assert 'self-test' in found['image codec'].detail
+    assert found['image codec'].detail == 'own codec (imaging); cv_bridge fails its self-test'
+
+
+def test_cv_bridge_is_named_where_it_is_used(monkeypatch):
+    monkeypatch.setattr(ros_checks, 'probe_cv_bridge',
+                        lambda: (frozenset({'rgb8'}), 'passes its self-test'))
+    assert ros_checks.image_codec().detail == 'cv_bridge; passes its self-test'
