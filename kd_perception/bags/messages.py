@@ -27,6 +27,7 @@ from rosbags.typesys.store import Typestore
 
 from kd_perception.bags.storage import Channel, reason
 from kd_perception.errors import BagError
+from kd_perception.imaging.video import video_codec
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -36,20 +37,30 @@ VISION_CLASS = 'vision_msgs/msg/VisionClass'
 HEADER = 'std_msgs/msg/Header'
 TIME = 'builtin_interfaces/msg/Time'
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
-_READ_TYPES = (*IMAGE_TYPES, LABEL_INFO)
+COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
+FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
+VIDEO_TYPES = (COMPRESSED_VIDEO, FFMPEG_PACKET)
+CAMERA_TYPES = (*IMAGE_TYPES, *VIDEO_TYPES)
+_READ_TYPES = (*CAMERA_TYPES, LABEL_INFO)
+_PARTS = {LABEL_INFO: (LABEL_INFO, VISION_CLASS, HEADER, TIME),
+          COMPRESSED_VIDEO: (COMPRESSED_VIDEO, TIME)}
 
-# vision_msgs is no part of the common interfaces that rosbags ships.
+# These are no part of the common interfaces that rosbags ships.
 _OWN_TYPES = {
     VISION_CLASS: 'uint16 class_id\nstring class_name\n',
     LABEL_INFO: 'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\n'
                 'float32 threshold\n',
+    COMPRESSED_VIDEO: 'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\n'
+                      'string format\n',
+    FFMPEG_PACKET: 'std_msgs/Header header\nint32 width\nint32 height\nstring encoding\n'
+                   'uint64 pts\nuint8 flags\nbool is_bigendian\nuint8[] data\n',
 }
 _IDL_RULE = '=' * 80 + '\n'
 
 
 @lru_cache(maxsize=1)
 def standard_types() -> Typestore:
-    """Return the types of ROS 2 Jazzy with ``vision_msgs/LabelInfo`` added."""
+    """Return the types of ROS 2 Jazzy with label infos and video packets added."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for name, text in _OWN_TYPES.items():
         if name not in store.fielddefs:
@@ -88,7 +99,7 @@ def _check_fields(store: Typestore, kind: str) -> None:
     """
     if kind not in _READ_TYPES or store is standard_types():
         return
-    parts = (kind, HEADER, TIME) if kind != LABEL_INFO else (kind, VISION_CLASS, HEADER, TIME)
+    parts = _PARTS.get(kind, (kind, HEADER, TIME))
     for name in parts:
         wanted = dict(standard_types().fielddefs[name][1])
         found = dict(store.fielddefs[name][1]) if name in store.fielddefs else {}
@@ -153,8 +164,19 @@ def header_of(data: bytes, serialization: str = 'cdr') -> tuple[int, str]:
 
 def stamp_of(message: Any) -> int:
     """Return the header stamp of a message in nanoseconds."""
-    stamp = message.header.stamp
+    # foxglove_msgs have the fields of a header, but no header.
+    stamp = message.header.stamp if hasattr(message, 'header') else message.timestamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def frame_id_of(message: Any) -> str:
+    """Return the coordinate frame of a message."""
+    return str((message.header if hasattr(message, 'header') else message).frame_id)
+
+
+def video_codec_of(message: Any) -> str:
+    """Return the codec of a video packet."""
+    return video_codec(message.encoding if hasattr(message, 'encoding') else message.format)
 
 
 def make_header(stamp_ns: int, frame_id: str) -> Any:

@@ -20,12 +20,13 @@ from kd_perception.bags.labels import (
     recorded_classes,
 )
 from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder, METADATA
+from kd_perception.bags.pictures import TopicPictures
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import select, walk
 from kd_perception.bags.topics import TopicInfo
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.frames import Frame, FrameKey, FrameSource
-from kd_perception.imaging import decode_compressed, decode_image, decode_label_image
+from kd_perception.imaging import decode_label_image
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class BagSource:
         try:
             self.topic = choose_camera(self._reader, image_topic)
             self._images = self._reader.index(self.topic)
+            self._pictures = TopicPictures(self._images)
             self._positions = select(self._images.log_ns, rate_hz, limit)
             self.label_topic = _choose_labels(self._reader, label_topic, self.topic)
             self._load_labels(classes, asked=bool(label_topic or classes))
@@ -141,8 +143,7 @@ class BagSource:
         where = f'{self._reader.path}: {self.topic}[{position}]'
         try:
             message = self._images.message(position)
-            compressed = self._images.channel(position).type == msgs.COMPRESSED_IMAGE
-            image = decode_compressed(message.data) if compressed else decode_image(message)
+            image = self._pictures.decode(position, message)
             labels = self._labels_of(position)
         except (BagError, ImageError) as error:
             raise ImageError(f'{where}: {_without(str(error), self._reader.path)}') from None
@@ -152,7 +153,7 @@ class BagSource:
         return Frame(image=image, stamp_ns=stamp_ns,
                      log_ns=int(self._images.log_ns[position]),
                      key=FrameKey(self.fingerprint, self.topic, position),
-                     frame_id=message.header.frame_id, labels=labels)
+                     frame_id=msgs.frame_id_of(message), labels=labels)
 
     def _labels_of(self, position: int) -> np.ndarray | None:
         if not self.has_labels or self._partner[position] < 0:
@@ -171,7 +172,7 @@ def choose_camera(reader: BagReader, image_topic: str = '') -> str:
     if image_topic:
         name = reader.resolve(image_topic)
         info = next(t for t in reader.topics if t.name == name)
-        if info.type not in msgs.IMAGE_TYPES:
+        if info.type not in msgs.CAMERA_TYPES:
             raise BagError(f'{reader.path}: topic {name} holds {info.type}, no images')
         if not info.count:
             raise BagError(f'{reader.path}: topic {name} holds no message')
@@ -179,7 +180,7 @@ def choose_camera(reader: BagReader, image_topic: str = '') -> str:
     cameras = reader.camera_topics
     if not cameras:
         raise BagError(f'{reader.path}: has no camera topic '
-                       f'({msgs.IMAGE} or {msgs.COMPRESSED_IMAGE} with messages)')
+                       f'({", ".join(msgs.CAMERA_TYPES)} with messages)')
     if len(cameras) > 1:
         raise BagError(f'{reader.path}: has several camera topics, choose one: '
                        f'{", ".join(t.name for t in cameras)}')

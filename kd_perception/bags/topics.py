@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bags import messages as msgs
+from kd_perception.bags.pictures import describe_video
 from kd_perception.bags.storage import Channel, ENTRY, Storage
 from kd_perception.errors import BagError, ImageError
-from kd_perception.imaging import decode_compressed
+from kd_perception.imaging import compressed_size, parse_format, picture_header
+from kd_perception.imaging.encodings import is_depth
 
 _HEADER_BYTES = 512
 
@@ -21,7 +23,7 @@ _LABEL_WORDS = ('label', 'mask', 'semantic')
 # What perception nodes answer: a model must not be taken for its own ground truth unasked.
 _ANSWER = 'segmentation/mask'
 _SINGLE_CHANNEL = ('mono8', '8UC1', 'png')
-_NO_PICTURE_ENCODINGS = ('mono16', '16UC1', '16SC1', '32FC1', '32SC1', '64FC1')
+_NO_PICTURE_ENCODINGS = ('16UC1', '16SC1', '32FC1', '32SC1', '64FC1')
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def describe(name: str, index: TopicIndex) -> TopicInfo:
     kind, count = index.channels[0][1].type, len(index)
     span = int(index.log_ns[-1] - index.log_ns[0]) if count > 1 else 0
     encoding, width, height = '', 0, 0
-    if count and kind in msgs.IMAGE_TYPES:
+    if count and kind in msgs.CAMERA_TYPES:
         encoding, width, height = _describe_image(index, kind)
     return TopicInfo(name, kind, count, (count - 1) * 1e9 / span if span > 0 else None,
                      encoding, width, height)
@@ -107,9 +109,12 @@ def describe(name: str, index: TopicIndex) -> TopicInfo:
 
 def is_camera(topic: TopicInfo) -> bool:
     """Return whether a topic holds pictures: not labels, masks, scores or depth."""
-    if topic.type not in msgs.IMAGE_TYPES or not topic.count:
+    if topic.type not in msgs.CAMERA_TYPES or not topic.count:
         return False
-    if topic.encoding in _NO_PICTURE_ENCODINGS or 'depth' in topic.encoding.lower():
+    if topic.encoding.partition(';')[0] in _NO_PICTURE_ENCODINGS:
+        return False
+    # Depth and instance ids come as mono16 too, in topics like depth/image_raw.
+    if topic.encoding == 'mono16' and any(w in topic.name.lower() for w in _NO_PICTURE_WORDS):
         return False
     return topic.encoding not in _SINGLE_CHANNEL or not _named(topic, _NO_PICTURE_WORDS)
 
@@ -125,19 +130,21 @@ def is_label(topic: TopicInfo) -> bool:
 def _describe_image(index: TopicIndex, kind: str) -> tuple[str, int, int]:
     """Return (encoding, width, height) of the first image that can be read."""
     try:
+        if kind in msgs.VIDEO_TYPES:
+            return describe_video(index)
         message = index.message(0)
     except BagError:
         return 'damaged', 0, 0
     if kind == msgs.IMAGE:
         return message.encoding, int(message.width), int(message.height)
-    named = message.format.lower()
-    encoding = next((k for k in ('depth', 'png', 'jpeg', 'jpg') if k in named), message.format)
-    encoding = {'jpg': 'jpeg', 'depth': message.format}.get(encoding, encoding)
+    said = parse_format(message.format)
+    depth = said.depth or is_depth(said.original)
+    encoding = message.format if depth else said.codec or message.format
     try:
-        height, width = decode_compressed(message.data).shape[:2]
+        height, width = compressed_size(message)
     except ImageError:
         return encoding or 'damaged', 0, 0
-    return encoding, width, height
+    return encoding or picture_header(message.data).kind, width, height
 
 
 def _named(topic: TopicInfo, words: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from kd_perception.imaging.compressed import (
     parse_format,
     picture_header,
 )
-from kd_perception.imaging.depth import decode_depth
+from kd_perception.imaging.depth import compressed_size, decode_depth
 from kd_perception.imaging.encodings import ChannelOrder, MAX_PIXELS
 from kd_perception.imaging.pictures import (
     colorize,
@@ -26,7 +26,8 @@ from kd_perception.imaging.pictures import (
 from kd_perception.imaging.raw import decode_image, raw_view
 
 __all__ = [
-    'ChannelOrder', 'ImageCodec', 'MAX_PIXELS', 'OWN_CODEC', 'colorize', 'decode_compressed',
+    'ChannelOrder', 'ImageCodec', 'MAX_PIXELS', 'OWN_CODEC', 'colorize', 'compressed_size',
+    'decode_compressed',
     'decode_depth', 'decode_image', 'decode_label_image', 'decode_message', 'encode_jpeg',
     'encode_png', 'overlay', 'parse_format', 'picture_header', 'raw_view', 'resize_image',
     'resize_labels',

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import struct
 from typing import Any
+import zlib
 
 import cv2
 import numpy as np
@@ -26,7 +27,6 @@ from kd_perception.imaging.encodings import (
 from kd_perception.imaging.raw import raw_view, to_eight_bits, to_picture
 
 _PNG_MARK = b'\x89PNG\r\n\x1a\n'
-_PNG_END = b'IEND\xaeB`\x82'
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _JPEG_END = b'\xff\xd9'
 # A block of 64 pixels takes two bits at least, six blocks make up to 512 pixels; with room.
@@ -110,23 +110,16 @@ def picture_header(data: Any) -> PictureHeader:
         raise ImageError('compressed image is empty')
     mark = raw[:8].tobytes()
     if mark[:2] == b'\xff\xd8':
-        header, start, end = _jpeg_header(raw)
-        limit = raw.size * _JPEG_PIXELS_PER_BYTE
-    elif mark == _PNG_MARK or _PNG_MARK.startswith(mark):
-        header, start, end = _png_header(raw), 8, _PNG_END
-        limit = raw.size * _DEFLATE_RATIO * 8 // (header.bits * header.channels)
+        header, start = _jpeg_header(raw)
+        _check_claim(raw, header, raw.size * _JPEG_PIXELS_PER_BYTE)
+        _check_jpeg(raw, start)
+    elif _PNG_MARK.startswith(mark):
+        header = _png_header(raw)
+        _check_claim(raw, header,
+                     raw.size * _DEFLATE_RATIO * 8 // (header.bits * header.channels))
+        _check_png(raw)
     else:
         raise ImageError(f'compressed image of {raw.size} bytes is no JPEG or PNG')
-    pixels = header.width * header.height
-    if not 0 < pixels <= min(MAX_PIXELS, limit + _SLACK_PIXELS):
-        raise ImageError(f'compressed image of {raw.size} bytes claims {header.width}x'
-                         f'{header.height}, which is not possible')
-    # A file that was cut off would otherwise come out half grey from some decoder versions. Zeros
-    # behind the end mark, which some cameras leave there, are fine; so are earlier end marks, of
-    # thumbnails.
-    if (end not in raw[max(start, raw.size - 64):].tobytes()
-            and end not in raw[start:].tobytes()):
-        raise _cut_off(raw)
     return header
 
 
@@ -211,8 +204,8 @@ def _from_deep(image: np.ndarray, order: ChannelOrder, swapped: bool) -> np.ndar
     return to_picture(image, source, order)
 
 
-def _jpeg_header(raw: np.ndarray) -> tuple[PictureHeader, int, bytes]:
-    """Return what the frame header says, where the picture's data begin, and their end mark."""
+def _jpeg_header(raw: np.ndarray) -> tuple[PictureHeader, int]:
+    """Return what the frame header says, and where the picture's data begin."""
     at, header = 2, None
     view = memoryview(raw.data).cast('B')
     while at + 4 <= raw.size:
@@ -227,7 +220,7 @@ def _jpeg_header(raw: np.ndarray) -> tuple[PictureHeader, int, bytes]:
             continue
         length = view[at + 2] << 8 | view[at + 3]
         if marker == 0xDA and header is not None:
-            return header, at, _JPEG_END
+            return header, at
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= raw.size:
             bits, height, width, channels = struct.unpack_from('>BHHB', view, at + 4)
             header = PictureHeader('jpeg', width, height, bits, channels)
@@ -246,6 +239,47 @@ def _png_header(raw: np.ndarray) -> PictureHeader:
     if name != b'IHDR' or kind not in _PNG_CHANNELS or bits not in (1, 2, 4, 8, 16):
         raise ImageError(f'compressed image of {raw.size} bytes is damaged: no PNG header')
     return PictureHeader('png', width, height, bits, _PNG_CHANNELS[kind])
+
+
+def _check_claim(raw: np.ndarray, header: PictureHeader, limit: int) -> None:
+    pixels = header.width * header.height
+    if not 0 < pixels <= min(MAX_PIXELS, limit + _SLACK_PIXELS):
+        raise ImageError(f'compressed image of {raw.size} bytes claims {header.width}x'
+                         f'{header.height}, which is not possible')
+
+
+def _check_jpeg(raw: np.ndarray, start: int) -> None:
+    """
+    Look for the end mark behind the beginning of the picture.
+
+    A file that was cut off would otherwise come out half grey from some decoder versions. Zeros
+    behind the end mark, which some cameras leave there, are fine; so are earlier end marks, of
+    thumbnails.
+    """
+    if (_JPEG_END not in raw[max(start, raw.size - 64):].tobytes()
+            and _JPEG_END not in raw[start:].tobytes()):
+        raise _cut_off(raw)
+
+
+def _check_png(raw: np.ndarray) -> None:
+    """
+    Follow the chunks of a PNG to its end.
+
+    A decoder may make room for what a chunk claims before it reads it, or print what it thinks of
+    a checksum.
+    """
+    view, at = memoryview(raw.data).cast('B'), 8
+    while at + 12 <= raw.size:
+        length, name = struct.unpack_from('>I4s', view, at)
+        if length > raw.size - at - 12:
+            break
+        body = at + 8 + length
+        if zlib.crc32(view[at + 4:body]) != struct.unpack_from('>I', view, body)[0]:
+            raise ImageError(f'compressed image of {raw.size} bytes is damaged: wrong checksum')
+        if name == b'IEND':
+            return
+        at = body + 4
+    raise _cut_off(raw)
 
 
 def _ends_as_jpeg(raw: np.ndarray) -> bool:

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from kd_perception.errors import ImageError
-from kd_perception.imaging.compressed import CompressedFormat, decode_deep_png, parse_format
+from kd_perception.imaging.compressed import (
+    CompressedFormat,
+    decode_deep_png,
+    parse_format,
+    picture_header,
+)
 from kd_perception.imaging.encodings import as_bytes, is_depth, MAX_PIXELS
 from kd_perception.imaging.raw import raw_view
 
@@ -47,6 +52,22 @@ def decode_depth(msg: Any) -> np.ndarray:
         raise ImageError(f'format {msg.format[:60]!r} is no depth; "16UC1; compressedDepth png" '
                          'is an example')
     return _from_transport(as_bytes(msg.data), said)
+
+
+def compressed_size(msg: Any) -> tuple[int, int]:
+    """
+    Return (height, width) of a ``CompressedImage``, picture or depth, without decoding it.
+
+    :raises ImageError: when the bytes are nothing that can be decoded here, or are cut off.
+    """
+    said = parse_format(msg.format)
+    raw = as_bytes(msg.data)
+    if said.depth and raw[:4].tobytes() != _PNG_MARK:
+        raw = raw[_CONFIG.size:]
+        if said.codec == 'rvl':
+            return _rvl_size(raw)
+    header = picture_header(raw)
+    return header.height, header.width
 
 
 def decode_rvl(data: np.ndarray, pixels: int) -> np.ndarray:
@@ -112,6 +133,11 @@ def _from_transport(raw: np.ndarray, said: CompressedFormat) -> np.ndarray:
 
 
 def _rvl_image(data: np.ndarray) -> np.ndarray:
+    height, width = _rvl_size(data)
+    return decode_rvl(data[8:], width * height).reshape(height, width)
+
+
+def _rvl_size(data: np.ndarray) -> tuple[int, int]:
     if data.size < 8:
         raise ImageError(f'RVL depth of {data.size} bytes is cut off')
     width, height = struct.unpack_from('<II', data.data)
@@ -119,7 +145,7 @@ def _rvl_image(data: np.ndarray) -> np.ndarray:
     if not 0 < width * height <= limit:
         raise ImageError(f'RVL depth of {data.size} bytes claims {width}x{height}, which is not '
                          'possible')
-    return decode_rvl(data[8:], width * height).reshape(height, width)
+    return height, width
 
 
 def _variable_length(data: np.ndarray) -> np.ndarray:

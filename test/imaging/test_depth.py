@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kd_perception.errors import ImageError
-from kd_perception.imaging import decode_depth, encode_png
+from kd_perception.imaging import compressed_size, decode_depth, encode_png
 
 NAN, INF = float('nan'), float('inf')
 MILLIMETRES = np.array([[0, 1, 1000], [65535, 0, 4321]], np.uint16)
@@ -128,3 +128,14 @@ def test_pictures_are_no_depth(image_message, encoding):
     message = image_message(np.zeros((2, 2), np.uint16), encoding)
     with pytest.raises(ImageError, match='is no depth; 16UC1 and 32FC1 are'):
         decode_depth(message)
+
+
+def test_size_without_decoding(depth_header, rvl):
+    stored = np.zeros((6, 9), np.uint16)
+    for message in (compressed('16UC1; compressedDepth png', depth_header() + encode_png(stored)),
+                    compressed('16UC1; compressedDepth png', encode_png(stored)),
+                    compressed('32FC1; compressedDepth rvl', depth_header() + rvl(stored)),
+                    compressed('png', encode_png(stored)), compressed('', encode_png(stored))):
+        assert compressed_size(message) == (6, 9)
+    with pytest.raises(ImageError, match='cut off'):
+        compressed_size(compressed('32FC1; compressedDepth rvl', depth_header()))
