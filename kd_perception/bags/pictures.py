@@ -60,6 +60,7 @@ class _Stream:
         self._index = index
         self._keys: dict[int, bool] = {}
         self._key_of: dict[int, int] = {}
+        self._refused: dict[int, str] = {}  # why nothing from a key frame on can be decoded
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._decoder: VideoDecoder | None = None
@@ -89,6 +90,15 @@ class _Stream:
 
     def _decode_to(self, position: int) -> None:
         key = self._key_before(position)
+        if key in self._refused:
+            raise ImageError(self._refused[key])
+        try:
+            self._decode_from(key, position)
+        except ImageError as error:
+            self._refused[key], self._decoder = str(error), None
+            raise
+
+    def _decode_from(self, key: int, position: int) -> None:
         if self._decoder is None or key != self._begin or not self._next <= position:
             self._open(key, position, _FIRST_WINDOW)
         elif position >= self._end:

@@ -4,7 +4,7 @@ H.264 and H.265 streams, one picture per message, to pictures.
 Comes in: the packets of a stream (Annex B) from a key frame on. Goes out: their pictures, each
 with the number of its packet. OpenCV's own FFmpeg decodes: packets travel to it in an AVI file,
 which keeps one chunk, one number and one time per packet, so that a packet without a picture
-shifts none of the others.
+shifts none of the others. B-frames are refused: they come in another order than their packets.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class VideoDecoder:
     """
 
     def __init__(self, packets: Sequence[bytes], codec: str) -> None:
+        self._last = -1
         # One thread: several would hold pictures back, and would not live on in a forked process.
         options = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, 'CAP_PROP_N_THREADS') else []
         # FFmpeg would print its own view of a damaged stream; ours is one line.
@@ -101,13 +102,23 @@ class VideoDecoder:
             yield found
 
     def read(self, order: ChannelOrder = 'rgb') -> tuple[int, np.ndarray] | None:
-        """Return the next picture and the number of its packet; None behind the last."""
+        """
+        Return the next picture and the number of its packet; None behind the last.
+
+        :raises ImageError: when pictures come late or in another order than their packets.
+        """
         done, image = self._capture.read()
         if not done or image is None:
             return None
+        number = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) / _CHUNK_MS)
+        # Held back pictures come with the number of a later packet.
+        if number <= self._last or (self._last < 0 and number > 0):
+            raise ImageError('the video has B-frames, or a damaged key frame: its pictures cannot '
+                             'be told apart; record it without B-frames')
+        self._last = number
         if order == 'rgb':
             cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-        return round(self._capture.get(cv2.CAP_PROP_POS_MSEC) / _CHUNK_MS), image
+        return number, image
 
     def close(self) -> None:
         """Release the decoder."""

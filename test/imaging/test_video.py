@@ -81,6 +81,30 @@ def test_without_a_key_frame_nothing_comes(drive):
         assert list(decoder) == []
 
 
+def test_pictures_that_come_out_of_order_are_refused(drive):
+    """What a stream with B-frames does: the decoder gives a picture when a later packet came."""
+    class Late:
+        """A decoder that holds back two pictures, as OpenCV tells of it by their times."""
+
+        def __init__(self):
+            self.numbers = [2, 3, 4]
+
+        def read(self):
+            return True, np.zeros((2, 2, 3), np.uint8)
+
+        def get(self, _):
+            return 40.0 * self.numbers.pop(0)
+
+        def release(self):
+            pass
+
+    with VideoDecoder(drive[0][:3], 'h264') as decoder:
+        decoder._capture.release()
+        decoder._capture = Late()
+        with pytest.raises(ImageError, match='has B-frames, or a damaged key frame'):
+            decoder.read()
+
+
 @pytest.mark.parametrize(('data', 'codec', 'reason'), [
     (b'', 'h264', 'no Annex B'), (bytes(100), 'h265', 'no Annex B'),
     (b'\0\0\0\x20avcC', 'h264', 'no Annex B: it begins with 00000020'),
