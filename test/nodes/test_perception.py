@@ -200,7 +200,7 @@ def test_bad_images_count_as_failed_and_the_node_lives(bench, options, picture):
         short = image_message(picture, 'rgb8', header(1, 'c'))
         short.height += 7
         strange = image_message(picture, 'rgb8', header(2, 'c'))
-        strange.encoding = 'yuv422'
+        strange.encoding = '32FC1'  # depth
         empty = Image(header=header(3, 'c'), encoding='rgb8')
         for n, broken in enumerate((short, strange, empty)):
             feeder.publisher.publish(broken)
