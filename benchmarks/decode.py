@@ -21,7 +21,8 @@ from kd_perception.imaging import decode_message, encode_jpeg, encode_png
 
 SIZES = ((360, 640), (1080, 1920))
 REPEATS = 7
-BUDGET_S = 0.12  # of one encoding, one repeat, one side
+BUDGET_S = 0.1  # of one encoding in one repeat
+MIN_CALLS, MAX_CALLS = 5, 300
 VIEWS = ('rgb8',)
 
 
@@ -83,15 +84,18 @@ def messages(height: int, width: int) -> dict[str, tuple[SimpleNamespace, Callab
 
 
 def compare(ours: Callable[[], object], bare: Callable[[], object]) -> tuple[float, float, float]:
-    """Return (ratio, our ms, bare ms), medians of interleaved repeats."""
-    def once(call: Callable[[], object], n: int) -> float:
+    """Return (ratio, our ms, bare ms): medians of calls in turn, then the median of repeats."""
+    def once(call: Callable[[], object]) -> float:
         start = time.perf_counter()
-        for _ in range(n):
-            call()
-        return (time.perf_counter() - start) / n * 1e3
+        call()
+        return (time.perf_counter() - start) * 1e3
 
-    n = max(1, int(BUDGET_S * 1e3 / max(0.002, min(once(ours, 3), once(bare, 3)))))
-    sides = [(once(ours, n), once(bare, n)) for _ in range(REPEATS)]
+    pair_ms = min(once(ours) + once(bare) for _ in range(5))
+    n = int(min(MAX_CALLS, max(MIN_CALLS, BUDGET_S * 1e3 / pair_ms)))
+    sides = []
+    for _ in range(REPEATS):
+        calls = [(once(ours), once(bare)) for _ in range(n)]
+        sides.append(tuple(statistics.median(side) for side in zip(*calls)))
     return (statistics.median(a / b for a, b in sides), statistics.median(a for a, _ in sides),
             statistics.median(b for _, b in sides))
 

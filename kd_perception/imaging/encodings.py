@@ -8,6 +8,7 @@ hardware decoders publish it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 import re
 from typing import Literal
 
@@ -38,7 +39,7 @@ class Encoding:
     family: Family
     order: str = ''
 
-    @property
+    @cached_property
     def pixel_bytes(self) -> int:
         """Return the bytes of one pixel."""
         return self.channels * self.dtype.itemsize

@@ -18,6 +18,13 @@ from kd_perception.imaging.encodings import (
 
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first four.
 _BAYER = {'rggb': 'BG', 'bggr': 'RG', 'gbrg': 'GR', 'grbg': 'GB'}
+_FROM = {'': 'GRAY2{}', 'rgb': 'RGB2{}', 'bgr': 'BGR2{}', 'rgba': 'RGBA2{}', 'bgra': 'BGRA2{}',
+         **{pattern: f'Bayer{code}2{{}}' for pattern, code in _BAYER.items()},
+         'uyvy': 'YUV2{}_UYVY', 'yuyv': 'YUV2{}_YUY2', 'nv12': 'YUV2{}_NV12',
+         'nv21': 'YUV2{}_NV21'}
+# OpenCV's conversion code by (what is there, what is wanted).
+_CODES = {(source, order): getattr(cv2, f'COLOR_{name.format(order.upper())}')
+          for source, name in _FROM.items() for order in ('rgb', 'bgr') if source != order}
 _SIXTEEN_TO_EIGHT = 255.0 / 65535.0
 
 # ITU-R BT.601, limited range, as OpenCV's other conversions: rows R, G, B over Y, U, V.
@@ -37,14 +44,7 @@ def raw_view(msg: Any) -> np.ndarray:
     if encoding.family == 'planar':
         raise ImageError(f'encoding {msg.encoding!r} keeps colour in a plane of its own; '
                          'decode it')
-    height, width, step = _layout(msg, encoding)
-    data = as_bytes(msg.data)
-    _require(msg, data, step * (height - 1) + width * encoding.pixel_bytes)
-    stored = encoding.dtype.newbyteorder('>' if msg.is_bigendian else '<')
-    view = _strided(data, 0, (height, width, encoding.channels), step, stored)
-    if not stored.isnative:
-        view = view.astype(encoding.dtype)  # four times as fast as byteswap
-    return view[:, :, 0] if encoding.channels == 1 else view
+    return _elements(msg, encoding)
 
 
 def decode_image(msg: Any, order: ChannelOrder = 'rgb') -> np.ndarray:
@@ -68,7 +68,23 @@ def decode_image(msg: Any, order: ChannelOrder = 'rgb') -> np.ndarray:
         return _from_planes(msg, encoding, order)
     if encoding.family == 'yuv422' and int(msg.width) % 2:
         raise ImageError(f'{msg.encoding} has pairs of pixels, but rows of {int(msg.width)}')
-    return to_picture(raw_view(msg), encoding, order)
+    return to_picture(_elements(msg, encoding), encoding, order)
+
+
+def _elements(msg: Any, encoding: Encoding) -> np.ndarray:
+    height, width, step = _layout(msg, encoding)
+    data = as_bytes(msg.data)
+    _require(msg, data, step * (height - 1) + width * encoding.pixel_bytes)
+    kind = encoding.dtype
+    stored = kind
+    if kind.itemsize > 1:
+        stored = kind.newbyteorder('>' if msg.is_bigendian else '<')
+    if encoding.channels == 1:
+        view = np.ndarray((height, width), stored, data.data, 0, (step, kind.itemsize))
+    else:
+        view = _strided(data, 0, (height, width, encoding.channels), step, stored)
+    # Four times as fast as byteswap.
+    return view if stored.isnative else view.astype(kind)
 
 
 def to_picture(pixels: np.ndarray, encoding: Encoding, order: ChannelOrder) -> np.ndarray:
@@ -82,15 +98,9 @@ def to_picture(pixels: np.ndarray, encoding: Encoding, order: ChannelOrder) -> n
         pixels = to_eight_bits(pixels)
     if encoding.family == 'bayer':
         return _from_mosaic(pixels, encoding.order, order)
-    if encoding.family == 'yuv422':
-        layout = 'UYVY' if encoding.order == 'uyvy' else 'YUY2'
-        return cv2.cvtColor(pixels, getattr(cv2, f'COLOR_YUV2{order.upper()}_{layout}'))
-    if encoding.family == 'grey':
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if encoding.order == order:
         return pixels
-    return cv2.cvtColor(
-        pixels, getattr(cv2, f'COLOR_{encoding.order.upper()}2{order.upper()}'))
+    return cv2.cvtColor(pixels, _CODES[encoding.order, order])
 
 
 def to_eight_bits(pixels: np.ndarray) -> np.ndarray:
@@ -104,7 +114,7 @@ def _from_mosaic(pixels: np.ndarray, pattern: str, order: ChannelOrder) -> np.nd
     height, width = pixels.shape
     if height < 2 or width < 2:
         raise ImageError(f'a Bayer mosaic of {width}x{height} holds no colour')
-    code = getattr(cv2, f'COLOR_Bayer{_BAYER[pattern]}2{order.upper()}')
+    code = _CODES[pattern, order]
     if height > 2 and width > 2:
         return cv2.cvtColor(pixels, code)
     # OpenCV leaves mosaics without inner pixels black; mirrored, the pattern goes on.
@@ -131,7 +141,7 @@ def _from_planes(msg: Any, encoding: Encoding, order: ChannelOrder) -> np.ndarra
     return cv2.cvtColorTwoPlane(
         _strided(data, 0, (height, width, 1), step),
         _strided(data, start, (height // 2, width // 2, 2), step),
-        getattr(cv2, f'COLOR_YUV2{order.upper()}_{encoding.order.upper()}'))
+        _CODES[encoding.order, order])
 
 
 def _layout(msg: Any, encoding: Encoding) -> tuple[int, int, int]:
