@@ -147,7 +147,7 @@ def decode_compressed(data: Any, order: ChannelOrder = 'rgb', format_: str = '')
     # Compressors are handed BGR, by convention. One that was handed RGB has swapped the file's
     # colours, and says so.
     swapped = said.stored.startswith('rgb')
-    if header.bits == 16:
+    if header.kind == 'png' and header.bits == 16:
         return _from_deep(_imdecode(data, cv2.IMREAD_UNCHANGED), order, swapped)
     rgb = (order == 'rgb') != swapped
     if rgb and _DIRECT_RGB is not None and header.kind == 'jpeg':
