@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Decoded at once for one request; long enough for the key frame distance of most encoders.
 _FIRST_WINDOW = 128
 _WINDOW_BYTES = 1 << 28
+_SKIPPED_PICTURES = 15  # decoding so many takes as long as to begin anew behind them
 _KEPT_PICTURES = 8  # readers in several threads ask a little out of order
 _SEARCHED_PACKETS = 256  # for what a stream repeats at least every few seconds
 
@@ -65,7 +66,8 @@ class _Stream:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._decoder: VideoDecoder | None = None
         self._process = os.getpid()
-        self._begin = self._end = self._next = 0  # key frame, window, and the packet decoded next
+        # The packets that the decoder has, and the one that it decodes next.
+        self._begin, self._end, self._next = -1, 0, 0
 
     def picture(self, position: int, message: Any) -> np.ndarray:
         with self._lock:
@@ -99,11 +101,13 @@ class _Stream:
             raise
 
     def _decode_from(self, key: int, position: int) -> None:
-        if self._decoder is None or key != self._begin or not self._next <= position:
-            self._open(key, position, _FIRST_WINDOW)
-        elif position >= self._end:
-            # A stream without further key frames: again from the only one, twice as far.
-            self._open(key, position, 2 * (self._end - self._begin))
+        reached = self._begin <= key and self._next <= position < self._end
+        if self._decoder is None or not reached or key - self._next > _SKIPPED_PICTURES:
+            window = _FIRST_WINDOW
+            if key == self._begin and position >= self._end:
+                # A stream without further key frames: again from the only one, twice as far.
+                window = 2 * (self._end - self._begin)
+            self._open(key, position, window)
         while self._next <= position and self._decoder is not None:
             found = self._decoder.read()
             if found is None:
@@ -120,14 +124,21 @@ class _Stream:
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None
+        # Who goes on where the last window ended reads in order: key frames need not end the next.
+        in_order = key == self._end
         packets, size = [self._with_parameters(key)], 0
         stop = min(len(self._index), max(position + 1, key + window))
         for at in range(key + 1, stop):
             packet = self._packet(at)
-            if self._keys[at] or size > _WINDOW_BYTES and at > position:
+            if (self._keys[at] and not in_order) or (size > _WINDOW_BYTES and at > position):
                 break
             packets.append(packet)
             size += len(packet)
+        else:
+            # Ends before a key frame where it can, so that the next window begins with it.
+            last = max((k for k in range(position + 1, stop) if self._keys[k]), default=stop)
+            if stop < len(self._index):
+                del packets[last - key:]
         self._decoder = VideoDecoder(packets, self._codec(key))
         self._begin, self._next, self._end = key, key, key + len(packets)
 
