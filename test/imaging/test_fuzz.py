@@ -25,13 +25,13 @@ from kd_perception.imaging import (
 )
 from kd_perception.imaging.encodings import ENCODINGS
 
-MESSAGES = int(os.environ.get('KD_PERCEPTION_FUZZ_MESSAGES', '600'))
+MESSAGES = int(os.environ.get('KD_PERCEPTION_FUZZ_MESSAGES', '2000'))
 BATCH = 200
 EXTREMES = (0, 1, 2, 3, 5, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 FORMATS = ('', 'jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'mono16; png compressed ',
            'bayer_rggb8; png compressed', '16UC1; compressedDepth png', '32FC1; compressedDepth',
            '16UC1; compressedDepth rvl', '32FC1; compressedDepth rvl', '16UC1', ';', '\0', 'é;é é')
-GROWTH_BYTES = 700 * 2**20
+GROWTH_BYTES = 300 * 2**20
 
 
 def raw(rng, name):
