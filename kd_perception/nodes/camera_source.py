@@ -80,15 +80,14 @@ class StreetPictures:
     def __init__(self, scenario: str, *, seed: int, rate_hz: float, width: int, height: int,
                  frame_id: str) -> None:
         # moderngl is an extra of the package; a camera that plays bags does without.
-        from kd_perception.simulation.camera import CameraModel
         from kd_perception.simulation.source import SimulatorSource
 
-        model = CameraModel.from_fov(width, height)
         self._source = SimulatorSource(scenario, seed=seed, frames=int(_ENDLESS_S * rate_hz),
                                        rate_hz=rate_hz, width=width, height=height)
         self._frame_id = frame_id
         self.name = self._source.name
         self.frames = 0
+        model = self._source.camera
         self.classes = self._source.label_classes
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
         self.notes: tuple[str, ...] = ()

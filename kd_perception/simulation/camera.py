@@ -70,13 +70,15 @@ class CameraPose:
 
     :param s: metres along the street.
     :param eye: ``[3]`` world position in metres.
-    :param heading: direction of driving in radians; pitch is down from the horizon.
+    :param heading: direction of driving in radians; pitch is down from the horizon, roll to the
+        right.
     """
 
     s: float
     eye: np.ndarray
     heading: float
     pitch: float
+    roll: float = 0.
 
     @property
     def forward(self) -> np.ndarray:
@@ -87,7 +89,11 @@ class CameraPose:
 
     def axes(self) -> np.ndarray:
         """Return ``[3, 3]``: right, up and back as rows."""
-        return axes_of(-self.forward)
+        level = axes_of(-self.forward)
+        if not self.roll:
+            return level
+        cos, sin = np.cos(self.roll), np.sin(self.roll)
+        return np.array([[cos, -sin, 0.], [sin, cos, 0.], [0., 0., 1.]]) @ level
 
     def view(self) -> np.ndarray:
         """Return the 4x4 matrix from world to camera."""

@@ -19,6 +19,11 @@ def ground_meshes(plan: StreetPlan) -> list[tuple[str, Mesh]]:
     (left, right), (left_walk, right_walk) = plan.road, plan.walk
     beyond = [0., 25., 55., 115., 245.]
     out = [('road', _strip([-right, -2., 0., 2., left], 0.))]
+    if plan.layout == 'highway':            # no kerb: the verge rises from the shoulder
+        for sign, road in ((1, left), (-1, right)):
+            out += [('terrain', _strip([sign * road, sign * (road + .5)], [0., KERB_M])),
+                    ('terrain', _strip([sign * (road + .5 + w) for w in beyond], KERB_M))]
+        return out
     for sign, road, walk in ((1, left, left_walk), (-1, right, right_walk)):
         top = road + .002               # the face of the kerb stands almost upright
         out += [('walk', _strip([sign * road, sign * top], [0., KERB_M])),

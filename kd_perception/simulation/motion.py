@@ -14,9 +14,8 @@ import numpy as np
 
 from kd_perception.simulation.camera import CameraPose
 from kd_perception.simulation.plan import EGO_LATERAL_M, EGO_SPEED_MPS, PERIOD_M, StreetPlan
+from kd_perception.simulation.settings import CameraSettings
 
-CAMERA_HEIGHT_M = 1.55
-CAMERA_PITCH_RAD = 0.05
 ROUND_S = PERIOD_M / EGO_SPEED_MPS
 WALK_MPS = 1.4
 
@@ -53,13 +52,29 @@ class Movers:
 
 
 @dataclass(frozen=True)
+class Ride:
+    """Where the own car is: s, d in metres, and its acceleration in m/s2."""
+
+    s: float
+    d: float
+    push: float
+
+
+@dataclass(frozen=True)
 class MoverPoses:
-    """Poses of M things: ``s``, ``d`` in metres, ``yaw`` and ``stride`` (phase of gait), rad."""
+    """
+    Poses of M things: ``s``, ``d`` in metres, ``yaw`` and ``stride`` (phase of gait), rad.
+
+    :param brake: ``[M]`` 1 where brake lights are on; ``sink`` ``[M]`` metres that somebody built
+        to stand on the sidewalk is lower, on the road.
+    """
 
     s: np.ndarray
     d: np.ndarray
     yaw: np.ndarray
     stride: np.ndarray
+    brake: np.ndarray
+    sink: np.ndarray
 
 
 def poses(movers: Movers, time_s: float) -> MoverPoses:
@@ -73,18 +88,46 @@ def poses(movers: Movers, time_s: float) -> MoverPoses:
     walking = np.where(length > 0, (way > 0) & (way < length), np.abs(movers.speed) > 0)
     pace = np.where(length > 0, WALK_MPS, np.abs(movers.speed))
     stride = np.where(walking, 4.8 * pace * t + movers.phase, 0.)
-    return MoverPoses(s, d, movers.yaw, stride)
+    # Who swings without a speed walks to and fro and turns at the ends.
+    paces = (movers.speed == 0) & (movers.swing > 0)
+    back = paces & (np.cos(movers.rate * t + movers.phase) < 0)
+    stride = np.where(paces, 4.8 * (s - movers.start), stride)
+    return MoverPoses(s, d, np.where(back, movers.yaw + np.pi, movers.yaw), stride,
+                      np.zeros(len(movers)), np.zeros(len(movers)))
 
 
-def camera_pose(plan: StreetPlan, time_s: float) -> CameraPose:
-    """Return the pose of the ego camera at ``time_s``."""
-    s = np.asarray(plan.ego_start + EGO_SPEED_MPS * time_s)
-    d = np.asarray(EGO_LATERAL_M + .12 * np.sin(.37 * time_s + plan.sun_turn))
+def camera_pose(plan: StreetPlan, time_s: float, camera: CameraSettings | None = None,
+                ride: Ride | None = None) -> CameraPose:
+    """
+    Return the pose of the ego camera at ``time_s``.
+
+    :param camera: how it is mounted; as usual without.
+    :param ride: where live traffic has the own car; at a steady speed without.
+    """
+    mount = camera or CameraSettings()
+    if ride is None:
+        s = np.asarray(plan.ego_start + EGO_SPEED_MPS * time_s)
+        d = np.asarray(EGO_LATERAL_M + .12 * np.sin(.37 * time_s + plan.sun_turn))
+    else:
+        s, d = np.asarray(ride.s), np.asarray(ride.d + .12 * np.sin(.37 * time_s + plan.sun_turn))
     x, y = plan.world(s, d)
-    height = CAMERA_HEIGHT_M + .012 * np.sin(5.1 * time_s)
-    pitch = CAMERA_PITCH_RAD + .004 * np.sin(2.3 * time_s)
+    height = mount.height_m + .012 * mount.jitter * np.sin(5.1 * time_s)
+    pitch = mount.pitch_rad + .004 * mount.jitter * np.sin(2.3 * time_s)
+    roll = 0.
+    if ride is not None:            # the nose dives when the car brakes
+        pitch -= .0028 * mount.jitter * ride.push
+    if mount.roughness:
+        height += .02 * mount.roughness * _rumble(time_s, 1.9)
+        pitch += .011 * mount.roughness * _rumble(time_s, 0.)
+        roll = .014 * mount.roughness * _rumble(time_s, 4.)
     return CameraPose(s=float(s), eye=np.array([float(x), float(y), height]),
-                      heading=float(plan.heading(s)), pitch=float(pitch))
+                      heading=float(plan.heading(s)), pitch=float(pitch), roll=float(roll))
+
+
+def _rumble(time_s: float, phase: float) -> float:
+    """Return what a bad road does to a car, about -1 … 1, with the frequencies of its springs."""
+    return float(.5 * np.sin(8.3 * time_s + phase) + .3 * np.sin(13.7 * time_s + 2.1 * phase)
+                 + .2 * np.sin(27.1 * time_s + 3.7 * phase))
 
 
 def free_crossing_time(cars: Movers, s: float, first_d: float, span: float,

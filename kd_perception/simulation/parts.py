@@ -22,11 +22,13 @@ DARK = (.05, .05, .06)
 
 
 class Tag(IntEnum):
-    """CARLA semantic tags (0.9.14 and later) that the street uses."""
+    """CARLA semantic tags (0.9.14 and later) that the worlds use."""
 
     ROAD = 1
     SIDEWALK = 2
     BUILDING = 3
+    WALL = 4
+    FENCE = 5
     POLE = 6
     TRAFFIC_LIGHT = 7
     TRAFFIC_SIGN = 8
@@ -36,7 +38,11 @@ class Tag(IntEnum):
     PEDESTRIAN = 12
     CAR = 14
     TRUCK = 15
+    STATIC = 20
     ROAD_LINE = 24
+    GROUND = 25
+    BRIDGE = 26
+    GUARD_RAIL = 28
 
 
 class Material(IntEnum):
@@ -50,6 +56,7 @@ class Material(IntEnum):
     METAL = 6
     SIGNAL = 7
     SIGN = 8
+    BRAKE = 9
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,14 @@ class Builder:
     def __init__(self) -> None:
         self._rows: list[tuple[float, ...]] = []
         self._ids = 0
+        #: What is special about an instance, by id: ``poster_person``, ``step_out``, ...
+        self.roles: dict[int, str] = {}
 
-    def new_id(self) -> int:
+    def new_id(self, role: str = '') -> int:
         """Return the next instance id."""
         self._ids += 1
+        if role:
+            self.roles[self._ids] = role
         return self._ids
 
     def add(self, mesh: MeshId, place: Vector, size: Vector, color: Vector, tag: Tag, *,
@@ -109,7 +120,7 @@ class Builder:
             ids=r[:, 17:19])
 
 
-def _part(b: Builder, s: float, d: float, tag: Tag, *, yaw: float = 0., mover: int = -1,
+def part_of(b: Builder, s: float, d: float, tag: Tag, *, yaw: float = 0., mover: int = -1,
           ident: int | None = None) -> Callable[..., None]:
     """Return a function that adds parts of one thing: mesh, forward, left, z, size, color."""
     number = b.new_id() if ident is None else ident
@@ -121,65 +132,15 @@ def _part(b: Builder, s: float, d: float, tag: Tag, *, yaw: float = 0., mover: i
     return add
 
 
-def add_car(b: Builder, g: np.random.Generator, s: float, d: float, *, yaw: float = 0.,
-            mover: int = -1) -> None:
-    """Add a saloon, a tall car, a van or a lorry."""
-    kind = g.choice(4, p=[.5, .28, .1, .12])
-    length, width, height = ((4.3, 1.78, .62), (4.6, 1.9, .8), (5.2, 2., 1.1),
-                             (7.5, 2.3, .9))[kind]
-    colors = ((.75, .75, .77), (.05, .05, .06), (.45, .05, .05), (.06, .12, .35), (.85, .85, .83),
-              (.25, .27, .29), (.5, .42, .1), (.1, .25, .15), (.55, .55, .6), (.6, .25, .08))
-    paint = colors[g.integers(len(colors))]
-    truck = kind == 3
-    add = _part(b, s, d, Tag.TRUCK if truck else Tag.CAR, yaw=yaw, mover=mover)
-    floor = .45 if truck else .28
-    add(MeshId.BOX, 0, 0, floor + height / 2, (length, width, height), paint, Material.METAL)
-    add(MeshId.BOX, 0, 0, floor, (length * .96, width * .96, .26), (.06, .06, .06))
-    roof = floor + height
-    glass = (.1, .1, .1)
-    if truck:
-        cargo = ((.8, .8, .78), (.3, .36, .5), (.65, .6, .5), (.5, .16, .12))[g.integers(4)]
-        add(MeshId.BOX, length / 2 - .8, 0, roof + .45, (1.4, width * .95, .9), glass,
-            Material.GLASS)
-        add(MeshId.BOX, length / 2 - .8, 0, roof + .95, (1.4, width * .95, .14), paint,
-            Material.METAL)
-        add(MeshId.BOX, -.9, 0, roof + .8, (length - 2.2, width * 1.02, 2.5), cargo,
-            Material.METAL)
-    elif kind == 2:
-        add(MeshId.BOX, -.4, 0, roof + .35, (length * .8, width * .94, .7), paint, Material.METAL)
-        add(MeshId.CABIN, .7, 0, roof + .3, (length * .62, width * .95, .56), glass,
-            Material.GLASS)
-    else:
-        back = -.15 if kind == 0 else -.45
-        share = .62 if kind == 0 else .74
-        add(MeshId.CABIN, back, 0, roof + .27, (length * share, width * .92, .55), glass,
-            Material.GLASS)
-        add(MeshId.BOX, back - .05, 0, roof + .55, (length * share * .58, width * .74, .05),
-            paint, Material.METAL)
-    radius = .46 if truck else .33
-    for forward in (-.31, .31):
-        for left in (-.5, .5):
-            place = (forward * length, left * width * .96, radius)
-            add(MeshId.WHEEL, *place, (radius, .2, radius), (.03, .03, .03))
-            add(MeshId.WHEEL, *place, (radius * .55, .24, radius * .55), (.5, .5, .52))
-    braking = g.uniform() < .4
-    for left in (-.38, .38):
-        add(MeshId.BOX, -length / 2, left * width, floor + height * .7, (.06, .3, .14),
-            (.6, .03, .02), Material.EMISSIVE if braking else Material.MATTE)
-        add(MeshId.BOX, length / 2, left * width, floor + height * .65, (.06, .34, .15),
-            (1, .97, .85), Material.EMISSIVE)
-    add(MeshId.BOX, -length / 2, 0, floor + height * .35, (.05, .5, .12), (.9, .9, .85))
-
-
 def add_pedestrian(b: Builder, g: np.random.Generator, s: float, d: float, *, yaw: float,
-                   mover: int) -> None:
+                   mover: int, role: str = '') -> None:
     """Add a person, grown up or child, some with a bag."""
     scale = g.uniform(.62, .75) if g.uniform() < .12 else g.uniform(.88, 1.06)
     top, trousers = g.uniform(.05, .75, 3), g.uniform(.04, .35, 3)
     skin = np.array((.78, .58, .46)) * g.uniform(.45, 1.1)
     hair = ((.1, .07, .05), (.35, .24, .1), (.4, .4, .4), (.05, .05, .05))[g.integers(4)]
     wide = g.uniform(.9, 1.2)
-    part = _part(b, s, d, Tag.PEDESTRIAN, yaw=yaw, mover=mover)
+    part = part_of(b, s, d, Tag.PEDESTRIAN, yaw=yaw, mover=mover, ident=b.new_id(role))
 
     def add(mesh: MeshId, forward: float, left: float, z: float, size: Vector, color: Vector,
             swing: float = 0.) -> None:
@@ -277,7 +238,7 @@ def add_building(b: Builder, g: np.random.Generator, s: float, side: int, front:
 
 def add_lamp(b: Builder, s: float, d: float, side: int, reach: float) -> None:
     """Add a street lamp at ``d`` whose arm reaches ``reach`` metres over the road."""
-    add = _part(b, s, d, Tag.POLE)
+    add = part_of(b, s, d, Tag.POLE)
     add(MeshId.CYLINDER, 0, 0, 3.6, (.085, .085, 7.2), STEEL)
     add(MeshId.BOX, 0, -side * reach / 2, 7.1, (.12, reach, .1), STEEL)
     add(MeshId.BOX, 0, -side * reach, 7.06, (.2, .55, .12), (.8, .76, .62), Material.EMISSIVE)
@@ -286,12 +247,12 @@ def add_lamp(b: Builder, s: float, d: float, side: int, reach: float) -> None:
 def add_sign(b: Builder, g: np.random.Generator, s: float, d: float, side: int) -> None:
     """Add one or two traffic signs on a post; they face the traffic of their side."""
     yaw = 0. if side < 0 else np.pi
-    post = _part(b, s, d, Tag.POLE)
+    post = part_of(b, s, d, Tag.POLE)
     tall = g.uniform(2.5, 2.8)
     post(MeshId.CYLINDER, 0, 0, tall / 2 + .2, (.04, .04, tall + .3), (.5, .5, .5))
     height = tall
     for _ in range(2 if g.uniform() < .35 else 1):
-        add = _part(b, s, d, Tag.TRAFFIC_SIGN, yaw=yaw)
+        add = part_of(b, s, d, Tag.TRAFFIC_SIGN, yaw=yaw)
         variant = g.uniform()
         kind = g.choice(4, p=[.4, .2, .25, .15])
         red, blue, yellow = (.75, .05, .05), (.05, .15, .55), (.85, .7, .05)
@@ -317,11 +278,11 @@ def add_traffic_light(b: Builder, s: float, d: float, side: int, reach: float, p
                       board: bool) -> None:
     """Add a post with one head beside the road and one on an arm over the lane."""
     yaw = 0. if side < 0 else np.pi
-    post = _part(b, s, d, Tag.POLE)
+    post = part_of(b, s, d, Tag.POLE)
     post(MeshId.CYLINDER, 0, 0, 2.9, (.08, .08, 5.8), (.22, .22, .23))
     post(MeshId.BOX, 0, -side * reach / 2, 5.7, (.1, reach, .1), (.22, .22, .23))
     for left, height in ((0., 3.1), (-side * reach, 5.3)):
-        add = _part(b, s, d, Tag.TRAFFIC_LIGHT, yaw=yaw)
+        add = part_of(b, s, d, Tag.TRAFFIC_LIGHT, yaw=yaw)
         own = left * (1 if side < 0 else -1)      # the offset is turned with the head
         add(MeshId.BOX, -.2, own, height, (.26, .34, 1.02), (.06, .06, .06))
         if board:

@@ -7,7 +7,7 @@ instance id is never seen twice in one picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,14 @@ EGO_SPEED_MPS = 7.5
 EGO_LATERAL_M = -1.85
 LANE_M = 1.85
 LAMP_HEAD_M = 2.7           # lateral of the head of a street lamp
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One lane: lateral of its middle in metres, and +1 along the street or -1 against it."""
+
+    lateral: float
+    direction: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,9 @@ class StreetPlan:
     :param people: pedestrians per metre and side.
     :param marking: dash length, share of it painted, asphalt tone, dryness of grass.
     :param sun_turn: rotation of the sun about z in radians.
+    :param lanes: from the own one on; ``speed``: what cars wish to drive, metres per second.
+    :param junctions: sorted positions ``[J]`` of side streets, ``side_half`` their half width,
+        ``cycle`` ``[J]`` the phase of their traffic lights, 0 … 1.
     """
 
     seed: int
@@ -58,6 +69,12 @@ class StreetPlan:
     marking: tuple[float, float, float, float]
     sun_turn: float
     ego_start: float
+    layout: str = 'street'
+    lanes: tuple[Lane, ...] = (Lane(-1.85, 1), Lane(1.85, -1))
+    speed: float = EGO_SPEED_MPS
+    junctions: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    side_half: float = 0.
+    cycle: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def side(self, sign: int) -> tuple[float, float]:
         """Return half road and sidewalk width of the left (+1) or right (-1) side."""
@@ -83,6 +100,11 @@ class StreetPlan:
         """Tell whether ``s`` is more than ``clear`` metres from every crossing."""
         apart = np.abs((self.crossings - s + PERIOD_M / 2) % PERIOD_M - PERIOD_M / 2)
         return bool(np.all(apart > clear))
+
+    def away_from_junctions(self, s: float, clear: float) -> bool:
+        """Tell whether ``s`` is more than ``clear`` metres from the edges of all side streets."""
+        apart = np.abs((self.junctions - s + PERIOD_M / 2) % PERIOD_M - PERIOD_M / 2)
+        return bool(np.all(apart > self.side_half + clear))
 
 
 def plan_street(seed: int) -> StreetPlan:

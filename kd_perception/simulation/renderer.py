@@ -7,12 +7,7 @@ instances and poses. Goes out: RGB, tags, instance ids. Lives in the thread that
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-from importlib import resources
-import importlib.util
-import os
-from pathlib import Path
+from dataclasses import dataclass
 import threading
 from types import TracebackType
 from typing import Any
@@ -21,10 +16,20 @@ import moderngl
 import numpy as np
 
 from kd_perception.errors import SimulationError
-from kd_perception.simulation.camera import axes_of, CameraModel, CameraPose, view_matrix
+from kd_perception.simulation.camera import (
+    axes_of,
+    CameraModel,
+    CameraPose,
+    FAR_M,
+    NEAR_M,
+    view_matrix,
+)
+from kd_perception.simulation.context import create_context
 from kd_perception.simulation.ground import ground_meshes
 from kd_perception.simulation.meshes import Mesh, meshes
+from kd_perception.simulation.parts import Tag
 from kd_perception.simulation.plan import LAMP_HEAD_M, PERIOD_M, StreetPlan
+from kd_perception.simulation.programs import shader_source, shader_stages
 from kd_perception.simulation.scenario import Scenario
 from kd_perception.simulation.view import Batch, COLUMNS, Surface
 
@@ -34,17 +39,20 @@ SHADOW_CENTRE_M = 38.0
 STEP_M = 18.0            # the ground strip follows the camera in steps of this
 ROW_BYTES = COLUMNS * 4
 
-# Program: its vertex shader, then the parts of its fragment shader. A surface has a program of its
-# own because the software rasteriser runs every branch of a shader for every pixel.
-_PROGRAMS = {
-    'shadow': ('object_vertex', 'shadow_fragment'),
-    **{s.name.lower(): ('object_vertex', 'object_surface', f'{s.name.lower()}_fragment')
-       for s in Surface},
-    **{strip: ('ground_vertex', 'ground_surface', f'{strip}_fragment')
-       for strip in ('road', 'walk', 'terrain')},
-    'sky': ('screen_vertex', 'sky_fragment'),
-    'camera': ('screen_vertex', 'camera_fragment'),
-}
+
+@dataclass(frozen=True)
+class Drawn:
+    """
+    What was read back of one picture.
+
+    :param image: uint8 ``[H, W, 3]`` RGB; ``tags`` uint8 ``[H, W]``; ``instances`` uint16
+        ``[H, W]``; ``depth`` float32 ``[H, W]`` in metres, or None.
+    """
+
+    image: np.ndarray
+    tags: np.ndarray
+    instances: np.ndarray
+    depth: np.ndarray | None
 
 
 class Renderer:
@@ -57,12 +65,13 @@ class Renderer:
     def __init__(self, plan: StreetPlan, scenario: Scenario, camera: CameraModel) -> None:
         self._thread = threading.get_ident()
         self._plan, self._scenario, self._camera = plan, scenario, camera
-        self._context: moderngl.Context | None = _create_context()
+        self._context: moderngl.Context | None = create_context()
         with self._context as context:
+            stages, defines = shader_stages(plan, scenario)
             self._programs = {
-                name: context.program(vertex_shader=_source(vertex),
-                                      fragment_shader=_source(*fragment))
-                for name, (vertex, *fragment) in _PROGRAMS.items()}
+                name: context.program(vertex_shader=shader_source(vertex, defines=defines),
+                                      fragment_shader=shader_source(*fragment, defines=defines))
+                for name, (vertex, *fragment) in stages.items()}
             #: Name of the OpenGL implementation that draws.
             self.description = str(context.info['GL_RENDERER'])
             self._targets()
@@ -85,22 +94,25 @@ class Renderer:
             context.release()
 
     def draw(self, batches: list[Batch], pose: CameraPose, time_s: float,
-             jitter: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+             jitter: tuple[float, float], *, gain: float = 1., before: CameraPose | None = None,
+             depth: bool = False) -> Drawn:
         """
         Draw one picture.
 
         :param jitter: two numbers that make rain and sensor noise of this frame its own.
-        :returns: uint8 ``[H, W, 3]`` RGB, uint8 ``[H, W]`` tags, uint16 ``[H, W]`` instance ids.
+        :param gain: of the automatic exposure; ``before``: the pose when the shutter opened.
+        :param depth: whether to read the depth back as well.
         """
         self._check_thread()
         # Another simulator of this thread may have made its own context current.
         with self._alive() as context:
             self._set_view(pose, time_s, jitter)
+            self._set_sensor(pose, before or pose, gain)
             # Every mesh is closed, so faces that look away are hidden: a third less to rasterise.
             context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
             self._shadow_target.use()
             self._shadow_target.clear()
-            for batch in batches:
+            for batch in batches if self._scenario.casts_shadows else ():
                 self._draw(self._near[batch.mesh], 'shadow', batch.shadow)
             self._scene_target.use()
             self._scene_target.clear()
@@ -113,10 +125,16 @@ class Renderer:
                 strip.render()
             self._sky.render()
             context.enable_only(moderngl.NOTHING)
-            self._picture_target.use()
             self._scene_color.use(0)
+            if self._lens_target is not None:
+                self._lens_target.use()
+                self._lens_pass.render()
+                self._scene_depth.use(1)
+                self._lens_map.use(2)
+                self._scene_ids.use(3)
+            self._picture_target.use()
             self._post.render()
-            return self._read()
+            return self._read(depth)
 
     def _draw(self, form: _Form, program: str, rows: np.ndarray) -> None:
         if len(rows) == 0:
@@ -126,22 +144,36 @@ class Renderer:
         form.buffer.write(np.ascontiguousarray(rows))
         form.arrays[program].render(instances=len(rows))
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, depth: bool) -> Drawn:
         height, width = self._camera.height, self._camera.width
         image = np.frombuffer(self._picture.read(alignment=1), np.uint8)
         ids = np.frombuffer(self._scene_ids.read(alignment=1), np.uint16)
         ids = ids.reshape(height, width, 2)[::-1]
-        return (image.reshape(height, width, 3).copy(), ids[:, :, 0].astype(np.uint8, order='C'),
-                np.ascontiguousarray(ids[:, :, 1]))
+        tags = ids[:, :, 0].astype(np.uint8, order='C')
+        metres = None
+        if depth:
+            raw = np.frombuffer(self._scene_depth.read(alignment=1), np.float32)
+            metres = _metres(raw.reshape(height, width)[::-1], tags)
+        return Drawn(image.reshape(height, width, 3).copy(), tags,
+                     np.ascontiguousarray(ids[:, :, 1]), metres)
 
     def _targets(self) -> None:
         context, size = self._alive(), (self._camera.width, self._camera.height)
         self._scene_color = context.texture(size, 4, dtype='f2')
         self._scene_ids = context.texture(size, 2, dtype='u2')
+        self._scene_ids.filter = (moderngl.NEAREST, moderngl.NEAREST)
+        self._scene_depth = context.depth_texture(size)
+        self._scene_depth.compare_func = ''     # read as numbers, not compared
+        self._scene_depth.filter = (moderngl.NEAREST, moderngl.NEAREST)
         self._scene_target = context.framebuffer([self._scene_color, self._scene_ids],
-                                                 context.depth_renderbuffer(size))
+                                                 self._scene_depth)
         self._picture = context.texture(size, 3)
         self._picture_target = context.framebuffer([self._picture])
+        self._lens_target = None
+        if not self._scenario.camera.ideal:
+            self._lens_map = context.texture((size[0] // 2, size[1] // 2), 4, dtype='f2')
+            self._lens_map.repeat_x = self._lens_map.repeat_y = False
+            self._lens_target = context.framebuffer([self._lens_map])
         self._shadow_map = context.depth_texture((SHADOW_PX, SHADOW_PX))
         self._shadow_map.compare_func = '<='
         self._shadow_map.filter = (moderngl.LINEAR, moderngl.LINEAR)
@@ -157,6 +189,9 @@ class Renderer:
         corners = context.buffer(np.array([-1, -1, 3, -1, -1, 3], 'f4').tobytes())
         self._sky = context.vertex_array(self._programs['sky'], [(corners, '2f', 'corner')])
         self._post = context.vertex_array(self._programs['camera'], [(corners, '2f', 'corner')])
+        if 'lens' in self._programs:
+            self._lens_pass = context.vertex_array(self._programs['lens'],
+                                                   [(corners, '2f', 'corner')])
         self._ground = [
             context.vertex_array(self._programs[name],
                                  [(context.buffer(mesh.vertices.tobytes()), '3f', 'strip')],
@@ -180,11 +215,16 @@ class Renderer:
             'seed': plan.seed % 97 + .37, 'tangent': self._camera.tangents,
             'lamps': (plan.lamp_spacing, plan.lamp_offset, head, float(plan.lamp_sides)),
             'widths': (*plan.road, *plan.walk), 'style': plan.marking,
-            'shadow_map': 0, 'scene': 0})
+            'side_half': plan.side_half, 'shutter': scenario.camera.shutter_s,
+            'shot': scenario.camera.shot_noise, 'drops': scenario.camera.drops,
+            'dirt': scenario.camera.dirt, 'flare': scenario.camera.flare,
+            'shadow_map': 0, 'scene': 0, 'depth_map': 1, 'lens_map': 2,
+            'id_map': 3})
 
     def _set_view(self, pose: CameraPose, time_s: float, jitter: tuple[float, float]) -> None:
         plan = self._plan
-        near = plan.crossings + np.round((pose.s + 150. - plan.crossings) / PERIOD_M) * PERIOD_M
+        places = plan.junctions if plan.junctions.size else plan.crossings
+        near = places + np.round((pose.s + 150. - places) / PERIOD_M) * PERIOD_M
         near = near[np.argsort(np.abs(near - pose.s - 150.))][:8]
         crossings = np.full(8, -1e6)
         crossings[:len(near)] = near
@@ -197,6 +237,17 @@ class Renderer:
         self._write('sun_projection', sun_view)
         self._write('camera_rotation', pose.axes().T)
         _member(self._programs['shadow'], 'view_projection').write(_bytes(sun_view))
+
+    def _set_sensor(self, pose: CameraPose, before: CameraPose, gain: float) -> None:
+        if self._scenario.camera.ideal:
+            return
+        projection = self._camera.projection()
+        clip = projection @ pose.view()
+        sun = clip @ np.append(self._sun, 0.)
+        ahead = sun[3] > 1e-3
+        place = sun[:2] / sun[3] if ahead else np.full(2, 9.)
+        self._set({'gain': gain, 'sun_at': (*place, 1. if ahead else -1.)})
+        self._write('smear', projection @ before.view() @ np.linalg.inv(clip))
 
     def _sun_projection(self, pose: CameraPose) -> np.ndarray:
         """Return the 4x4 clip matrix of the sun; it moves in whole texels, lest edges crawl."""
@@ -263,37 +314,6 @@ class _Form:
             self._indices)
 
 
-def _load_triton_first() -> None:
-    """
-    Load the compiler that torch brings, where there is one, before OpenGL's.
-
-    Mesa's software rasteriser puts its LLVM's symbols in the global scope. Triton's library has
-    another LLVM inside; loaded later, it binds to Mesa's and crashes the process when torch is
-    imported. Loaded first, it keeps to its own (80 ms, and no module is imported).
-    """
-    spec = importlib.util.find_spec('triton')
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        library = Path(folder) / '_C' / 'libtriton.so'
-        if library.is_file():
-            # A library that does not load is none that could crash.
-            with contextlib.suppress(OSError):
-                ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-
-
-def _create_context() -> moderngl.Context:
-    _load_triton_first()
-    # The stubs of moderngl know no backend's own arguments.
-    settings: dict[str, Any] = {'libgl': 'libGL.so.1', 'libegl': 'libEGL.so.1', 'backend': 'egl'}
-    try:
-        return moderngl.create_context(standalone=True, require=330, **settings)
-    except Exception as error:
-        # The backend raises bare exceptions of many kinds; all mean the same to the user.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SimulationError(
-            f'no OpenGL 3.3 context without a window ({reason}); install the Debian packages '
-            'libegl1 libgl1 libgl1-mesa-dri') from None
-
-
 def _member(program: moderngl.Program, name: str) -> moderngl.Uniform:
     member = program[name]
     if not isinstance(member, moderngl.Uniform):
@@ -306,6 +326,9 @@ def _bytes(matrix: np.ndarray) -> bytes:
     return matrix.T.astype('f4').tobytes()
 
 
-def _source(*names: str) -> str:
-    folder = resources.files('kd_perception.simulation') / 'shaders'
-    return ''.join((folder / f'{name}.glsl').read_text() for name in ('common', *names))
+def _metres(raw: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """Return depth along the optical axis in metres, infinite for the sky (REP 118)."""
+    ndc = 2. * raw - 1.
+    out = 2. * FAR_M * NEAR_M / (FAR_M + NEAR_M - ndc * (FAR_M - NEAR_M))
+    out[tags == Tag.SKY] = np.inf
+    return np.ascontiguousarray(out, np.float32)

@@ -1,22 +1,26 @@
 """
-Scenarios: the weather and light in which the street is drawn.
+Scenarios: the weather and light in which a world is drawn, the camera, and who is on the road.
 
-A scenario changes light, air and sensor only, never what stands where: labels and instance ids of
-one seed and time are the same in all scenarios. Files: ``config/scenarios/<name>.yaml``.
+A weather changes light, air and sensor only: ``clear``, ``sunset``, ``overcast``, ``dense_fog``,
+``rain``, ``night``, ``night_rain`` and ``glare`` of one world, seed and time share labels,
+instance ids and depth. ``crowd`` and ``far_small`` change the content. Files:
+``config/scenarios/<name>.yaml``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import yaml
 
 from kd_perception.errors import ConfigError
 from kd_perception.paths import config_file
+from kd_perception.simulation.settings import CameraSettings, Content, read_group, read_number
 
 Color = tuple[float, float, float]
+_UNIT = ('clouds', 'wet', 'rain', 'night', 'fog', 'grain')
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Scenario:
     :param wet: wetness of the road, 0 … 1; ``rain``: streaks in the air, 0 … 1.
     :param night: strength of lamps, headlights and lit windows, 0 … 1.
     :param grain: amplitude of sensor noise; ``balance``: white balance gains.
+    :param world: name of a world or path of its YAML; ``camera``, ``content``: see settings.
     """
 
     name: str
@@ -48,6 +53,14 @@ class Scenario:
     night: float
     grain: float
     exposure: float
+    world: str = 'street'
+    camera: CameraSettings = field(default_factory=CameraSettings)
+    content: Content = field(default_factory=Content)
+
+    @property
+    def casts_shadows(self) -> bool:
+        """Tell whether the sun is strong enough for shadows; as in ``common.glsl``."""
+        return self.sun_color[0] + self.sun_color[2] > .1
 
     @classmethod
     def from_dict(cls, data: Any, where: str = 'scenario') -> Scenario:
@@ -60,20 +73,21 @@ class Scenario:
             raise ConfigError(f'{where}: needs keys and values, found {type(data).__name__}')
         names = [f.name for f in fields(cls)]
         unknown = sorted(str(k) for k in data if k not in names)
-        missing = [n for n in names if n not in data]
+        missing = [n for n in names if n not in data and n not in ('world', 'camera', 'content')]
         if unknown or missing:
             raise ConfigError(f'{where}: unknown keys {unknown}, missing keys {missing}')
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            value = data[field.name]
-            path = f'{where}: {field.name}'
-            if field.type == 'Color':
-                values[field.name] = _color(value, path, signed=field.name == 'sun')
-            elif field.type == 'float':
-                values[field.name] = _number(value, path)
-            else:
-                values[field.name] = str(value)
-        for name in ('clouds', 'wet', 'rain', 'night', 'fog', 'grain'):
+        values: dict[str, Any] = {
+            'camera': read_group(CameraSettings, data.get('camera', {}), f'{where}: camera'),
+            'content': read_group(Content, data.get('content', {}), f'{where}: content')}
+        for item in fields(cls):
+            path = f'{where}: {item.name}'
+            if item.type == 'Color':
+                values[item.name] = _color(data[item.name], path, signed=item.name == 'sun')
+            elif item.type == 'float':
+                values[item.name] = read_number(data[item.name], path)
+            elif item.type == 'str' and item.name in data:
+                values[item.name] = str(data[item.name])
+        for name in _UNIT:
             if not 0 <= values[name] <= 1:
                 raise ConfigError(f'{where}: {name} is {values[name]}, must be 0 to 1')
         if values['sun'][2] <= 0:
@@ -83,30 +97,59 @@ class Scenario:
 
 def load_scenario(name: str) -> Scenario:
     """
-    Load ``config/scenarios/<name>.yaml``, or a path.
+    Load ``config/scenarios/<name>.yaml``, or a path, with changes behind commas.
+
+    ``'night,world=highway,camera.fov_deg=60,fog=0.01'`` is the night with another world, lens and
+    air, wherever the name of a scenario is asked for.
 
     :raises ConfigError: when it does not exist or is not a scenario; known names are listed.
     """
-    path = config_file('scenarios', name)
+    base, *changes = name.split(',')
+    path = config_file('scenarios', base)
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+    if changes:
+        data = _changed(data, changes, name)
     return Scenario.from_dict(data, str(path))
 
 
-def _number(value: Any, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f'{path}: needs a number, found {value!r}')
-    if not -1e3 < value < 1e3:
-        raise ConfigError(f'{path}: {value} is out of range')
-    return float(value)
+def scenario_name(base: str, *, world: str = '', changes: tuple[str, ...] = ()) -> str:
+    """Return the name with ``world`` and ``KEY=VALUE`` changes, for ``load_scenario``."""
+    return ','.join([base, *([f'world={world}'] if world else []), *changes])
+
+
+def _changed(data: Any, changes: list[str], where: str) -> dict[str, Any]:
+    """Return ``data`` with ``a=1`` and ``a.b=2`` applied; values are read as YAML."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f'{where}: is no scenario that could be changed')
+    out = dict(data)
+    for change in changes:
+        key, equals, text = change.strip().partition('=')
+        if not equals or not key:
+            raise ConfigError(f'scenario {where!r}: {change!r} must read key=value, '
+                              'as in night,world=highway,camera.fov_deg=60')
+        try:
+            # Commas separate changes, so triples are given as 1/2/3.
+            value = ([yaml.safe_load(t) for t in text.split('/')] if text.count('/') == 2
+                     and key != 'world' else yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise ConfigError(f'scenario {where!r}: the value of {change!r} is not readable') \
+                from None
+        group, dot, inner = key.partition('.')
+        if dot:
+            known = out.get(group, {})
+            out[group] = {**(known if isinstance(known, Mapping) else {}), inner: value}
+        else:
+            out[group] = value
+    return out
 
 
 def _color(value: Any, path: str, signed: bool) -> Color:
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise ConfigError(f'{path}: needs three numbers, found {value!r}')
-    x, y, z = (_number(v, path) for v in value)
+    x, y, z = (read_number(v, path) for v in value)
     if not signed and min(x, y, z) < 0:
         raise ConfigError(f'{path}: colours are not negative, found {value!r}')
     return x, y, z

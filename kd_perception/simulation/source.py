@@ -12,8 +12,10 @@ import hashlib
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import SimulationError
 from kd_perception.frames import Frame, FrameKey
+from kd_perception.simulation.camera import CameraModel
 from kd_perception.simulation.scenario import load_scenario, Scenario
 from kd_perception.simulation.street import SimulatedFrame, StreetSimulator
+from kd_perception.simulation.worlds import load_world
 
 TOPIC = 'camera/image'
 
@@ -22,24 +24,31 @@ class SimulatorSource:
     """
     ``frames`` pictures of one drive at ``rate_hz``, from ``start_s`` on.
 
+    :param world: kind of world, instead of the scenario's own.
     :raises SimulationError: for no frames or an impossible rate.
     """
 
     def __init__(self, scenario: Scenario | str, *, seed: int, frames: int,
                  rate_hz: float = 30.0, start_s: float = 0.0, width: int = 640,
-                 height: int = 360) -> None:
+                 height: int = 360, world: str = '') -> None:
         if frames < 1 or not 0 < rate_hz <= 1000 or start_s < 0:
             raise SimulationError(f'{frames} frames at {rate_hz} Hz from {start_s} s: needs at '
                                   'least one frame, a rate up to 1000 Hz and a start from 0')
         self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
         self.seed, self.rate_hz, self.start_s = seed, rate_hz, start_s
-        self._frames, self._size = frames, (width, height)
+        self._frames = frames
+        self.world = load_world(world or self.scenario.world)
+        #: The intrinsics, which the scenario's field of view decides.
+        self.camera = CameraModel.from_fov(width, height, self.scenario.camera.fov_deg)
+        self._world = world
         self._simulator: StreetSimulator | None = None
         self.name = f'simulator:{self.scenario.name}:{seed}'
+        if self.world.name != 'street':
+            self.name = f'simulator:{self.scenario.name}:{self.world.name}:{seed}'
         self.label_classes: ClassSet | None = load_class_set('carla')
         self.has_labels = True
         self.bad_frames = 0
-        told = repr((self.scenario, seed, rate_hz, start_s, width, height))
+        told = repr((self.scenario, self.world, seed, rate_hz, start_s, width, height))
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -61,9 +70,9 @@ class SimulatorSource:
     def simulated(self, index: int) -> SimulatedFrame:
         """Return frame ``index`` with its instance ids."""
         if self._simulator is None:
-            width, height = self._size
-            self._simulator = StreetSimulator(self.scenario, seed=self.seed, width=width,
-                                              height=height)
+            self._simulator = StreetSimulator(
+                self.scenario, seed=self.seed, width=self.camera.width,
+                height=self.camera.height, world=self._world)
         return self._simulator.render(self.start_s + index / self.rate_hz)
 
     def close(self) -> None:

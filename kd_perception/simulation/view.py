@@ -81,9 +81,13 @@ def visible(world: World, poses: MoverPoses, camera: CameraModel,
     size = table.size[kept]
     rows = np.empty((len(kept), COLUMNS), np.float32)
     rows[:, 0], rows[:, 1], rows[:, 2] = x, y, table.place[kept, 2]
+    lower = np.flatnonzero(moving[kept])
+    rows[lower, 2] -= poses.sink[table.mover[kept[lower]]]
     rows[:, 3:6] = size
     rows[:, 6], rows[:, 7] = yaw + h, pitch
     rows[:, 8:13], rows[:, 13:15] = table.look[kept], table.ids[kept]
+    lamps = np.flatnonzero(table.look[kept, 0] == Material.BRAKE)
+    rows[lamps, 9] = poses.brake[table.mover[kept[lamps]]]
 
     dx, dy = x - pose.eye[0], y - pose.eye[1]
     cos, sin = np.cos(pose.heading), np.sin(pose.heading)

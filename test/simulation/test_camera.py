@@ -44,3 +44,11 @@ def test_an_impossible_size_is_refused(size):
 def test_an_impossible_field_of_view_is_refused(fov):
     with pytest.raises(SimulationError, match='field of view'):
         CameraModel.from_fov(640, 360, fov)
+
+
+def test_roll_turns_the_camera_about_its_line_of_sight():
+    level = CameraPose(s=0., eye=np.zeros(3), heading=.3, pitch=.1)
+    rolled = CameraPose(s=0., eye=np.zeros(3), heading=.3, pitch=.1, roll=.2)
+    assert rolled.axes()[2] == pytest.approx(level.axes()[2])
+    assert rolled.axes()[0] @ level.axes()[0] == pytest.approx(np.cos(.2))
+    assert rolled.axes() @ rolled.axes().T == pytest.approx(np.eye(3))

@@ -11,9 +11,12 @@ import pytest
 from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.simulation.motion import camera_pose, poses
 from kd_perception.simulation.parts import Tag
+from kd_perception.simulation.scenario import load_scenario
 from kd_perception.simulation.street import StreetSimulator
 
-SCENARIOS = ('clear', 'dense_fog', 'sunset', 'rain', 'night')
+WEATHERS = ('clear', 'sunset', 'overcast', 'dense_fog', 'rain', 'night', 'night_rain', 'glare')
+WORLDS = ('street', 'downtown', 'intersection', 'highway', 'suburb')
+OF_OTHER_WORLDS = (Tag.WALL, Tag.FENCE, Tag.STATIC, Tag.GROUND, Tag.BRIDGE, Tag.GUARD_RAIL)
 STUFF = (Tag.ROAD, Tag.SIDEWALK, Tag.BUILDING, Tag.VEGETATION, Tag.TERRAIN, Tag.SKY,
          Tag.ROAD_LINE)
 
@@ -48,15 +51,130 @@ def test_two_simulators_of_one_thread_do_not_disturb_each_other(simulator):
     assert np.array_equal(simulator.render(30.).image, alone.image)
 
 
-@pytest.mark.parametrize('name', SCENARIOS[1:])
-def test_weather_changes_the_picture_but_not_the_labels(simulator, name):
-    clear = simulator.render(21.)
+@pytest.mark.parametrize('name', WEATHERS[1:])
+def test_weather_changes_the_picture_but_not_the_truth(simulator, name):
+    clear = simulator.render(21., depth=True)
     with StreetSimulator(name, seed=simulator.seed, width=320, height=180) as other:
-        frame = other.render(21.)
+        frame = other.render(21., depth=True)
     assert np.array_equal(frame.labels, clear.labels)
     assert np.array_equal(frame.instances, clear.instances)
+    assert np.array_equal(frame.depth, clear.depth)
     assert np.abs(frame.image.astype(int) - clear.image).mean() > 8
     assert frame.image.std() > 5
+
+
+@pytest.mark.parametrize('world', WORLDS[1:])
+def test_every_world_keeps_its_truth_in_every_weather(world):
+    frames = []
+    for name in ('clear', 'night_rain', 'glare'):
+        with StreetSimulator(name, seed=9, width=96, height=54, world=world) as street:
+            frames.append(street.render(33., depth=True))
+            again = street.render(33., depth=True)
+            assert np.array_equal(frames[-1].image, again.image)
+    for frame in frames[1:]:
+        assert np.array_equal(frame.labels, frames[0].labels)
+        assert np.array_equal(frame.instances, frames[0].instances)
+        assert np.array_equal(frame.depth, frames[0].depth)
+        assert np.abs(frame.image.astype(int) - frames[0].image).mean() > 8
+
+
+def test_worlds_are_told_apart_by_what_is_in_them():
+    share = {}
+    for world in WORLDS:
+        with StreetSimulator('clear', seed=9, width=160, height=90, world=world) as street:
+            count = sum(np.bincount(street.render(t).labels.ravel(), minlength=29)
+                        for t in (4., 20., 40.))
+        share[world] = count / count.sum()
+    assert share['highway'][Tag.GUARD_RAIL] > .005
+    assert share['highway'][Tag.BUILDING] < .1 < share['intersection'][Tag.BUILDING]
+    assert share['highway'][Tag.PEDESTRIAN] == 0 < share['downtown'][Tag.PEDESTRIAN]
+    assert share['suburb'][Tag.FENCE] + share['suburb'][Tag.WALL] > share['street'][Tag.FENCE]
+    assert share['intersection'][Tag.TRAFFIC_LIGHT] > 0
+    assert all(share[w][Tag.ROAD] > .15 for w in WORLDS)
+
+
+def test_depth_is_the_distance_to_the_road(simulator):
+    """On flat road, depth follows from the height of the camera and the row."""
+    frame = simulator.render(8., depth=True)
+    pose = simulator._world.camera(8.)
+    camera = simulator.camera
+    depth = frame.depth
+    assert depth.dtype == np.float32
+    assert np.isinf(depth[frame.labels == Tag.SKY]).all()
+    assert np.isfinite(depth[frame.labels != Tag.SKY]).all()
+    rows, columns = np.nonzero(np.isin(frame.labels, (Tag.ROAD, Tag.ROAD_LINE)))
+    down = (rows + .5 - camera.cy) / camera.fy
+    expected = pose.eye[2] / (down * np.cos(pose.pitch) + np.sin(pose.pitch))
+    near = expected < 60.
+    assert near.sum() > 3000
+    assert depth[rows, columns][near] == pytest.approx(expected[near], rel=.02)
+    assert simulator.render(8.).depth is None
+
+
+@pytest.mark.parametrize('change', ['shutter_s=0.05', 'drops=1', 'dirt=1', 'shot_noise=1',
+                                    'auto_exposure=1'])
+def test_what_the_camera_does_to_light_leaves_the_truth_alone(simulator, change):
+    usual = simulator.render(40.)
+    changed = load_scenario(f'clear,camera.{change}')
+    with StreetSimulator(changed, seed=simulator.seed, width=320, height=180) as other:
+        frame = other.render(40.)
+    assert np.array_equal(frame.labels, usual.labels)
+    assert np.array_equal(frame.instances, usual.instances)
+    assert not np.array_equal(frame.image, usual.image)
+    assert 1 < np.abs(frame.image.astype(int) - usual.image).mean() < 90
+
+
+def test_a_camera_without_faults_is_the_usual_one(simulator):
+    """The path with all effects at next to nothing agrees with the plain one."""
+    scenario = load_scenario('clear,camera.dirt=0.000001')
+    with StreetSimulator(scenario, seed=simulator.seed, width=320, height=180) as other:
+        frame = other.render(40.)
+    apart = np.abs(frame.image.astype(int) - simulator.render(40.).image)
+    assert apart.max() <= 2
+
+
+def test_where_the_camera_is_mounted_moves_the_picture(simulator):
+    usual = simulator.render(40., depth=True)
+    for change in ('height_m=2.5', 'pitch_rad=0.15', 'roughness=3', 'fov_deg=50'):
+        scenario = load_scenario(f'clear,camera.{change}')
+        with StreetSimulator(scenario, seed=simulator.seed, width=320, height=180) as other:
+            frame = other.render(40., depth=True)
+            if change.startswith('fov'):
+                assert other.camera.fx == pytest.approx(160 / np.tan(np.radians(25)))
+        assert .01 < (frame.labels != usual.labels).mean() < .9, change
+
+
+def test_blur_smears_what_passes_and_not_what_is_far():
+    images = []
+    for shutter in ('0', '0.08'):
+        scenario = load_scenario(f'clear,camera.shutter_s={shutter},grain=0')
+        with StreetSimulator(scenario, seed=7, width=320, height=180, world='highway') as street:
+            images.append(street.render(20.).image.astype(float).mean(axis=2))
+    sharp, smeared = (np.abs(np.diff(i[140:], axis=0)).mean() for i in images)
+    assert smeared < .8 * sharp
+
+
+def test_crowds_are_crowded_and_far_things_small():
+    people, seen = {}, {}
+    for name in ('clear', 'crowd', 'far_small'):
+        with StreetSimulator(name, seed=12, width=320, height=180, world='downtown') as street:
+            rows = [street.render(t).instances_table() for t in (10., 25., 40.)]
+        people[name] = sum((r.tags == Tag.PEDESTRIAN).sum() for r in rows)
+        sizes = [r.pixels[np.isin(r.tags, (Tag.CAR, Tag.PEDESTRIAN))] for r in rows]
+        seen[name] = np.concatenate(sizes).sum()
+    assert people['crowd'] > 2 * people['clear']
+    assert seen['far_small'] < .5 * seen['clear']
+
+
+def test_a_palette_changes_colours_only():
+    with StreetSimulator('clear', seed=9, width=96, height=54) as street:
+        usual = street.render(20.)
+    with StreetSimulator('clear,content.palette=1', seed=9, width=96, height=54) as street:
+        other = street.render(20.)
+    assert np.array_equal(usual.labels, other.labels)
+    houses = usual.labels == Tag.BUILDING
+    apart = np.abs(usual.image.astype(int) - other.image).mean(axis=2)
+    assert apart[houses].mean() > 3 > apart[usual.labels == Tag.ROAD].mean()
 
 
 def test_fog_hides_what_is_far_and_night_is_dark(simulator):
@@ -81,7 +199,7 @@ def test_all_classes_appear_in_reasonable_shares():
                 frames += 1
             assert simulator.drawn > 1000
     share /= frames * 320 * 180
-    assert set(np.flatnonzero(share)) == {int(t) for t in Tag}
+    assert set(np.flatnonzero(share)) == {int(t) for t in Tag if t not in OF_OTHER_WORLDS}
     assert share[[int(t) for t in STUFF]].min() > .005
     assert share[Tag.PEDESTRIAN] > .004
     assert share[Tag.TRAFFIC_SIGN] > .0015
@@ -171,6 +289,8 @@ def test_impossible_arguments_are_refused():
         StreetSimulator('clear', seed=1, width=2)
     with pytest.raises(ConfigError, match='hail'):
         StreetSimulator('hail', seed=1)
+    with pytest.raises(ConfigError, match='moon'):
+        StreetSimulator('clear', seed=1, world='moon')
 
 
 def run_without(prelude: str, **environment: str) -> str:

@@ -1,5 +1,5 @@
 // Matte things, glass, metal and lamps. Materials are numbered as in parts.Material.
-const int GLASS = 4, EMISSIVE = 5, METAL = 6, SIGNAL = 7;
+const int GLASS = 4, EMISSIVE = 5, METAL = 6, SIGNAL = 7, BRAKE = 9;
 
 void main() {
   vec3 n = normalize(world_normal), c = color;
@@ -20,6 +20,9 @@ void main() {
     float lit_now = t < 0.4 ? 2.0 : t < 0.5 ? 1.0 : 0.0;
     glow = which == lit_now ? 1.0 : 0.0;
     c *= glow > 0.5 ? 1.0 : 0.12;
+  } else if (material == BRAKE) {       // variant = how bright
+    glow = max(kind.w, 0.5 * night);
+    c *= 0.35 + 0.65 * glow;
   }
   finish(c, n, gloss, glow);
 }

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kd_perception.errors import SimulationError
+from kd_perception.simulation.instances import tabulate
+from kd_perception.simulation.parts import Tag
+from kd_perception.simulation.street import SimulatedFrame, StreetSimulator
+
+
+@pytest.fixture(scope='module')
+def downtown():
+    with StreetSimulator('clear', seed=12, width=320, height=180, world='downtown') as out:
+        yield out
+
+
+def alone(simulator: StreetSimulator, frame: SimulatedFrame, ident: int,
+          time_s: float) -> np.ndarray:
+    """Return bool ``[H, W]``: the pixels of one thing when nothing else is drawn."""
+    def only(rows: np.ndarray) -> np.ndarray:
+        return rows[rows[:, 14].round() == ident]
+    assert frame.scene is not None
+    batches = [replace(b, near=only(b.near), far=only(b.far), shadow=b.shadow[:0])
+               for b in frame.scene.batches]
+    drawn = simulator._renderer.draw(batches, frame.scene.pose, time_s, (0., 0.))
+    return drawn.instances == ident
+
+
+def test_ids_tags_counts_and_boxes_are_those_of_the_pictures(downtown):
+    frame = downtown.render(6.)
+    rows = frame.instances_table()
+    assert set(rows.ids) == set(np.unique(frame.instances)) - {0}
+    assert len(rows) > 10
+    for ident, tag, count, box in zip(rows.ids, rows.tags, rows.pixels, rows.boxes):
+        at = np.argwhere(frame.instances == ident)
+        assert len(at) == count
+        assert set(frame.labels[frame.instances == ident]) == {tag}
+        (top, left), (bottom, right) = at.min(0), at.max(0) + 1
+        assert list(box) == [left, top, right, bottom]
+    assert (rows.full_boxes[:, :2] <= rows.boxes[:, :2]).all()
+    assert (rows.full_boxes[:, 2:] >= rows.boxes[:, 2:]).all()
+
+
+def test_the_visible_share_is_what_drawing_the_thing_alone_shows(downtown):
+    checked = hidden = 0
+    for time_s in (6., 31.):
+        frame = downtown.render(time_s)
+        rows = frame.instances_table()
+        for ident, pixels, share in zip(rows.ids, rows.pixels, rows.visible):
+            whole = int(alone(downtown, frame, int(ident), time_s).sum())
+            if whole < 60:
+                continue
+            checked += 1
+            hidden += share < .6
+            # Half a pixel along the outline is a tenth of the smallest things.
+            assert share == pytest.approx(pixels / whole, abs=.08), ident
+    assert checked > 12
+    assert hidden >= 2
+
+
+def test_positions_project_into_their_boxes_and_distance_is_their_length(downtown):
+    camera, checked = downtown.camera, 0
+    for time_s in (6., 50.):
+        rows = downtown.render(time_s).instances_table()
+        for at, box, tag, cut in zip(rows.positions, rows.full_boxes, rows.tags, rows.truncated):
+            if tag not in (Tag.CAR, Tag.PEDESTRIAN) or cut:
+                continue
+            x, y = camera.cx + camera.fx * at[0] / at[2], camera.cy + camera.fy * at[1] / at[2]
+            assert box[0] - 2 <= x <= box[2] + 2
+            assert box[1] - 2 <= y <= box[3] + 2
+            checked += 1
+        assert rows.distance_m == pytest.approx(np.linalg.norm(rows.positions, axis=1))
+    assert checked > 8
+
+
+def test_depth_agrees_with_the_distance_of_things(downtown):
+    frame = downtown.render(6., depth=True)
+    rows = frame.instances_table()
+    assert frame.depth is not None
+    for ident, at, tag in zip(rows.ids, rows.positions, rows.tags):
+        if tag == Tag.PEDESTRIAN:
+            seen = np.median(frame.depth[frame.instances == ident])
+            assert seen == pytest.approx(at[2], abs=1.2)
+
+
+def test_lookalikes_are_labelled_as_what_they_are(downtown):
+    roles: dict[str, set[int]] = {}
+    for time_s in np.arange(2., 90., 4.):
+        rows = downtown.render(float(time_s)).instances_table()
+        for role, tag in zip(rows.roles, rows.tags):
+            roles.setdefault(role, set()).add(int(tag))
+    for role in ('poster_person', 'poster_car', 'mannequin', 'reflection', 'road_wall', 'statue'):
+        assert roles.get(role, set()) <= {Tag.BUILDING, Tag.STATIC}, role
+    assert len({'poster_person', 'mannequin', 'statue', 'road_wall', 'reflection', 'poster_car',
+                'van_picture'} & set(roles)) >= 5
+    assert roles['van_picture'] == {Tag.CAR}
+    assert roles['step_out'] == {Tag.PEDESTRIAN}
+
+
+def test_an_empty_picture_and_a_frame_without_geometry(downtown):
+    frame = downtown.render(6.)
+    assert frame.scene is not None
+    nothing = np.zeros((180, 320), np.uint16)
+    assert len(tabulate(frame.scene, nothing.astype(np.uint8), nothing)) == 0
+    with pytest.raises(SimulationError, match='geometry'):
+        replace(frame, scene=None).instances_table()
