@@ -13,7 +13,9 @@ from kd_perception.bags.importer import DEFAULT_TOPIC, import_recording
 from kd_perception.bags.labels import recorded_classes
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.topics import TopicInfo
+from kd_perception.cli import bag_suite
 from kd_perception.cli.progress import progress
+from kd_perception.cli.world_arguments import add_world_arguments, scenario_of
 from kd_perception.errors import ConfigError, KdPerceptionError
 
 EPILOG = '''\
@@ -69,6 +71,8 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--encoding', choices=('jpeg', 'png', 'rgb8'), default='jpeg')
     parser.add_argument('--no-labels', action='store_true', help='pictures only')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing recording')
+    add_world_arguments(parser)
+    bag_suite.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -145,6 +149,8 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _record(args: argparse.Namespace) -> int:
+    if args.suite:
+        return bag_suite.run(args)
     # The simulator needs OpenGL, which the other actions can do without.
     from kd_perception.cli.recording import record_simulation
 
@@ -153,9 +159,9 @@ def _record(args: argparse.Namespace) -> int:
                           'above zero')
     with progress('record') as report:
         path = record_simulation(
-            args.out, scenario=args.scenario, seed=args.seed, rate_hz=args.rate,
+            args.out, scenario=scenario_of(args), seed=args.seed, rate_hz=args.rate,
             frames=max(1, round(args.duration * args.rate)), start_s=args.start,
             width=args.width, height=args.height, topic=args.topic, encoding=args.encoding,
-            labels=not args.no_labels, overwrite=args.overwrite, progress=report)
+            labels=not args.no_labels, truth=args.truth, overwrite=args.overwrite, progress=report)
     print(path)
     return 0

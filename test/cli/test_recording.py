@@ -61,7 +61,27 @@ def test_record_pictures_only(simulator, tmp_path, capsys):
     assert facts['start_ns'] == 3_000_000_000
 
 
-@pytest.mark.parametrize('wrong', [['--scenario', 'earthquake'], ['--rate', '0'],
+def test_record_another_world_with_all_truth(simulator, tmp_path, capsys):
+    path = tmp_path / 'drive'
+    assert main(['bag', 'record', str(path), '--world', 'highway', '--set', 'camera.fov_deg=60',
+                 '--truth', 'depth', '--truth', 'instances', '--truth', 'detections',
+                 '--duration', '0.1', '--start', '5', *SIZE]) == 0
+    source = open_source(path)
+    assert 28 in source[0].labels                      # guard rails
+    with BagReader(path) as reader:
+        assert reader.index('camera/camera_info').message(0).k[0] == pytest.approx(
+            48 / np.tan(np.radians(30)))
+        depth = reader.index('camera/depth').message(0)
+        ids = reader.index('camera/instances').message(0)
+        found = reader.index('camera/detections').message(0).detections
+        assert [t.name for t in reader.camera_topics] == ['/camera/image/compressed']
+    assert (depth.encoding, ids.encoding) == ('32FC1', 'mono16')
+    shown = set(np.unique(ids.data.view(np.uint16))) - {0}
+    assert {int(d.id.split()[0]) for d in found} == shown
+
+
+@pytest.mark.parametrize('wrong', [['--world', 'moon'], ['--set', 'fogg=1'],
+                                   ['--set', 'fog'], ['--scenario', 'earthquake'], ['--rate', '0'],
                                    ['--rate', 'nan'], ['--rate', 'inf'], ['--duration', '-1'],
                                    ['--duration', 'nan'], ['--duration', 'inf'],
                                    ['--seed', '-4'], ['--width', '0'], ['--topic', 'labels']])

@@ -1,0 +1,88 @@
+"""What a robustness suite consists of."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from kd_perception.cli.suite_plan import load_suite
+from kd_perception.errors import ConfigError
+
+GROUP = {'role': 'train', 'scenarios': ['clear'], 'worlds': ['street'], 'first_seed': 1,
+         'drives': 2, 'frames': 3, 'rate_hz': 1.0}
+
+
+def suite(tmp_path, **groups):
+    path = tmp_path / 'suite.yaml'
+    path.write_text(yaml.safe_dump({'name': 'mine', 'width': 64, 'height': 36, 'truth': [],
+                                    'groups': groups}))
+    return str(path)
+
+
+@pytest.mark.parametrize('name', ['standard', 'small'])
+def test_shipped_suites_share_no_drive_between_roles(name):
+    plan = load_suite(name)
+    seeds = {role: {p.seed for p in plan.parts if p.role == role}
+             for role in ('train', 'validation', 'test')}
+    assert all(seeds.values())
+    assert not seeds['train'] & seeds['validation']
+    assert not (seeds['train'] | seeds['validation']) & seeds['test']
+    assert len({p.path for p in plan.parts}) == len(plan.parts)
+
+
+def test_the_standard_suite_tests_on_the_seen_and_the_unseen():
+    parts = load_suite('standard').parts
+    seen = {(p.scenario, p.world) for p in parts if p.role == 'train'}
+    assert seen == {(p.scenario, p.world) for p in parts if p.role == 'validation'}
+    test = {(p.scenario, p.world) for p in parts if p.role == 'test'}
+    assert test & seen
+    weathers, worlds = {s for s, _ in seen}, {w for _, w in seen}
+    assert {'dense_fog', 'night', 'night_rain', 'glare', 'crowd', 'far_small'} <= {
+        s for s, _ in test} - weathers
+    assert {'intersection', 'highway'} <= {w for _, w in test} - worlds
+    assert any('palette' in s for s, _ in test)
+    paired = {p.seed for p in parts if p.group == 'test_weather'}
+    assert len(paired) == 1
+
+
+def test_drives_are_numbered_on_from_the_first_seed(tmp_path):
+    plan = load_suite(suite(tmp_path, a=GROUP, b={**GROUP, 'role': 'test', 'first_seed': 9,
+                                                  'worlds': ['street', 'highway'],
+                                                  'drives': 1}))
+    assert [(p.path, p.seed) for p in plan.parts] == [
+        ('a/clear_street_0', 1), ('a/clear_street_1', 2), ('b/clear_street_0', 9),
+        ('b/clear_highway_0', 10)]
+    assert plan.frames == 12
+
+
+@pytest.mark.parametrize(('change', 'told'), [
+    ({'role': 'exam'}, "role 'exam' is none of train"),
+    ({'scenarios': ['hail']}, 'hail'),
+    ({'worlds': ['moon']}, 'moon'),
+    ({'frames': 0}, 'must be above zero'),
+    ({'rate_hz': 'fast'}, 'must be above zero'),
+    ({'colour': 1}, 'a group has the keys role'),
+    ({'scenarios': ['clear', 'clear']}, 'same name'),
+])
+def test_a_wrong_group_is_refused(change, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        load_suite(suite(tmp_path, a={**GROUP, **change}))
+
+
+def test_what_is_missing_shared_or_no_suite_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match='seed 2 is in train and in test'):
+        load_suite(suite(tmp_path, a=GROUP, b={**GROUP, 'role': 'test', 'first_seed': 2}))
+    short = {k: v for k, v in GROUP.items() if k != 'frames'}
+    with pytest.raises(ConfigError, match='needs role, scenarios'):
+        load_suite(suite(tmp_path, a=short))
+    with pytest.raises(ConfigError, match='small letters'):
+        load_suite(suite(tmp_path, **{'../a': GROUP}))
+    with pytest.raises(ConfigError, match='at least one group'):
+        load_suite(suite(tmp_path))
+    path = tmp_path / 'other.yaml'
+    path.write_text('name: x')
+    with pytest.raises(ConfigError, match='exactly the keys'):
+        load_suite(str(path))
+    path.write_text('a: [')
+    with pytest.raises(ConfigError, match='not readable'):
+        load_suite(str(path))
