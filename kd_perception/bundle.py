@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from kd_perception.classes import ClassSet
+from kd_perception.classes import ClassSet, MAX_MASK_CLASSES
 from kd_perception.errors import BundleError, ConfigError
 from kd_perception.paths import atomic_directory, models_directory
 
@@ -33,7 +33,7 @@ METRICS = 'metrics.json'
 MODEL_CARD = 'MODEL_CARD.md'
 
 TASKS = ('segmentation', 'detection', 'classification')
-RESIZE_POLICIES = ('stretch',)
+RESIZE_POLICIES = ('stretch', 'letterbox', 'pad')
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class InputSpec:
     :param scale: bytes are multiplied by it first.
     :param mean: then this is subtracted, per channel,
     :param std: and the result divided by this.
-    :param resize: how a frame of another size is brought to this one.
+    :param resize: how a frame of another size is brought to this one (``tasks/placement.py``).
     """
 
     height: int
@@ -75,7 +75,8 @@ class NetworkSpec:
     How the torch module is rebuilt: a registered builder and plain arguments for it.
 
     :param builder: name in the network registry; empty for a foreign graph without weights.
-    :param arguments: keyword arguments, including the channel spec after pruning.
+    :param arguments: keyword arguments, including the channel spec after pruning; of a foreign
+        graph, what was read from which file.
     """
 
     builder: str = ''
@@ -115,6 +116,9 @@ class BundleSpec:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise BundleError(f'task {self.task!r}: one of {TASKS}')
+        if self.task == 'segmentation' and len(self.classes) > MAX_MASK_CLASSES:
+            raise BundleError(f'{len(self.classes)} classes do not fit into a mask of bytes: at '
+                              f'most {MAX_MASK_CLASSES}')
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain YAML types."""

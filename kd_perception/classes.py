@@ -20,6 +20,8 @@ from kd_perception.errors import ConfigError
 from kd_perception.paths import config_file, share_directory
 
 UNLABELLED = 255
+MAX_MASK_CLASSES = 255
+_MAX_CLASSES = 65535
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class ClassSet:
     Names and colours of the classes 0 … K-1.
 
     :param name: short name, e.g. ``driving``.
-    :param names: class names; the position is the id.
+    :param names: class names; the position is the id. Masks hold up to 255 classes; only
+        classifications may have more.
     :param colors: RGB triples, one per class.
     :param void_ids: ids that label images of this set use for "unlabelled" besides 255.
     """
@@ -40,8 +43,8 @@ class ClassSet:
 
     def __post_init__(self) -> None:
         where = f'class set {self.name!r}'
-        if not 1 <= len(self.names) <= 255:
-            raise ConfigError(f'{where}: 1 to 255 classes, not {len(self.names)}')
+        if not 1 <= len(self.names) <= _MAX_CLASSES:
+            raise ConfigError(f'{where}: 1 to {_MAX_CLASSES} classes, not {len(self.names)}')
         if len(set(self.names)) != len(self.names):
             double = sorted({n for n in self.names if self.names.count(n) > 1})
             raise ConfigError(f'{where}: class names must differ: {double}')

@@ -65,7 +65,7 @@ def test_made_up_colours_differ():
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    ({'names': (), 'colors': ()}, '1 to 255 classes'),
+    ({'names': (), 'colors': ()}, '1 to 65535 classes'),
     ({'names': ('a', 'a')}, "must differ: \\['a'\\]"),
     ({'colors': ((0, 0, 0),)}, '2 names but 1 colors'),
     ({'colors': ((0, 0, 0), (0, 0, 256))}, 'is no RGB color'),

@@ -1,4 +1,4 @@
-"""Look into model bundles and check them."""
+"""Look into model bundles, check them, and make them of networks of other makers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from kd_perception.bundle import find_bundle, load_bundle, METRICS, ModelBundle, WEIGHTS
+from kd_perception.cli.bundle_import import (
+    add_import_onnx,
+    add_import_torch,
+    run_import_onnx,
+    run_import_torch,
+)
 from kd_perception.errors import BundleError
 
 EPILOG = '''\
@@ -19,13 +25,16 @@ examples:
   kd_perception bundle show teacher
   kd_perception bundle show runs/student/bundle --json
   kd_perception bundle verify teacher student
+  kd_perception bundle import-onnx net.onnx --out teacher --dry-run
+  kd_perception bundle import-torch --help
 '''
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.epilog = EPILOG
-    verbs = parser.add_subparsers(dest='action', metavar='show|verify', required=True)
+    verbs = parser.add_subparsers(dest='action', metavar='show|verify|import-onnx|import-torch',
+                                  required=True)
     show = verbs.add_parser('show', help='what a model is, where it comes from, what it reached')
     show.add_argument('bundle', help='path of a bundle, or its name in the models directory')
     show.add_argument('--json', action='store_true', help='print JSON')
@@ -34,11 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for sub in (show, verify):
         sub.add_argument('--models-dir', type=Path, metavar='DIR',
                          help='where names are looked up')
+    add_import_onnx(verbs)
+    add_import_torch(verbs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
-    return {'show': _show, 'verify': _verify}[args.action](args)
+    return {'show': _show, 'verify': _verify, 'import-onnx': run_import_onnx,
+            'import-torch': run_import_torch}[args.action](args)
 
 
 def bundle_facts(bundle: ModelBundle) -> dict[str, Any]:
@@ -73,13 +85,14 @@ def _show(args: argparse.Namespace) -> int:
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     view, network, lineage = facts['input'], facts['network'], facts['lineage']
-    arguments = ', '.join(f'{k}={v}' for k, v in network['arguments'].items())
+    arguments = ', '.join(f'{k}={v}' for k, v in network['arguments'].items()
+                          if not isinstance(v, dict))
     names = [c['name'] for c in facts['classes']['classes']]
     lines = [
         ('name', f'{facts["name"]} ({facts["role"]}, {facts["task"]})'),
         ('path', facts['path']), ('hash', facts['hash']),
         ('network', f'{network["builder"]} ({arguments})' if network['builder']
-         else 'foreign graph'),
+         else f'foreign graph ({arguments})'),
         ('input', f'{view["width"]}x{view["height"]} {view["channel_order"]}, {view["resize"]}'),
         ('classes', f'{len(names)} of {facts["classes"]["name"]}: {", ".join(names)}'),
         ('parents', ', '.join(p[:12] for p in lineage['parents']) or 'none'),

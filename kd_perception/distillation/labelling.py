@@ -33,9 +33,9 @@ from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, ImageError, TrainingError
-from kd_perception.evaluation.evaluate import network_input
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.frames import Frame, FrameKey, FrameSource
+from kd_perception.tasks.placement import network_input, place, Placement
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
 
         def read(position: int) -> tuple[Frame, np.ndarray] | None:
             frame = _decodable(source, position, failures)
-            return None if frame is None else (frame, network_input(frame, teacher.spec.input))
+            return None if frame is None else (frame, network_input(frame.image,
+                                                                         teacher.spec.input))
 
         # One stream over all shards: the decoder never waits for a file to be written.
         positions = [p for _, shard in wanted for p in shard]
@@ -117,7 +118,9 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                     if item is None:
                         failed.append(position)
                     else:
-                        frames.append(_labelled(model, codec, source.name, *item))
+                        frame, image = item
+                        where = _placed(frame, teacher)
+                        frames.append(_labelled(model, codec, source.name, frame, image, where))
                     if progress is not None:
                         progress(position + 1, len(source), '')
                 write_shard(path, frames, failed)
@@ -151,14 +154,16 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     failures = BadFrames(log, source.name, len(chosen))
     model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
                         graph='logits')
-    size = (teacher.spec.input.height, teacher.spec.input.width)
     try:
         for done, position in enumerate(chosen):
             frame = _decodable(source, position, failures)
             if frame is None:
                 continue
-            image = network_input(frame, teacher.spec.input)
-            fresh = upsample(torch.from_numpy(model.infer(image[None])['logits']), *size)
+            image = network_input(frame.image, teacher.spec.input)
+            where = _placed(frame, teacher)
+            size = (where.height, where.width)
+            logits = where.crop_grid(model.infer(image[None])['logits'][0])
+            fresh = upsample(torch.from_numpy(logits)[None], *size)
             stored = upsample(torch.from_numpy(cache[frame.key])[None], *size)
             agreement.append(float((fresh.argmax(1) == stored.argmax(1)).float().mean()))
             for temperature, values in divergence.items():
@@ -190,13 +195,17 @@ def _plan(cache: Path, recording: str, frames: int,
 
 
 def _labelled(model: Engine, codec: SoftLabelCodec, name: str, frame: Frame,
-              image: np.ndarray) -> LabelledFrame:
-    logits = model.infer(image[None])['logits'][0]
+              image: np.ndarray, where: Placement) -> LabelledFrame:
+    logits = where.crop_grid(model.infer(image[None])['logits'][0])
     if not np.isfinite(logits).all():
         raise TrainingError(f'{name}: the teacher gives NaN or infinity on frame {frame.key}; '
                             'try another --precision')
     return LabelledFrame(frame.key, frame.stamp_ns, frame.log_ns, frame.frame_id,
-                         codec.encode(logits, (image.shape[0], image.shape[1])))
+                         codec.encode(logits, (where.height, where.width)))
+
+
+def _placed(frame: Frame, teacher: ModelBundle) -> Placement:
+    return place((frame.image.shape[0], frame.image.shape[1]), teacher.spec.input)
 
 
 def _decodable(source: FrameSource, position: int,

@@ -40,7 +40,8 @@ class Engine(Protocol):
 
         :param images: uint8 ``[N, H, W, 3]``, C-contiguous, in the bundle's channel order.
         :returns: ``mask`` and ``confidence`` (uint8 ``[N, H, W]``), or ``logits`` (float32
-            ``[N, K, h, w]``), by name; they stay valid.
+            ``[N, K, h, w]``), by name; they stay valid. Of a classification ``probabilities`` or
+            ``logits``, float32 ``[N, K]``.
         :raises EngineError: for images of another shape or type, or when the runtime fails.
         """
         ...

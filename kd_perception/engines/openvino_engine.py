@@ -136,7 +136,7 @@ class OpenVinoEngine:
 
 def _output_name(names: set[str]) -> str:
     # A tensor may also carry the exporter's internal names.
-    known = [n for n in ('mask', 'confidence', 'logits') if n in names]
+    known = [n for n in ('mask', 'confidence', 'logits', 'probabilities') if n in names]
     return known[0] if known else min(names)
 
 

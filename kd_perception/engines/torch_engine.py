@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kd_perception.bundle import ModelBundle
+from kd_perception.bundle import DEPLOY, LOGITS, ModelBundle
 from kd_perception.engines.engine import check_device, check_images, first_line
 from kd_perception.errors import EngineError
 
@@ -33,7 +33,7 @@ class TorchEngine:
                  precision: str = 'auto', threads: int = 0) -> None:
         import torch
 
-        from kd_perception.networks.deploy import DeployGraph, load_module, LogitsGraph
+        from kd_perception.networks.deploy import deployed, load_module, LogitsGraph, OUTPUTS
 
         check_device('torch', device)
         kind = device.partition(':')[0]
@@ -50,13 +50,14 @@ class TorchEngine:
         self.device = device
         self.precision = precision if self._dtype is not None else 'fp32'
         self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
-        self.output_names: tuple[str, ...] = ('mask', 'confidence') if graph == 'deploy' else (
-            'logits',)
+        self.output_names: tuple[str, ...] = OUTPUTS[bundle.spec.task][
+            DEPLOY if graph == 'deploy' else LOGITS]
         module = load_module(bundle)
         if self._dtype is not None:
             module = _autocast(module, kind, self._dtype)
-        wrapper = DeployGraph if graph == 'deploy' else LogitsGraph
-        self._graph: torch.nn.Module | None = wrapper(module, bundle.spec.input).to(device).eval()
+        made = (deployed(module, bundle.spec) if graph == 'deploy'
+                else LogitsGraph(module, bundle.spec.input))
+        self._graph: torch.nn.Module | None = made.to(device).eval()
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph; see :class:`kd_perception.engines.engine.Engine`."""

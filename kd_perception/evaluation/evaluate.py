@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bags.sampling import LabelError
-from kd_perception.bundle import InputSpec, ModelBundle
+from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.frames import Frame, FrameSource
-from kd_perception.imaging import resize_image
+from kd_perception.frames import FrameSource
 from kd_perception.tasks.metrics import ConfusionMatrix
+from kd_perception.tasks.placement import network_input, place, Placement
 from kd_perception.tasks.segmentation import decode
 
 Progress = Callable[[int, int, str], None]
@@ -108,15 +108,17 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
     started = time.monotonic()
     model = load_engine(bundle, engine, device=device, precision=precision, threads=threads)
     try:
-        def read(index: int) -> tuple[np.ndarray, np.ndarray] | ImageError | None:
+        def read(index: int) -> tuple[np.ndarray, Placement, np.ndarray] | ImageError | None:
             try:
                 frame = source[index]
             except LabelError:
                 raise  # a defect of the whole recording, whereas a bad picture is one frame
             except ImageError as error:
                 return error
-            return None if frame.labels is None else (network_input(frame, bundle.spec.input),
-                                                      frame.labels)
+            if frame.labels is None:
+                return None
+            where = place((frame.image.shape[0], frame.image.shape[1]), bundle.spec.input)
+            return network_input(frame.image, bundle.spec.input), where, frame.labels
 
         with closing(read_ahead(read, range(total))) as stream:
             for index, item in enumerate(stream):
@@ -125,9 +127,9 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
                 elif item is None:
                     unlabelled += 1
                 else:
-                    image, labels = item
+                    image, where, labels = item
                     result = decode(model.infer(image[None]),
-                                    confidence_threshold=confidence_threshold,
+                                    confidence_threshold=confidence_threshold, placement=where,
                                     output_size=(labels.shape[0], labels.shape[1]))
                     matrix.update(map_truth(labels), map_prediction(result.mask))
                     measured += 1
@@ -145,14 +147,6 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
             class_map=_direction(source.label_classes, bundle.spec.classes, classes))
     finally:
         model.close()
-
-
-def network_input(frame: Frame, spec: InputSpec) -> np.ndarray:
-    """Return the picture as the engine takes it: uint8 ``[H, W, 3]`` in the bundle's order."""
-    image = resize_image(frame.image, spec.height, spec.width)
-    if spec.channel_order == 'bgr':
-        image = image[..., ::-1]
-    return np.ascontiguousarray(image)
 
 
 def _maps(truth: ClassSet, predicted: ClassSet,

@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 
 OPSET = 17  # read by ONNX Runtime 1.12+, OpenVINO 2022.3+ and TensorRT 8.5+
 IMAGES = 'images'
-OUTPUTS = {DEPLOY: ('mask', 'confidence'), LOGITS: ('logits',)}
+OUTPUTS: dict[str, dict[str, tuple[str, ...]]] = {
+    'segmentation': {DEPLOY: ('mask', 'confidence'), LOGITS: ('logits',)},
+    'classification': {DEPLOY: ('probabilities',), LOGITS: ('logits',)}}
 
 # Below, upsampling by two matrix products is faster than the runtimes' resize operators.
 _MATMUL_MAX_WORK = 2.0e7
@@ -95,6 +97,24 @@ class DeployGraph(nn.Module):
         return segmentation_tail(self.logits(images), size)
 
 
+class ProbabilityGraph(nn.Module):
+    """uint8 ``[N, H, W, 3]`` to float32 probabilities ``[N, K]`` of a classification."""
+
+    def __init__(self, module: nn.Module, spec: InputSpec) -> None:
+        super().__init__()
+        self.logits = LogitsGraph(module, spec)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return probabilities."""
+        return self.logits(images).softmax(1)
+
+
+def deployed(module: nn.Module, spec: BundleSpec) -> nn.Module:
+    """Return the deployable form of a module, for the task of its bundle."""
+    graph = DeployGraph if spec.task == 'segmentation' else ProbabilityGraph
+    return graph(module, spec.input)
+
+
 def segmentation_tail(logits: torch.Tensor,
                       size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """
@@ -143,7 +163,7 @@ def _bilinear_matrix(source: int, target: int) -> torch.Tensor:
 
 def export_graphs(module: nn.Module, spec: BundleSpec) -> dict[str, bytes]:
     """
-    Return the ONNX files of a segmentation module by their names in a bundle.
+    Return the ONNX files of a module by their names in a bundle.
 
     The batch is dynamic, height and width are those of ``spec.input``. The TorchScript exporter
     is used: it alone writes opset 17 without a version conversion and behaves alike from torch
@@ -151,15 +171,16 @@ def export_graphs(module: nn.Module, spec: BundleSpec) -> dict[str, bytes]:
 
     :raises BundleError: when the task has no graphs yet or the module cannot be exported.
     """
-    if spec.task != 'segmentation':
-        raise BundleError(f'task {spec.task!r} has no deployable graph yet; only segmentation')
+    if spec.task not in OUTPUTS:
+        raise BundleError(f'task {spec.task!r} has no deployable graph yet; only '
+                          f'{" and ".join(OUTPUTS)}')
     device = next((p.device for p in module.parameters()), torch.device('cpu'))
     training = module.training
     module = module.to('cpu').eval()
     try:
         graphs: dict[str, nn.Module] = {
-            DEPLOY: DeployGraph(module, spec.input), LOGITS: LogitsGraph(module, spec.input)}
-        return {name: _export(graph.eval(), spec.input, OUTPUTS[name])
+            DEPLOY: deployed(module, spec), LOGITS: LogitsGraph(module, spec.input)}
+        return {name: _export(graph.eval(), spec.input, OUTPUTS[spec.task][name])
                 for name, graph in graphs.items()}
     finally:
         module.to(device).train(training)
@@ -167,7 +188,8 @@ def export_graphs(module: nn.Module, spec: BundleSpec) -> dict[str, bytes]:
 
 def save_bundle(path: Path | str, module: nn.Module, spec: BundleSpec, *,
                 extra_files: Mapping[str, bytes | Path] | None = None,
-                weights_dtype: str | None = None, overwrite: bool = False) -> ModelBundle:
+                weights_dtype: str | None = None, images: np.ndarray | None = None,
+                overwrite: bool = False) -> ModelBundle:
     """
     Write weights, graphs and a model card as a bundle, whole or not at all.
 
@@ -175,6 +197,7 @@ def save_bundle(path: Path | str, module: nn.Module, spec: BundleSpec, *,
     and graphs of one bundle are one model. The exported graph is run on a random picture and
     compared with torch where ONNX Runtime is installed.
 
+    :param images: what to compare on instead, uint8 ``[N, H, W, 3]`` in the bundle's order.
     :param extra_files: further files by name (``metrics.json``, …); may replace the model card.
     :raises BundleError: when ``path`` exists and ``overwrite`` is false, the spec does not
         rebuild the module, or graph and module disagree.
@@ -182,7 +205,7 @@ def save_bundle(path: Path | str, module: nn.Module, spec: BundleSpec, *,
     weights = weights_to_bytes(module, weights_dtype)
     rebuilt = _rebuild(spec, weights, f'{path}')
     graphs = export_graphs(rebuilt, spec)
-    check_graph(rebuilt, spec, graphs[DEPLOY])
+    check_graph(rebuilt, spec, graphs[DEPLOY], images=images)
     files: dict[str, bytes | Path] = {
         WEIGHTS: weights, **graphs, MODEL_CARD: model_card(spec, rebuilt).encode(),
         **(extra_files or {})}
@@ -203,12 +226,15 @@ def load_module(bundle: ModelBundle) -> nn.Module:
     return _rebuild(bundle.spec, path.read_bytes(), str(path))
 
 
-def check_graph(module: nn.Module, spec: BundleSpec, graph: bytes, seed: int = 0) -> float:
+def check_graph(module: nn.Module, spec: BundleSpec, graph: bytes, seed: int = 0,
+                images: np.ndarray | None = None) -> float:
     """
     Return the share of pixels on which the exported graph and torch give the same class.
 
     The picture is random blots: an untrained or undecided network has near ties on it, so the
     limit is wide; agreement on real frames is for tests with trained networks.
+
+    :param images: pictures to compare on instead, uint8 ``[N, H, W, 3]``.
 
     :raises BundleError: when fewer than 99 % agree.
     """
@@ -217,17 +243,21 @@ def check_graph(module: nn.Module, spec: BundleSpec, graph: bytes, seed: int = 0
     except ImportError:
         log.warning('onnxruntime is not installed: the exported graph was not checked')
         return 1.0
-    generator = np.random.default_rng(seed)
-    height, width = spec.input.height, spec.input.width
-    coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
-    picture = functional.interpolate(coarse, size=(height, width), mode='bicubic')
-    images = picture.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    shown = _blots(spec.input, seed) if images is None else torch.from_numpy(images)
     with torch.inference_mode():
-        mask, confidence = DeployGraph(module, spec.input).eval()(images)
+        outputs = deployed(module, spec).eval()(shown)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
-    got = session.run(None, {IMAGES: images.numpy()})
+    got = session.run(None, {IMAGES: shown.numpy()})
+    if spec.task == 'classification':
+        difference = float(np.abs(got[0] - outputs.numpy()).max())
+        if not difference < 0.01:
+            raise BundleError(f'the exported graph of {spec.name!r} gives probabilities that '
+                              f'differ by {difference:.3g} from those of torch; the network uses '
+                              'an operator that does not export faithfully')
+        return 1.0
+    mask, confidence = outputs
     # Where torch itself wavers between two classes either answer is right.
     sure = confidence.numpy() >= 255 // 2
     same = got[0] == mask.numpy()
@@ -239,10 +269,20 @@ def check_graph(module: nn.Module, spec: BundleSpec, graph: bytes, seed: int = 0
     return agreement
 
 
+def _blots(spec: InputSpec, seed: int) -> torch.Tensor:
+    """Return a random smooth picture, uint8 ``[1, H, W, 3]``."""
+    generator = np.random.default_rng(seed)
+    height, width = spec.height, spec.width
+    coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
+    picture = functional.interpolate(coarse, size=(height, width), mode='bicubic')
+    return picture.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
 def model_card(spec: BundleSpec, module: nn.Module) -> str:
     """Return a short Markdown card of what is known of a model."""
     parameters = sum(p.numel() for p in module.parameters())
-    arguments = ', '.join(f'{k}={v}' for k, v in spec.network.arguments.items())
+    arguments = ', '.join(f'{k}={v}' for k, v in spec.network.arguments.items()
+                          if not isinstance(v, dict))
     lines = [
         f'# {spec.name}', '',
         f'{spec.role.capitalize() or "Model"} for {spec.task} of {len(spec.classes)} classes '
@@ -278,8 +318,8 @@ def _export(graph: nn.Module, spec: InputSpec, outputs: tuple[str, ...]) -> byte
                 graph, (images,), cast(Any, buffer), opset_version=OPSET, dynamo=False,
                 input_names=[IMAGES], output_names=list(outputs),
                 dynamic_axes={name: {0: 'N'} for name in (IMAGES, *outputs)})
-        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # of the exporter, or of a network of somebody else
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BundleError(f'the network does not export to ONNX: {reason}') from None
     return buffer.getvalue()
 

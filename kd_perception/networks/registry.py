@@ -16,14 +16,16 @@ from importlib import metadata
 from torch import nn
 
 from kd_perception.bundle import NetworkSpec
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, KdPerceptionError
 
 Builder = Callable[..., nn.Module]
 
 GROUP = 'kd_perception.networks'
 
 # Builder name -> module that registers it; imported on first use, smp takes seconds.
-_OWN = {'compact': 'kd_perception.networks.compact', 'smp': 'kd_perception.networks.smp'}
+_OWN = {'compact': 'kd_perception.networks.compact', 'hf': 'kd_perception.networks.huggingface',
+        'smp': 'kd_perception.networks.smp', 'timm': 'kd_perception.networks.timm',
+        'torchvision': 'kd_perception.networks.torchvision'}
 _BUILDERS: dict[str, Builder] = {}
 
 
@@ -45,14 +47,16 @@ def build(spec: NetworkSpec, num_classes: int) -> nn.Module:
     Build the module that a spec describes, with fresh random weights.
 
     A segmentation module takes float32 ``[N, 3, H, W]``, normalised, and returns float32 logits
-    ``[N, num_classes, h, w]`` at its own stride.
+    ``[N, num_classes, h, w]`` at its own stride; a classification ``[N, num_classes]``.
 
     :raises ConfigError: for an unknown builder (with the nearest names) or bad arguments.
     """
     builder = _find(spec.builder)
     try:
         return builder(num_classes=num_classes, **spec.arguments)
-    except (TypeError, ValueError, KeyError) as error:
+    except KdPerceptionError:
+        raise
+    except Exception as error:  # networks of others refuse arguments in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f'network {spec.builder!r}: arguments {spec.arguments} do not fit: '
                           f'{reason}') from None

@@ -19,8 +19,9 @@ from kd_perception.bundle import find_bundle, ModelBundle, WEIGHTS
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError
-from kd_perception.imaging import ImageCodec, OWN_CODEC, resize_image
+from kd_perception.imaging import ImageCodec, OWN_CODEC
 from kd_perception.nodes.cv_bridge_codec import choose_codec
+from kd_perception.tasks.placement import fit, place
 from kd_perception.tasks.segmentation import decode, SegmentationResult
 
 ACTIVE_MODEL_SCHEMA = 1
@@ -122,12 +123,14 @@ class ServingModel:
         started = time.monotonic_ns()
         image = self.codec.decode(message, order)  # type: ignore[arg-type]
         decoded = time.monotonic_ns()
-        batch = np.ascontiguousarray(resize_image(image, *self._size))[np.newaxis]
+        where = place((image.shape[0], image.shape[1]), self.bundle.spec.input)
+        batch = fit(image, self.bundle.spec.input)[np.newaxis]
         prepared = time.monotonic_ns()
         outputs = self.engine.infer(batch)
         inferred = time.monotonic_ns()
         size = image.shape[:2] if output_size == 'input' else None
-        result = decode(outputs, confidence_threshold=confidence_threshold, output_size=size)
+        result = decode(outputs, confidence_threshold=confidence_threshold, output_size=size,
+                        placement=where)
         done = time.monotonic_ns()
         return Processed(result, image, {
             'decode': decoded - started, 'preprocess': prepared - decoded,

@@ -11,6 +11,7 @@ import numpy as np
 from kd_perception.classes import UNLABELLED
 from kd_perception.errors import EngineError
 from kd_perception.imaging import resize_labels
+from kd_perception.tasks.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,24 @@ class SegmentationResult:
 
 
 def decode(outputs: Mapping[str, np.ndarray], *, confidence_threshold: float = 0.0,
-           output_size: tuple[int, int] | None = None) -> SegmentationResult:
+           output_size: tuple[int, int] | None = None,
+           placement: Placement | None = None) -> SegmentationResult:
     """
     Return the result for the one image of a batch of one.
 
     :param outputs: ``mask`` and ``confidence``, uint8 ``[1, H, W]``, as an engine returns them.
     :param confidence_threshold: 0 to 1; pixels less sure than it become 255.
     :param output_size: height and width of the result; nearest neighbour. None keeps the size.
+    :param placement: where the frame lay in the input; the rest is cut off. None: everywhere.
     :raises EngineError: when the outputs are not those of one segmented image.
     """
     return decode_batch(outputs, confidence_threshold=confidence_threshold,
-                        output_size=output_size, expected=1)[0]
+                        output_size=output_size, placement=placement, expected=1)[0]
 
 
 def decode_batch(outputs: Mapping[str, np.ndarray], *, confidence_threshold: float = 0.0,
                  output_size: tuple[int, int] | None = None,
+                 placement: Placement | None = None,
                  expected: int | None = None) -> list[SegmentationResult]:
     """
     Return one result per image of a batch; see :func:`decode`.
@@ -62,6 +66,8 @@ def decode_batch(outputs: Mapping[str, np.ndarray], *, confidence_threshold: flo
     limit = int(np.ceil(confidence_threshold * 255.0 - 1e-9))
     results = []
     for mask, confidence in zip(masks, confidences, strict=True):
+        if placement is not None:
+            mask, confidence = placement.crop(mask), placement.crop(confidence)
         if limit > 0:
             # Before resizing, where pixels are fewer; nearest neighbour commutes with it.
             mask = np.where(confidence < limit, np.uint8(UNLABELLED), mask)

@@ -13,13 +13,11 @@ from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_map, load_class_set
 from kd_perception.errors import BagError, ConfigError, ImageError
-from kd_perception.evaluation.evaluate import evaluate, network_input
-from kd_perception.frames import Frame, FrameKey
+from kd_perception.evaluation.evaluate import evaluate
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build, register
 
 SIZE = (24, 40)
-BGR = InputSpec(*SIZE, channel_order='bgr')
 
 
 @register('nearest_color')
@@ -181,10 +179,3 @@ def test_what_cannot_be_measured_is_refused(bundle: ModelBundle, folder: Path,
         file.write_bytes(b'no picture')
     with pytest.raises(BagError, match='not one of 4 frames could be measured'):
         evaluate(bundle, source, engine='onnxruntime')
-
-
-def test_the_picture_comes_in_the_order_of_the_bundle() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)
-    frame = Frame(image=image, stamp_ns=0, log_ns=0, key=FrameKey('f', '', 0))
-    assert np.array_equal(network_input(frame, BGR), image[..., ::-1])
-    assert network_input(frame, BGR).flags.c_contiguous

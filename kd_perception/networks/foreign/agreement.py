@@ -1,0 +1,119 @@
+"""
+A foreign graph against the graphs made of it, on the same frame.
+
+The foreign outputs are decoded here in numpy, apart from our nodes: what agrees was computed
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from kd_perception.bundle import DEPLOY, LOGITS
+from kd_perception.errors import BundleError
+from kd_perception.networks.foreign.compose import (
+    bilinear_matrix,
+    PROBABILITIES,
+    SMALLEST_PROBABILITY,
+)
+from kd_perception.networks.foreign.facts_output import OutputFacts
+
+# Pixels surer than this are no matter of rounding.
+_CLEAR = 0.02
+_LEAST_AGREEMENT = 0.999
+_LARGEST_DIFFERENCE = 2e-3
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """
+    How one runtime's run of our graphs compares.
+
+    :param pixels: share of clear pixels (or frames) of the same class.
+    :param clear: share of pixels that are clear, so that this means something.
+    :param logits: largest difference of logits over their spread; 0 where there are none.
+    """
+
+    runtime: str
+    pixels: float
+    clear: float
+    logits: float
+
+    def __str__(self) -> str:
+        told = f'{self.runtime}: same class on {self.pixels:.3%} of clear pixels'
+        if self.clear < 0.5:
+            told += f' (only {self.clear:.0%} are clear: show it a real frame with --image)'
+        return told + (f', logits within {self.logits:.1e}' if self.logits else '')
+
+
+def expected_logits(value: np.ndarray, out: OutputFacts) -> np.ndarray:
+    """Return float64 ``[K, h, w]`` (or ``[K]``) of a foreign output of scores."""
+    x = value[0].astype(np.float64)
+    if out.task == 'classification':
+        x = x.reshape(-1)
+    elif out.layout == 'nhwc':
+        x = np.moveaxis(x, -1, 0)
+    if out.values == 'logits':
+        return np.concatenate([np.zeros_like(x), x]) if out.binary else x
+    if out.binary:
+        x = np.concatenate([1 - x, x])
+    return np.log(np.maximum(x, SMALLEST_PROBABILITY))
+
+
+def compared(runtime: str, value: np.ndarray, ours: Mapping[str, Mapping[str, np.ndarray]],
+             out: OutputFacts, size: tuple[int, int], where: str) -> Agreement:
+    """
+    Compare, and refuse graphs that do not say what the foreign one says.
+
+    :param value: the foreign output.
+    :param ours: outputs by file name and by name.
+    :raises BundleError: where they differ.
+    """
+    if out.values == 'ids':
+        truth = _ids(value, out, size)
+        same = float((truth == ours[DEPLOY]['mask'][0]).mean())
+        found = Agreement(runtime, same, 1.0, 0.0)
+        clear = np.ones(size, bool)
+    else:
+        logits = expected_logits(value, out)
+        got = np.asarray(ours[LOGITS]['logits'][0], np.float64)
+        if got.shape != logits.shape:
+            raise BundleError(f'{where}: logits of {list(logits.shape)} came out as '
+                              f'{list(got.shape)}')
+        spread = max(float(np.ptp(logits)), 1e-6)
+        difference = float(np.abs(got - logits).max()) / spread
+        share = _softmax(logits if out.task == 'classification' else _upsampled(logits, size))
+        truth = share.argmax(0)
+        top = np.sort(share, 0)[-2:] if len(share) > 1 else np.stack([0 * share[0], share[0]])
+        clear = (top[1] - top[0]) > _CLEAR
+        answer = (ours[DEPLOY][PROBABILITIES][0].argmax() if out.task == 'classification'
+                  else ours[DEPLOY]['mask'][0])
+        same = float((answer == truth)[clear].mean()) if clear.any() else 1.0
+        found = Agreement(runtime, same, float(clear.mean()), difference)
+    limit = 10 * _LARGEST_DIFFERENCE if value.dtype == np.float16 else _LARGEST_DIFFERENCE
+    if found.pixels < _LEAST_AGREEMENT or found.logits > limit:
+        raise BundleError(f'{where}: our graph does not say what the foreign one says: {found}')
+    return found
+
+
+def _ids(value: np.ndarray, out: OutputFacts, size: tuple[int, int]) -> np.ndarray:
+    ids = value.reshape(out.grid).astype(np.int64)
+    ids = np.where((ids >= 0) & (ids < len(out.classes)), ids, 255).astype(np.uint8)
+    if out.grid == size:
+        return ids
+    return cv2.resize(ids, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    rows, columns = logits.shape[1:]
+    down, across = bilinear_matrix(rows, size[0]), bilinear_matrix(columns, size[1])
+    return down.astype(np.float64) @ (logits @ across.T.astype(np.float64))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    share = np.exp(logits - logits.max(0, keepdims=True))
+    return share / share.sum(0, keepdims=True)
