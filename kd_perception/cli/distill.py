@@ -1,9 +1,9 @@
 """
 Distil a student from soft labels.
 
-The cache is what "label" wrote for the same teacher and recordings. Every key of the recipe can
-be set on the command line, e.g. --distillation.temperature 4. An interrupted run goes on when the
-same command is given again.
+The cache is what "label" wrote for the same teacher and recordings, or imported. Every key of the
+recipe can be set on the command line, e.g. --distillation.temperature 4. An interrupted run goes
+on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from kd_perception.cli.train import print_how_to_resume, show_result
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``distill``."""
-    parser.add_argument('--teacher', required=True, metavar='BUNDLE',
-                        help='path of a bundle, or its name in the models directory')
+    parser.add_argument('--teacher', metavar='BUNDLE',
+                        help='path of a bundle, or its name in the models directory; none for '
+                             'imported labels')
     parser.add_argument('--cache', type=Path, required=True, help='soft labels of the data')
     add_recipe_arguments(parser, '--teacher BUNDLE --cache CACHE ')
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Distil and say where the bundle is."""
     recipe = recipe_from_arguments(args)
-    teacher = find_bundle(args.teacher)
+    teacher = find_bundle(args.teacher) if args.teacher else None
     # torch takes seconds to import; a wrong recipe is told before.
     from kd_perception.distillation.trainer import distill
     try:

@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from kd_perception.bundle import find_bundle
+from kd_perception.bundle import find_bundle, ModelBundle
 from kd_perception.cli.metrics_table import print_metrics
 from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.classification import evaluate_classification
 from kd_perception.evaluation.evaluate import evaluate
 from kd_perception.paths import atomic_file
 
@@ -24,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``evaluate``."""
     parser.add_argument('bundle', help='path of a bundle, or its name in the models directory')
     parser.add_argument('source', nargs='+', type=Path,
-                        help='labelled recordings: bags or image folders')
+                        help='labelled recordings: bags or image folders; for a classification a '
+                             'folder with one folder of pictures per class')
     parser.add_argument('--class-map', default='',
                         help='map from the classes of the labels to those of the model')
     parser.add_argument('--confidence-threshold', type=float, default=0.0, metavar='P',
@@ -47,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
     bundle = find_bundle(args.bundle)
     results = []
     for path in args.source:
+        if bundle.spec.task == 'classification':
+            results.append(_classification(args, bundle, path))
+            continue
         source = opened(args, path)
         try:
             with progress(f'evaluating {bundle.spec.name} on {source.name}') as update:
@@ -68,3 +74,15 @@ def run(args: argparse.Namespace) -> int:
                                             indent=2) + '\n')
         print(args.json)
     return 0
+
+
+def _classification(args: argparse.Namespace, bundle: ModelBundle, path: Path) -> dict[str, Any]:
+    """Evaluate a classification, print one line, and return all figures."""
+    with progress(f'evaluating {bundle.spec.name} on {path.name}') as update:
+        result = evaluate_classification(
+            bundle, path, engine=args.engine, device=args.device, precision=args.precision,
+            threads=args.threads, limit=args.limit, progress=update)
+    print(f'{bundle.spec.name} on {path}: top-1 {100 * result.accuracy:.1f} % of '
+          f'{int(result.counts.sum())} pictures, {result.bad_frames} not decodable '
+          f'({result.engine} {result.device} {result.precision})')
+    return result.to_dict()

@@ -1,5 +1,5 @@
 """
-Let a teacher label recordings with soft labels.
+Let a teacher label recordings with soft labels, or import labels that exist already.
 
 The cache can take several recordings. An interrupted labelling goes on when the same command is
 given again.
@@ -12,8 +12,10 @@ from pathlib import Path
 import sys
 
 from kd_perception.bundle import find_bundle, ModelBundle
+from kd_perception.classes import load_class_set
 from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
+from kd_perception.errors import ConfigError
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 
@@ -21,8 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``label``."""
     parser.add_argument('bag', nargs='+', type=Path,
                         help='recordings: bags, image folders, videos')
-    parser.add_argument('--teacher', required=True, metavar='BUNDLE',
-                        help='path of a bundle, or its name in the models directory')
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument('--teacher', metavar='BUNDLE',
+                     help='path of a bundle, or its name in the models directory')
+    who.add_argument('--import', type=Path, dest='labels', metavar='LABELS',
+                     help='labels of one recording that exist: a folder of .npz, .npy or .png '
+                          'files named by stamp, index or picture, or one .npz')
     parser.add_argument('--out', type=Path, required=True, metavar='CACHE',
                         help='directory of the soft-label cache')
     parser.add_argument('--stride', type=int, default=4,
@@ -31,12 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='frames per file (%(default)s)')
     parser.add_argument('--check', type=int, nargs='?', const=16, default=0, metavar='N',
                         help='do not label: run the teacher again on N frames (16) and compare')
+    group = parser.add_argument_group('import')
+    group.add_argument('--classes', default='', help='class set of the imported labels')
+    group.add_argument('--kind', choices=('auto', 'probabilities', 'logits', 'ids'),
+                       default='auto', help='what they are (auto: look at the first)')
+    group.add_argument('--match', choices=('auto', 'stamp', 'index', 'name'), default='auto',
+                       help='what their names say of the frame (auto: look at the names)')
+    group.add_argument('--smoothing', type=float, default=0.1, metavar='S',
+                       help='of ids: share of the probability spread over all classes; 0 makes '
+                            'hard labels (%(default)s)')
+    group.add_argument('--partial', action='store_true', help='frames may lack a label')
+    group.add_argument('--tolerance-ms', type=float, default=0.0, metavar='MS',
+                       help='how far stamps may differ (%(default)s)')
     add_source_arguments(parser, labels=False)
     add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Label, or check what is labelled."""
+    if args.labels is not None:
+        _import(args)
+        return 0
     teacher = find_bundle(args.teacher)
     for path in args.bag:
         if args.check:
@@ -61,6 +82,32 @@ def _label(args: argparse.Namespace, teacher: ModelBundle, path: Path) -> None:
         source.close()
     print(f'{path}: {report.labelled} frames labelled, {report.present} were already, '
           f'{report.bad} not decodable ({report.engine}, {report.precision})')
+
+
+def _import(args: argparse.Namespace) -> None:
+    if len(args.bag) != 1:
+        raise ConfigError('--import takes the labels of one recording; give one, and call again '
+                          'for the next into the same --out')
+    if not args.classes:
+        raise ConfigError('--import needs --classes: what do the ids or channels mean?')
+    if args.check:
+        raise ConfigError('--check runs a teacher; imported labels have none')
+    classes = load_class_set(args.classes)
+    from kd_perception.distillation.label_import import import_labels
+    # Class set and labels are of the import, not of the recording.
+    source = opened(argparse.Namespace(**{**vars(args), 'classes': ''}), args.bag[0])
+    try:
+        with progress(f'importing labels of {source.name}') as update:
+            report = import_labels(
+                args.labels, source, args.out, classes, kind=args.kind, match=args.match,
+                smoothing=args.smoothing, partial=args.partial, tolerance_ms=args.tolerance_ms,
+                codec=SoftLabelCodec(stride=args.stride), shard_size=args.shard_size,
+                progress=update)
+    finally:
+        source.close()
+    print(f'{args.bag[0]}: {report.imported} frames with {report.kind} by {report.match}, '
+          f'{report.missing} without a label, {report.unused} labels without a frame, '
+          f'{report.bad} not decodable')
 
 
 def _check(args: argparse.Namespace, teacher: ModelBundle, path: Path) -> None:

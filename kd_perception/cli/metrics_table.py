@@ -29,6 +29,10 @@ def print_metrics(metrics: Mapping[str, Any], title: str) -> None:
     print(f'mIoU {percent(metrics["mean_iou"])} over all classes, '
           f'{percent(metrics["mean_iou_over_0.1_percent"])} over those of >= 0.1 % of pixels; '
           f'pixel accuracy {percent(metrics["pixel_accuracy"])}')
+    counted = metrics.get('mean_iou_with_void')
+    if counted is not None and percent(counted) != percent(metrics['mean_iou']):
+        print(f'mIoU {percent(counted)} when predictions on void pixels count as wrong, as some '
+              'published figures do')
 
 
 def percent(value: float | None) -> str:

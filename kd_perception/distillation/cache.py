@@ -23,6 +23,7 @@ from safetensors import safe_open, SafetensorError
 from safetensors.numpy import save_file
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.strict import first_difference, to_plain
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
@@ -31,6 +32,7 @@ from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 MANIFEST = 'manifest.json'
 _SCHEMA = 1
+IMPORTED = 'imported'
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ def provenance(teacher: ModelBundle, codec: SoftLabelCodec, precision: str) -> d
         'preprocessing': {'hash': _hash(preprocessing), **preprocessing},
         'classes': list(teacher.spec.classes.names), 'codec': codec.to_dict(),
         'precision': precision}
+
+
+def imported_provenance(name: str, classes: Sequence[str], codec: SoftLabelCodec,
+                        how: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return the manifest of a cache of labels that somebody else made.
+
+    :param name: where they come from, for people.
+    :param how: what was done to them, e.g. kind and smoothing.
+    """
+    made = {'classes': list(classes), **how}
+    return {
+        'schema_version': _SCHEMA, 'task': 'segmentation', 'origin': IMPORTED,
+        'teacher': {'name': name, 'hash': _hash(made)}, 'import': dict(how),
+        'classes': list(classes), 'codec': codec.to_dict(), 'precision': IMPORTED}
 
 
 class SoftLabelCache:
@@ -124,14 +141,52 @@ class SoftLabelCache:
         assert self.manifest is not None
         return {name: self.manifest[name] for name in ('codec', 'precision')}
 
-    def require(self, teacher: ModelBundle, *, loss: str, temperature: float) -> None:
+    @property
+    def imported(self) -> bool:
+        """Return whether the labels were imported, so that no teacher of ours made them."""
+        return (self.manifest or {}).get('origin') == IMPORTED
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes by id."""
+        return tuple((self.manifest or {})['classes'])
+
+    @property
+    def teacher_hash(self) -> str:
+        """Return the hash of the teacher; of imported labels, of how they were made."""
+        return str((self.manifest or {})['teacher']['hash'])
+
+    def labelled_part(self, frames: FrameStore) -> FrameStore:
+        """
+        Return the frames that are labelled here.
+
+        :raises TrainingError: when there is none.
+        """
+        chosen = [i for i, key in enumerate(frames.keys) if key in self]
+        if not chosen:
+            raise TrainingError(f'{self.path}: has soft labels of none of the {len(frames)} '
+                                'frames; import labels of this recording')
+        return frames.subset(chosen)
+
+    def require(self, teacher: ModelBundle | None, *, loss: str, temperature: float) -> None:
         """
         Check that the cache is of this teacher and serves this loss.
 
+        :param teacher: None for imported labels.
         :raises TrainingError: one line that says what differs.
         """
         assert self.manifest is not None
         made = self.manifest
+        if self.imported != (teacher is None):
+            raise TrainingError(f'{self.path}: holds imported labels; leave --teacher out'
+                                if self.imported else
+                                f'{self.path}: was labelled by {made["teacher"]["name"]!r}; name '
+                                'it with --teacher')
+        if not self.codec.serves(loss, temperature):
+            raise TrainingError(f'{self.path}: its codec {self.codec.name!r} cannot serve '
+                                f'{loss!r} at temperature {temperature:g}; label with another')
+        if teacher is None:
+            return
         if made['teacher']['hash'] != teacher.hash:
             raise TrainingError(
                 f'{self.path}: was labelled by {made["teacher"]["name"]!r} '
@@ -140,9 +195,6 @@ class SoftLabelCache:
         if made['preprocessing']['hash'] != _hash(to_plain(teacher.spec.input)):
             raise TrainingError(f'{self.path}: was labelled with another preprocessing of '
                                 'pictures; label again into another directory')
-        if not self.codec.serves(loss, temperature):
-            raise TrainingError(f'{self.path}: its codec {self.codec.name!r} cannot serve '
-                                f'{loss!r} at temperature {temperature:g}; label with another')
 
     def require_frames(self, keys: Iterable[FrameKey]) -> None:
         """

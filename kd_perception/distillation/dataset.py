@@ -26,6 +26,7 @@ from kd_perception.distillation.augmentation import (
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.recipe import AugmentRecipe
+from kd_perception.tasks.soft_labels import decided
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Batches:
         centre = None
         if self._focus_weights is not None and rng.random() < self._augment.focus:
             # Without ground truth the teacher's own decision says where rare things are.
-            ids = soft.argmax(0) if sample.labels is None else sample.labels[::4, ::4]
+            ids = decided(soft) if sample.labels is None else sample.labels[::4, ::4]
             centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
         view = draw_view(rng, self._augment, (height, width), self._crop, centre)
         image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))

@@ -34,6 +34,7 @@ from kd_perception.distillation.targets.segmentation import SegmentationTarget, 
 from kd_perception.errors import TrainingError
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build
+from kd_perception.tasks.soft_labels import decided
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -66,7 +67,7 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
                         progress=progress)
 
 
-def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
+def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
             cache_dir: Path | str, progress: Progress | None = None,
             overwrite: bool = False) -> ModelBundle:
     """
@@ -75,7 +76,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
     Validation is on ground truth where the recipe has some (``data.validation``, or labelled
     training recordings), else on agreement with the teacher on held-out frames.
 
-    :param teacher: what the cache must have been made with.
+    :param teacher: what the cache must have been made with; None for imported labels.
     :param cache_dir: soft labels of all training frames.
     :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
         frames.
@@ -83,19 +84,25 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle,
     cache = SoftLabelCache(cache_dir)
     cache.require(teacher, loss='kl', temperature=recipe.distillation.temperature)
     classes = load_class_set(recipe.classes)
-    if classes.names != teacher.spec.classes.names:
-        raise TrainingError(f'the teacher predicts {teacher.spec.classes.name!r}, the recipe asks '
-                            f'for {classes.name!r}: set classes in the recipe')
+    if classes.names != cache.classes:
+        what = 'imported labels are' if teacher is None else 'the teacher predicts'
+        named = (f'{len(cache.classes)} other classes' if teacher is None
+                 else repr(teacher.spec.classes.name))
+        raise TrainingError(f'{what} {named}, the recipe asks for {classes.name!r}: set classes '
+                            'in the recipe')
     with _opened(recipe, classes) as (learn, check):
         if recipe.distillation.hard_weight and not any(s.class_map for s in learn):
             raise TrainingError(f'{_names(learn)}: has no labels, but distillation.hard_weight is '
                                 f'{recipe.distillation.hard_weight:g}; set it to 0')
         identity = {'data': [s.source.fingerprint for s in [*learn, *check]],
-                    'teacher': teacher.hash, 'soft_labels': cache.made_with}
+                    'teacher': cache.teacher_hash, 'soft_labels': cache.made_with}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             frames, held = _stores(recipe, learn, check, labels_only=False, progress=progress)
+            if teacher is None:
+                # Of imported labels some may be missing, and whoever imported was told.
+                frames = cache.labelled_part(frames)
             labelled = all(held.has_labels)
             cache.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
             truth = _truth(held) if labelled else _pseudo_truth(held, cache)
@@ -218,7 +225,7 @@ def _pseudo_truth(store: FrameStore, cache: SoftLabelCache,
     def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for position in range(len(store)):
             sample = store[position]
-            yield sample.image, cache[sample.key].argmax(0).astype(np.uint8)
+            yield sample.image, decided(cache[sample.key])
     return frames
 
 
@@ -228,7 +235,7 @@ def _seen(frames: FrameStore, cache: SoftLabelCache | None, pixels: np.ndarray) 
         return pixels
     counts = np.zeros(len(pixels), np.int64)
     for key in frames.keys[::max(1, len(frames) // 100)]:
-        counts += np.bincount(cache[key].argmax(0).ravel(), minlength=len(pixels))
+        counts += np.bincount(decided(cache[key]).ravel(), minlength=256)[:len(pixels)]
     return counts
 
 

@@ -9,6 +9,7 @@ measurement; see ``docs/engines.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from functools import lru_cache
 import io
 import logging
@@ -310,7 +311,8 @@ def _rebuild(spec: BundleSpec, weights: bytes, where: str) -> nn.Module:
 def _export(graph: nn.Module, spec: InputSpec, outputs: tuple[str, ...]) -> bytes:
     images = torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8)
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    # When it fails, the exporter prints the whole graph.
+    with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
         # Sizes are meant to become constants, and the exporter's age is known.
         warnings.simplefilter('ignore')
         try:
@@ -319,7 +321,7 @@ def _export(graph: nn.Module, spec: InputSpec, outputs: tuple[str, ...]) -> byte
                 input_names=[IMAGES], output_names=list(outputs),
                 dynamic_axes={name: {0: 'N'} for name in (IMAGES, *outputs)})
         except Exception as error:  # of the exporter, or of a network of somebody else
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise BundleError(f'the network does not export to ONNX: {reason}') from None
     return buffer.getvalue()
 

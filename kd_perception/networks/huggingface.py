@@ -10,13 +10,16 @@ from collections.abc import Mapping
 import json
 import os
 from pathlib import Path
+import tempfile
 from typing import Any
 
+from safetensors.torch import save_file
 import torch
 from torch import nn
 
 from kd_perception.errors import BundleError, ConfigError
 from kd_perception.networks.registry import register
+from kd_perception.networks.state_dict import Fitted, unused
 
 CONFIG = 'config.json'
 PREPROCESSOR = 'preprocessor_config.json'
@@ -46,27 +49,49 @@ def huggingface(num_classes: int, config: Mapping[str, Any]) -> Logits:
     :param config: content of the model's ``config.json``.
     :raises ConfigError: when transformers is missing or the model has no plain logits.
     """
-    os.environ['HF_HUB_OFFLINE'] = os.environ['TRANSFORMERS_OFFLINE'] = '1'
+    auto, made = _classes(config, num_classes)
     try:
-        import transformers
-    except ImportError as error:
-        raise ConfigError(f'network builder hf needs transformers ({error}); '
-                          "pip install 'kd_perception[hf]'") from None
-    task = task_of(config)
-    plain = {k: v for k, v in config.items() if k not in ('model_type', 'architectures')}
-    _keep_offline(plain)
-    try:
-        made = transformers.AutoConfig.for_model(config['model_type'], **plain)
-        made.num_labels = num_classes
-        made.use_auxiliary_head = False
-        auto = (transformers.AutoModelForSemanticSegmentation if task == 'segmentation'
-                else transformers.AutoModelForImageClassification)
-        net = auto.from_config(made, attn_implementation='eager')
+        return Logits(auto.from_config(made, attn_implementation='eager'))
     except Exception as error:  # the library refuses configs in many ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f'network builder hf: transformers refuses this config: '
-                          f'{reason[:200]}') from None
-    return Logits(net)
+                          f'{_line(error)}') from None
+
+
+def fitted(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], num_classes: int,
+           where: str) -> Fitted:
+    """
+    Return weights under the names that the builder's module has.
+
+    Names of published weights differ from those of the modules; the library knows how. It reads
+    a copy of what came through our own door, so that no pickle reaches it.
+
+    :param tensors: content of the model's weights files.
+    :raises BundleError: when tensors are missing, unknown or of another shape.
+    """
+    auto, made = _classes(config, num_classes)
+    with tempfile.TemporaryDirectory(prefix='kd_perception_hf_') as folder:
+        save_file({n: t.contiguous().clone() for n, t in tensors.items()},
+                  Path(folder) / 'model.safetensors', metadata={'format': 'pt'})
+        try:
+            net, told = auto.from_pretrained(
+                folder, config=made, local_files_only=True, use_safetensors=True,
+                attn_implementation='eager', output_loading_info=True,
+                ignore_mismatched_sizes=True, dtype=torch.float32)
+        except Exception as error:
+            raise BundleError(f'{where}: transformers cannot load these weights: '
+                              f'{_line(error)}') from None
+    surplus = sorted(map(str, told['unexpected_keys']))
+    dropped = [n for n in surplus if unused(n)]
+    problems = {'missing': sorted(map(str, told['missing_keys'])),
+                'unknown': [n for n in surplus if not unused(n)],
+                'of another shape': [' '.join(map(str, m)) if isinstance(m, (tuple, list))
+                                     else str(m) for m in told['mismatched_keys']]}
+    if any(problems.values()):
+        raise BundleError(f'{where}: does not fit its config: ' + ', '.join(
+            f'{len(names)} tensors {what} ({names[0]})' for what, names in problems.items()
+            if names) + '; another number of classes, or weights of another model')
+    notes = (f'{len(dropped)} tensors of auxiliary heads were left out',) if dropped else ()
+    return Fitted({f'net.{n}': t for n, t in net.state_dict().items()}, notes)
 
 
 def task_of(config: Mapping[str, Any]) -> str:
@@ -95,9 +120,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], tuple[str, ...], dict[str
 
     :returns: the config as the builder takes it; names by id, () where there are none; the
         content of ``preprocessor_config.json``, {} where it is missing.
-    :raises BundleError: when the folder is not one of transformers.
+    :raises KdPerceptionError: when the folder is not one of transformers, or of no model that
+        can be used.
     """
     config = _json(folder / CONFIG)
+    task_of(config)
     names = config.get('id2label') or {}
     try:
         by_id = {int(k): str(v) for k, v in names.items()}
@@ -107,6 +134,34 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], tuple[str, ...], dict[str
     preprocessing = _json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     return ({k: v for k, v in config.items() if k not in _DROPPED}, ordered,
             preprocessing)
+
+
+def _classes(config: Mapping[str, Any], num_classes: int) -> tuple[Any, Any]:
+    """Return the library's class for the task and its config object."""
+    os.environ['HF_HUB_OFFLINE'] = os.environ['TRANSFORMERS_OFFLINE'] = '1'
+    task = task_of(config)
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(f'network builder hf needs transformers ({error}); '
+                          "pip install 'kd_perception[hf]'") from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    plain = {k: v for k, v in config.items() if k not in ('model_type', 'architectures')}
+    _keep_offline(plain)
+    try:
+        made = transformers.AutoConfig.for_model(config['model_type'], **plain)
+        made.num_labels = num_classes
+        made.use_auxiliary_head = False
+    except Exception as error:
+        raise ConfigError(f'network builder hf: transformers refuses this config: '
+                          f'{_line(error)}') from None
+    return (transformers.AutoModelForSemanticSegmentation if task == 'segmentation'
+            else transformers.AutoModelForImageClassification), made
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _keep_offline(config: dict[str, Any]) -> None:

@@ -97,7 +97,10 @@ def import_torch(path: Path | str, out: Path | str | None, builder: str,
     tensors, found_key = read_tensors(path, key)
     network = NetworkSpec(builder, arguments)
     module = build(network, len(classes)).eval()
-    fitted = fit(module, tensors, str(path), len(classes))
+    if builder == 'hf':
+        fitted = huggingface.fitted(arguments['config'], tensors, len(classes), str(path))
+    else:
+        fitted = fit(module, tensors, str(path), len(classes))
     module.load_state_dict(fitted.tensors)
     view, facts = _input(module, asked, path)
     task, grid = _task(module, view, len(classes), builder)

@@ -88,7 +88,7 @@ def fit(module: nn.Module, given: Mapping[str, torch.Tensor], where: str,
     idle = [f'{name}.' for name, m in module.named_modules() if name and isinstance(
         m, nn.Identity)]
     unknown = [n for n in renamed if n not in own]
-    dropped = [n for n in [*unknown, *outside] if _UNUSED.search(n) or n.endswith(_OWN_MAKING)
+    dropped = [n for n in [*unknown, *outside] if unused(n)
                or any(n.startswith(i) for i in idle)]
     surplus = [n for n in [*unknown, *outside] if n not in set(dropped)]
     made = [n for n in own if n not in renamed and n.endswith(_OWN_MAKING)]
@@ -106,6 +106,11 @@ def fit(module: nn.Module, given: Mapping[str, torch.Tensor], where: str,
                      f'({_first(dropped, 2)})')
     tensors = {n: renamed.get(n, own[n]).to(own[n].dtype) for n in own}
     return Fitted(tensors, tuple(notes))
+
+
+def unused(name: str) -> bool:
+    """Return whether a tensor only helped in training, or is made by the module itself."""
+    return bool(_UNUSED.search(name)) or name.endswith(_OWN_MAKING)
 
 
 def _unpickled(path: Path) -> Any:

@@ -30,6 +30,8 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         # Row: truth; column: prediction, the last one "unlabelled".
         self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
+        # Predictions where the truth is void; in no figure but ``iou_with_void``.
+        self.on_void = np.zeros(num_classes, np.int64)
 
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> ConfusionMatrix:
@@ -67,6 +69,7 @@ class ConfusionMatrix:
                              'use a class map')
         self.counts[:, :k] += table[:k, :k]
         self.counts[:, k] += table[:k, UNLABELLED]
+        self.on_void += table[UNLABELLED, :k]
 
     def merge(self, other: ConfusionMatrix) -> None:
         """
@@ -78,6 +81,7 @@ class ConfusionMatrix:
             raise ConfigError(f'cannot merge matrices of {self.num_classes} and '
                               f'{other.num_classes} classes')
         self.counts += other.counts
+        self.on_void += other.on_void
 
     @property
     def pixels(self) -> int:
@@ -92,6 +96,18 @@ class ConfusionMatrix:
         """Return intersection over union per class; NaN for classes that never occur."""
         hits, truth, predicted = self.sums()
         return _ratio(hits, truth + predicted - hits)
+
+    def mean_iou_with_void(self) -> float:
+        """
+        Return the mean IoU when predictions on void pixels count as false positives.
+
+        Some published figures are of this kind: void pixels then belong to the union of whatever
+        class was predicted there.
+        """
+        hits, truth, predicted = self.sums()
+        chosen = truth > 0
+        iou = _ratio(hits, truth + predicted + self.on_void - hits)
+        return float(iou[chosen].mean()) if chosen.any() else float('nan')
 
     def precision(self) -> np.ndarray:
         """Return hits over predictions per class; NaN where nothing was predicted."""
@@ -135,6 +151,7 @@ class ConfusionMatrix:
         return {
             'mean_iou': _number(self.mean_iou()),
             'mean_iou_over_0.1_percent': _number(self.mean_iou(0.001)),
+            'mean_iou_with_void': _number(self.mean_iou_with_void()),
             'pixel_accuracy': _number(self.pixel_accuracy()), 'pixels': self.pixels,
             'classes': per_class, 'confusion': self.counts.tolist()}
 

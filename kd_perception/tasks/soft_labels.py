@@ -15,9 +15,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kd_perception.classes import UNLABELLED
 from kd_perception.errors import ConfigError
 
 CODECS = ('fp16', 'u8', 'topk')
+
+# Name of a plane, uint8 [h, w], that imported labels have: 0 where nothing is known.
+VALID = 'valid'
 
 # Losses that see softmax (or the arg-max) of a pixel only. Others, such as channel-wise
 # distillation, compare one class over all pixels, and that is lost with the largest logit.
@@ -132,19 +136,26 @@ class SoftLabelCodec:
 
     def decode(self, record: Mapping[str, np.ndarray]) -> np.ndarray:
         """
-        Return logits, float32 ``[K, h, w]``, the largest of every pixel 0.
+        Return logits, float32 ``[K, h, w]``, the largest of every pixel 0; NaN where nothing is
+        known (``VALID`` in the record).
 
         :raises ConfigError: when the record is not of this codec.
         """
         try:
-            if self.name == 'fp16':
-                return record['logits'].astype(np.float32)
-            if self.name == 'u8':
-                return _restore(record['levels'], record['depth'])
-            return self._decode_top(record)
+            logits = self._decode(record)
+            if VALID in record:
+                logits[:, record[VALID] == 0] = np.nan
+            return logits
         except KeyError as error:
             raise ConfigError(f'soft-label record has no {error}: it was not written by codec '
                               f'{self.name!r}') from None
+
+    def _decode(self, record: Mapping[str, np.ndarray]) -> np.ndarray:
+        if self.name == 'fp16':
+            return record['logits'].astype(np.float32)
+        if self.name == 'u8':
+            return _restore(record['levels'], record['depth'])
+        return self._decode_top(record)
 
     def _encode_top(self, below: np.ndarray) -> dict[str, np.ndarray]:
         classes = len(below)
@@ -173,6 +184,12 @@ class SoftLabelCodec:
             logits[:] = values[k]
         np.put_along_axis(logits, index, values[:k], 0)
         return logits
+
+
+def decided(logits: np.ndarray) -> np.ndarray:
+    """Return uint8 ``[h, w]``: the likeliest class of decoded logits, 255 where none is known."""
+    known = ~np.isnan(logits[0])
+    return np.where(known, logits.argmax(0), UNLABELLED).astype(np.uint8)
 
 
 def _shrink(logits: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

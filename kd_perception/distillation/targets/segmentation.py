@@ -105,13 +105,16 @@ def warp_logits(logits: torch.Tensor, theta: torch.Tensor,
     :param logits: float32 ``[N, K, h, w]`` of whole frames.
     :param theta: float32 ``[N, 2, 3]`` (``View.theta``).
     :param size: rows and columns that come out.
-    :returns: float32 ``[N, K, *size]`` and bool ``[N, *size]``, false beyond the frame.
+    :returns: float32 ``[N, K, *size]`` and bool ``[N, *size]``, false beyond the frame and
+        where the logits are NaN (nothing is known).
     """
     count, classes = logits.shape[:2]
     grid = functional.affine_grid(theta, [count, classes, *size], align_corners=False)
     warped = functional.grid_sample(logits, grid, mode='bilinear', padding_mode='border',
                                     align_corners=False)
-    return warped, (grid.abs() <= 1).all(-1)
+    valid = (grid.abs() <= 1).all(-1)
+    unknown = warped[:, 0].isnan()
+    return warped.nan_to_num(nan=0.0), valid & ~unknown
 
 
 class Validation:
