@@ -19,6 +19,7 @@ RUNTIME = ['onnxruntime>=1.17', 'openvino>=2024.4']
 TRAIN = ['torch>=2.6', 'torchvision>=0.21', 'timm>=1.0', 'segmentation-models-pytorch>=0.4',
          'accelerate>=1.0', 'onnx>=1.16', 'onnxscript>=0.2', 'tensorboard>=2.15']
 SIMULATION = ['moderngl>=5.11']
+HUGGINGFACE = ['transformers>=4.45']
 
 setup(
     name=PACKAGE,
@@ -45,6 +46,7 @@ setup(
         'runtime': RUNTIME,
         'train': TRAIN,
         'sim': SIMULATION,
+        'hf': HUGGINGFACE,
         # colcon test runs pytest for packages whose extra "test" names it.
         'test': ['pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis'],
         'carla': ['carla==0.9.16; python_version < "3.13"'],

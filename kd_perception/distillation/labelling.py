@@ -245,6 +245,11 @@ def _end_keys(source: FrameSource) -> list[FrameKey]:
 
 
 def _require_logits(teacher: ModelBundle) -> None:
+    if teacher.spec.task != 'segmentation':
+        raise BundleError(f'{teacher.path}: task {teacher.spec.task!r} cannot label yet')
+    if not teacher.has(LOGITS) and not teacher.spec.network.builder:
+        raise BundleError(f'{teacher.path}: gives ids alone, of which there are no soft labels; '
+                          'write its masks as PNGs and import them: kd_perception label --import')
     if not teacher.has(LOGITS):
         raise BundleError(f'{teacher.path}: has no {LOGITS}, so it cannot label; export it with: '
                           f'kd_perception export {teacher.path}')

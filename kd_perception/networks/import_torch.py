@@ -8,7 +8,7 @@ written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ def import_torch(path: Path | str, out: Path | str | None, builder: str,
                               '[N, K, h, w] of pictures [N, 3, H, W]')
     name = asked.name or (path.name if path.is_dir() else path.stem)
     told: tuple[str, ...] = ()
+    said = asked
     if builder == 'hf':
         arguments, told, asked = _folder(path, arguments, asked)
     classes, class_fact = _classes(asked, told, name)
@@ -103,6 +104,9 @@ def import_torch(path: Path | str, out: Path | str | None, builder: str,
         fitted = fit(module, tensors, str(path), len(classes))
     module.load_state_dict(fitted.tensors)
     view, facts = _input(module, asked, path)
+    # What the folder says was not asked by the user.
+    facts = [replace(f, how=GRAPH, why=huggingface.PREPROCESSOR) if f.how == ASKED
+             and getattr(said, f.key, None) is None else f for f in facts]
     task, grid = _task(module, view, len(classes), builder)
     if asked.task not in (None, task):
         raise ConfigError(f'{path}: task {asked.task} was asked, but the network gives {grid}: '

@@ -114,13 +114,13 @@ def unused(name: str) -> bool:
 
 
 def _unpickled(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(n.endswith('/constants.pkl') for n in archive.namelist()):
-                raise BundleError(f'{path}: is a TorchScript archive, which is code; export it to '
-                                  'ONNX and use import-onnx, or save its state_dict()')
     try:
+        if _is_script(path):
+            raise BundleError(f'{path}: is a TorchScript archive, which is code; export it to '
+                              'ONNX and use import-onnx, or save its state_dict()')
         return torch.load(path, map_location='cpu', weights_only=True)
+    except BundleError:
+        raise
     except Exception as error:  # unpickling raises whatever the bytes lead to
         text = str(error)
         found = re.search(r'GLOBAL ([\w.]+)', text)
@@ -131,6 +131,13 @@ def _unpickled(path: Path) -> Any:
                 'model.state_dict() alone, or safetensors') from None
         raise BundleError(f'{path}: is no weights file of torch or is damaged: '
                           f'{_line(error)}') from None
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(n.endswith('/constants.pkl') for n in archive.namelist())
 
 
 def _choose(data: Any, path: Path, key: str) -> tuple[Tensors, str]:
@@ -228,10 +235,11 @@ def _mismatch(where: str, own: Tensors, given: Tensors,
         first = other[0]
         parts.append(f'{len(other)} have another shape ({first} {list(given[first].shape)}, the '
                      f'network needs {list(own[first].shape)})')
-    counts = {int(given[n].shape[0]) for n in other if given[n].ndim and own[n].ndim
-              and own[n].shape[0] == num_classes}
-    if other and len(counts) == 1 and num_classes and not missing:
-        hint = (f'the weights are for {counts.pop()} classes, --classes names {num_classes}')
+    heads = [n for n in other if own[n].ndim and own[n].shape[0] == num_classes
+             and given[n].ndim and given[n].shape[0] != num_classes]
+    if heads == other and heads and not missing:
+        hint = (f'the weights are for {given[heads[0]].shape[0]} classes, --classes names '
+                f'{num_classes}')
     elif matching * 10 < len(own):
         hint = 'these are weights of another network'
     elif surplus and not missing and not other:

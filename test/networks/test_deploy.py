@@ -110,7 +110,7 @@ def test_graphs_are_portable(make: Make) -> None:
         shape = model.graph.input[0].type.tensor_type.shape.dim
         assert shape[0].dim_param == 'N'
         assert [d.dim_value for d in shape[1:]] == [45, 80, 3]
-        assert tuple(o.name for o in model.graph.output) == deploy.OUTPUTS[name]
+        assert tuple(o.name for o in model.graph.output) == deploy.OUTPUTS['segmentation'][name]
 
 
 def test_export_leaves_the_module_as_it_was(make: Make) -> None:

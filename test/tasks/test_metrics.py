@@ -18,6 +18,11 @@ def test_counts_by_hand() -> None:
     matrix.update(truth, guess)
     assert matrix.counts.tolist() == [[2, 1, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
     assert matrix.pixels == 6
+    # Two void pixels were called 0 and 2: they join the unions of these.
+    assert matrix.mean_iou_with_void() == pytest.approx((2 / 4 + 1 / 3 + 1 / 2) / 3)
+    both = ConfusionMatrix(3)
+    both.merge(matrix)
+    assert both.mean_iou_with_void() == matrix.mean_iou_with_void()
     np.testing.assert_allclose(matrix.iou(), [2 / 3, 1 / 3, 1])
     np.testing.assert_allclose(matrix.precision(), [1, 1 / 2, 1])
     np.testing.assert_allclose(matrix.recall(), [2 / 3, 1 / 2, 1])

@@ -35,19 +35,19 @@ class Agreement:
 
     :param pixels: share of clear pixels (or frames) of the same class.
     :param clear: share of pixels that are clear, so that this means something.
-    :param logits: largest difference of logits over their spread; 0 where there are none.
+    :param scores: largest difference of logits or probabilities over their spread; 0 of ids.
     """
 
     runtime: str
     pixels: float
     clear: float
-    logits: float
+    scores: float
 
     def __str__(self) -> str:
         told = f'{self.runtime}: same class on {self.pixels:.3%} of clear pixels'
         if self.clear < 0.5:
             told += f' (only {self.clear:.0%} are clear: show it a real frame with --image)'
-        return told + (f', logits within {self.logits:.1e}' if self.logits else '')
+        return told + (f', scores within {self.scores:.1e}' if self.scores else '')
 
 
 def expected_logits(value: np.ndarray, out: OutputFacts) -> np.ndarray:
@@ -84,8 +84,11 @@ def compared(runtime: str, value: np.ndarray, ours: Mapping[str, Mapping[str, np
         if got.shape != logits.shape:
             raise BundleError(f'{where}: logits of {list(logits.shape)} came out as '
                               f'{list(got.shape)}')
-        spread = max(float(np.ptp(logits)), 1e-6)
-        difference = float(np.abs(got - logits).max()) / spread
+        # The logarithm of almost nothing is no measure of agreement: probabilities are compared.
+        wanted, given = ((np.exp(logits), np.exp(got)) if out.values == 'probabilities'
+                          else (logits, got))
+        spread = max(float(np.ptp(wanted)), 1e-6)
+        difference = float(np.abs(given - wanted).max()) / spread
         share = _softmax(logits if out.task == 'classification' else _upsampled(logits, size))
         truth = share.argmax(0)
         top = np.sort(share, 0)[-2:] if len(share) > 1 else np.stack([0 * share[0], share[0]])
@@ -95,7 +98,7 @@ def compared(runtime: str, value: np.ndarray, ours: Mapping[str, Mapping[str, np
         same = float((answer == truth)[clear].mean()) if clear.any() else 1.0
         found = Agreement(runtime, same, float(clear.mean()), difference)
     limit = 10 * _LARGEST_DIFFERENCE if value.dtype == np.float16 else _LARGEST_DIFFERENCE
-    if found.pixels < _LEAST_AGREEMENT or found.logits > limit:
+    if found.pixels < _LEAST_AGREEMENT or found.scores > limit:
         raise BundleError(f'{where}: our graph does not say what the foreign one says: {found}')
     return found
 

@@ -122,7 +122,7 @@ def _values(graph: GraphFile, name: str, value: np.ndarray, task: str, view: Inp
                           'range, mean and std')
     if numbers.min() < 0 or numbers.max() > 1 + 1e-3:
         return 'logits', GUESSED, f'values from {numbers.min():.3g} to {numbers.max():.3g}'
-    last = next((n.op_type for n in graph.model.graph.node if name in n.output), '')
+    last = _last_operator(graph, name)
     axes = [1] if task == 'classification' else [1, 3][:max(1, numbers.ndim - 2)]
     if numbers.ndim > 1 and any(numbers.shape[a] > 1 and np.allclose(
             numbers.sum(a), 1, atol=1e-2) for a in axes):
@@ -132,6 +132,17 @@ def _values(graph: GraphFile, name: str, value: np.ndarray, task: str, view: Inp
     raise BundleError(f'{graph.path}: {name} gives values from {numbers.min():.3g} to '
                       f'{numbers.max():.3g} that do not add up to 1; say what they are with '
                       '--values logits or probabilities')
+
+
+def _last_operator(graph: GraphFile, name: str) -> str:
+    """Return the type of the last operator that computes something."""
+    makers = {o: n for n in graph.model.graph.node for o in n.output}
+    while name in makers:
+        node = makers.pop(name)  # taken out, so that a ring in a broken graph ends
+        if node.op_type not in ('Identity', 'Transpose', 'Cast', 'Reshape', 'Squeeze'):
+            return node.op_type
+        name = node.input[0] if node.input else ''
+    return ''
 
 
 def _ids_layout(graph: GraphFile, name: str, value: np.ndarray) -> str:

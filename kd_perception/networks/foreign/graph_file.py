@@ -7,6 +7,7 @@ A file is data from somewhere: what it claims of itself is checked before anythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 import hashlib
 from pathlib import Path
@@ -154,15 +155,16 @@ def pruned(model: Any, output: str) -> Any:
 
 def constants(model: Any) -> dict[str, np.ndarray]:
     """Return small constants of a graph by name: initializers and ``Constant`` nodes."""
-    found = {}
-    for tensor in model.graph.initializer:
-        if int(np.prod(tensor.dims)) <= 16:
-            found[tensor.name] = onnx.numpy_helper.to_array(tensor)
+    tensors = {t.name: t for t in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == 'Constant':
-            for attribute in node.attribute:
-                if attribute.name == 'value' and int(np.prod(attribute.t.dims)) <= 16:
-                    found[node.output[0]] = onnx.numpy_helper.to_array(attribute.t)
+        if node.op_type == 'Constant' and node.output:
+            tensors.update({node.output[0]: a.t for a in node.attribute if a.name == 'value'})
+    found = {}
+    for name, tensor in tensors.items():
+        # They only help to guess: what is damaged shows when the graph runs.
+        with suppress(Exception):
+            if 0 < int(np.prod(tensor.dims)) <= 16:
+                found[name] = onnx.numpy_helper.to_array(tensor)
     return found
 
 

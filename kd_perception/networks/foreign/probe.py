@@ -109,7 +109,10 @@ def _openvino(job: dict[str, Any], picture: np.ndarray) -> dict[str, np.ndarray]
     model.reshape(list(job['shape']))
     compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     result = compiled([picture])
-    return {min(o.get_names(), key=len): np.asarray(result[o]) for o in compiled.outputs}
+    # A tensor may also carry names of the exporter or of the runtime's passes.
+    ours = {'mask', 'confidence', 'logits', 'probabilities'}
+    return {min(ours & o.get_names() or o.get_names()): np.asarray(result[o])
+            for o in compiled.outputs}
 
 
 def main(folder: Path) -> None:

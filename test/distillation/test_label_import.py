@@ -1,0 +1,174 @@
+"""Labels that exist already, by stamp, index and name, and a student of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kd_perception.bags.source import open_source
+from kd_perception.bags.writer import BagWriter
+from kd_perception.classes import ClassSet
+from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.label_files import key_of
+from kd_perception.distillation.label_import import import_labels
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.trainer import distill
+from kd_perception.errors import KdPerceptionError, TrainingError
+from kd_perception.frames import FrameSource
+from kd_perception.tasks.soft_labels import decided, SoftLabelCodec
+
+CODEC = SoftLabelCodec(name='fp16', stride=4)
+FIRST = 1_700_000_000_000_000_000
+
+
+@pytest.fixture
+def source(bare_stripes: Path) -> Iterator[FrameSource]:
+    opened = open_source(bare_stripes)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Iterator[FrameSource]:
+    """Four frames of 48x32, 0.1 s apart."""
+    with BagWriter(tmp_path / 'bag') as writer:
+        for i in range(4):
+            writer.write_image('/camera/image', np.full((32, 48, 3), 50 * i, np.uint8),
+                               FIRST + i * 10**8, encoding='rgb8')
+    opened = open_source(tmp_path / 'bag')
+    yield opened
+    opened.close()
+
+
+def stripe_ids(driving: ClassSet, image: np.ndarray) -> np.ndarray:
+    distance = np.abs(image[:, :, None].astype(int) - driving.palette()[:12].astype(int)).sum(-1)
+    return distance.argmin(-1).astype(np.uint8)
+
+
+def write_ids(folder: Path, source: FrameSource, driving: ClassSet,
+              name: Callable[[int], str]) -> Path:
+    folder.mkdir()
+    for i in range(len(source)):
+        ids = stripe_ids(driving, source[i].image)
+        ids[:8] = 255
+        cv2.imwrite(str(folder / f'{name(i)}.png'), ids)
+    return folder
+
+
+def test_a_student_learns_from_id_images(source: FrameSource, driving: ClassSet, tmp_path: Path,
+                                         make_recipe: Callable[..., Recipe],
+                                         bare_stripes: Path) -> None:
+    labels = write_ids(tmp_path / 'l', source, driving, lambda i: f'{i:04d}')
+    report = import_labels(labels, source, tmp_path / 'c', driving, codec=CODEC)
+    assert (report.imported, report.missing, report.unused) == (12, 0, 0)
+    assert (report.kind, report.match) == ('ids', 'name')
+    cache = SoftLabelCache(tmp_path / 'c')
+    assert cache.imported
+    frame = source[3]
+    logits = cache[frame.key]
+    assert logits.shape == (12, 8, 12)
+    truth = stripe_ids(driving, frame.image)[2::4, 2::4]
+    assert (decided(logits)[2:] == truth[2:]).all()
+    assert (decided(logits)[:2] == 255).all()
+    share = np.exp(logits[:, 4, 4]) / np.exp(logits[:, 4, 4]).sum()
+    assert abs(share.max() - (0.9 + 0.1 / 12)) < 1e-3
+    recipe = make_recipe(train=bare_stripes, distillation={'hard_weight': 0.0}, steps=40)
+    bundle = distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c')
+    assert bundle.spec.lineage.parents == ()
+
+
+def test_a_teacher_and_imported_labels_exclude_each_other(source: FrameSource, driving: ClassSet,
+                                                          tmp_path: Path, teacher: object,
+                                                          make_recipe: Callable[..., Recipe],
+                                                          ) -> None:
+    labels = write_ids(tmp_path / 'l', source, driving, str)
+    import_labels(labels, source, tmp_path / 'c', driving, codec=CODEC)
+    with pytest.raises(TrainingError, match='holds imported labels; leave --teacher out'):
+        distill(make_recipe(), tmp_path / 'r', teacher=teacher,  # type: ignore[arg-type]
+                cache_dir=tmp_path / 'c')
+
+
+@pytest.mark.parametrize('layout', ['khw', 'hwk', 'one file'])
+def test_probabilities_by_stamp(bag: FrameSource, driving: ClassSet, tmp_path: Path,
+                                layout: str) -> None:
+    share = np.random.default_rng(2).dirichlet(np.ones(12), (4, 8, 12)).astype(np.float32)
+    share = np.moveaxis(share, -1, 1)
+    (tmp_path / 'l').mkdir()
+    stamps = [FIRST + i * 10**8 for i in range(4)]
+    if layout == 'one file':
+        path = tmp_path / 'l' / 'all.npz'
+        np.savez(path, **{str(s): p for s, p in zip(stamps, share, strict=True)})
+    else:
+        path = tmp_path / 'l'
+        for s, p in zip(stamps, share, strict=True):
+            name = f'{s // 10**9}.{s % 10**9:09d}' if layout == 'hwk' else str(s)
+            np.savez(path / f'{name}.npz', p if layout == 'khw' else np.moveaxis(p, 0, -1))
+    report = import_labels(path, bag, tmp_path / 'c', driving, codec=CODEC)
+    assert (report.kind, report.match, report.imported) == ('probabilities', 'stamp', 4)
+    cache = SoftLabelCache(tmp_path / 'c')
+    for i in range(4):
+        got = np.exp(cache[bag[i].key])
+        np.testing.assert_allclose(got / got.sum(0), share[i], atol=2e-3)
+
+
+def test_stamps_and_indices_of_names() -> None:
+    assert key_of('1700000000.5') == 1_700_000_000_500_000_000
+    assert key_of('1700000000_000000007') == 1_700_000_000_000_000_007
+    assert key_of('000123') == 123
+    assert key_of('frame7') is None
+
+
+def test_what_does_not_fit_is_counted(bag: FrameSource, driving: ClassSet,
+                                      tmp_path: Path) -> None:
+    def refused(message: str, **options: object) -> None:
+        with pytest.raises(KdPerceptionError, match=message) as told:
+            import_labels(folder, bag, tmp_path / 'c', driving, **options)  # type: ignore[arg-type]
+        assert '\n' not in str(told.value)
+        assert not (tmp_path / 'c').exists()
+
+    folder = tmp_path / 'l'
+    refused('no such folder of labels')
+    folder.mkdir()
+    refused('holds no labels')
+    good = np.zeros((32, 48), np.uint8)
+    for i in range(4):
+        cv2.imwrite(str(folder / f'{i}.png'), good)
+    cv2.imwrite(str(folder / '1.png'), good + 77)
+    cv2.imwrite(str(folder / '2.png'), good.T)
+    (folder / '3.png').write_bytes(b'no picture')
+    refused(r'3 of 4 labels do not fit: 2 cannot be used \(first: .*1.png: holds ids \[77\].*; '
+            r'1 are not of the shape of their frame \(first: .*32x48 for a frame of 48x32')
+    for i in (1, 2):
+        cv2.imwrite(str(folder / f'{i}.png'), good)
+    (folder / '3.png').unlink()
+    refused(r'1 of 4 frames of bag have no label by index, the first is frame 3')
+    refused('smoothing 1:', smoothing=1.0)
+    refused('holds no probabilities', kind='probabilities', partial=True)
+    cv2.imwrite(str(folder / '03.png'), good)
+    cv2.imwrite(str(folder / '3.png'), good)
+    refused('second labels of a frame')
+    for file in folder.iterdir():
+        file.rename(folder / f'frame_{file.name}')
+    refused('its name is neither a stamp, nor an index')
+    for file in list(folder.iterdir()):
+        file.rename(folder / f'18{file.stem[6:]:0>17}.png')
+    refused('none of 4 labels belongs to a frame of bag by stamp; the first label is')
+
+
+def test_partly_labelled_and_imported_again(bag: FrameSource, driving: ClassSet,
+                                            tmp_path: Path) -> None:
+    folder = tmp_path / 'l'
+    folder.mkdir()
+    for stamp in (FIRST, FIRST + 10**8 + 3_000_000, 5):
+        cv2.imwrite(str(folder / f'{stamp}.png'), np.zeros((64, 96), np.uint8))
+    report = import_labels(folder, bag, tmp_path / 'c', driving, partial=True, tolerance_ms=5.0)
+    assert (report.imported, report.missing, report.unused) == (2, 2, 1)
+    report = import_labels(folder, bag, tmp_path / 'c', driving, partial=True)
+    assert (report.imported, report.missing, report.unused) == (1, 3, 2)
+    assert len(SoftLabelCache(tmp_path / 'c')) == 1
+    with pytest.raises(TrainingError, match='another making'):
+        import_labels(folder, bag, tmp_path / 'c', driving, partial=True, smoothing=0.0)

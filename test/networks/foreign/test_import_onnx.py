@@ -1,0 +1,178 @@
+"""From foreign graphs to bundles, and what they say then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kd_perception.bundle import DEPLOY, load_bundle, LOGITS
+from kd_perception.engines.loader import load_engine
+from kd_perception.errors import BundleError, ConfigError, KdPerceptionError
+from kd_perception.networks.foreign.import_onnx import import_onnx
+from kd_perception.networks.foreign.wishes import wishes
+
+SIZE = (32, 48)
+Make = Callable[..., Path]
+PLAIN = {'range': '0..1', 'mean': 'none', 'std': 'none'}
+
+
+def asked(**said: object) -> object:
+    return wishes({**PLAIN, **said}, 'test')
+
+
+def picture() -> np.ndarray:
+    """Return flat patches, so that strides and upsampling leave their middles alone."""
+    patches = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return patches.repeat(8, 0).repeat(8, 1)
+
+
+def best_class(weights: np.ndarray, image: np.ndarray, order: str = 'rgb') -> np.ndarray:
+    pixels = image.astype(np.float64) / 255
+    return (pixels[..., ::-1 if order == 'bgr' else 1] @ weights.T.astype(np.float64)).argmax(-1)
+
+
+@pytest.mark.parametrize('options', [
+    {'opset': 11, 'batch': 1},
+    {'opset': 21, 'layout': 'nhwc', 'out_layout': 'nhwc', 'ends': 'softmax'},
+    {'dtype': 'uint8', 'layout': 'nhwc', 'ends': 'ids'},
+    {'dtype': 'float16', 'ends': 'softmax', 'stride': 1},
+    {'opset': 9, 'size': ('h', 'w'), 'stride': 4},
+], ids=str)
+def test_a_graph_says_in_our_form_what_it_said(make_graph: Make, weights: np.ndarray,
+                                               tmp_path: Path, options: dict) -> None:
+    said = {} if options.get('size', SIZE) == SIZE else {'size': '48x32'}
+    if options.get('dtype') == 'uint8':
+        said.update(range=None, mean=None, std=None)
+    result = import_onnx(make_graph(**options), tmp_path / 'b', asked(classes='a,b,c,d', **said))
+    assert [a.runtime for a in result.agreements] == ['onnxruntime', 'openvino']
+    bundle = load_bundle(tmp_path / 'b')
+    assert bundle.has(LOGITS) == (options.get('ends') != 'ids')
+    image = picture()
+    outputs = load_engine(bundle, 'onnxruntime').infer(image[None])
+    middle = (slice(3, None, 8), slice(3, None, 8))
+    assert np.array_equal(outputs['mask'][0][middle], best_class(weights, image)[middle])
+    if options.get('ends') == 'ids':
+        assert (outputs['confidence'] == 255).all()
+        assert any('cannot write soft' in c for c in result.cautions)
+    else:
+        share = np.exp(picture() / 255 @ weights.T)
+        share = (share / share.sum(-1, keepdims=True)).max(-1)
+        assert np.abs(outputs['confidence'][0][middle] / 255.0 - share[middle]).max() < 0.01
+
+
+def test_order_range_and_mean_are_those_asked_for(make_graph: Make, weights: np.ndarray,
+                                                  tmp_path: Path) -> None:
+    bundle = import_onnx(make_graph(stride=1), tmp_path / 'b', asked(
+        channel_order='bgr', range='-1..1', mean=[0.1, -0.2, 0.3], std=[0.5, 2, 1])).bundle
+    image = picture()  # in the order of the bundle
+    x = (image / 127.5 - 1 - [0.1, -0.2, 0.3]) / [0.5, 2, 1]
+    expected = x @ weights.T.astype(np.float64)
+    engine = load_engine(bundle, 'onnxruntime', graph='logits')
+    got = engine.infer(image[None])['logits'][0]
+    np.testing.assert_allclose(got, np.moveaxis(expected, -1, 0), atol=1e-3)
+    assert bundle.spec.input.channel_order == 'bgr'
+    assert bundle.spec.classes.names[0] == 'class_0'
+
+
+def test_one_score_per_pixel_makes_two_classes(make_graph: Make, weights: np.ndarray,
+                                               tmp_path: Path) -> None:
+    bundle = import_onnx(make_graph(classes=1, ends='sigmoid', stride=1), tmp_path / 'b',
+                         asked(classes='rest,thing')).bundle
+    image = picture()
+    outputs = load_engine(bundle, 'onnxruntime').infer(image[None])
+    thing = image / 255 @ weights[0] > 0
+    assert np.array_equal(outputs['mask'][0].astype(bool), thing)
+
+
+def test_guesses_are_shown_and_names_found(make_graph: Make) -> None:
+    shown: list = []
+    names = "{0: 'a', 1: 'b', 2: 'c', 3: 'd'}"
+    result = import_onnx(make_graph(metadata={'names': names}, dtype='uint8'), None,
+                         show=shown.extend)
+    facts = {f.key: f for f in shown}
+    assert result.bundle is None
+    assert facts['layout'].value == 'nchw'
+    assert facts['range'].why == 'the graph takes bytes'
+    assert (facts['values'].value, facts['values'].how) == ('logits', 'guessed')
+    assert facts['classes'].value.endswith('a, b, c, d')
+    assert 'metadata' in facts['classes'].why
+    facts = {f.key: f for f in import_onnx(make_graph(), None).facts}
+    assert facts['mean'].how == 'default'
+    assert 'check with the training code' in facts['mean'].why
+
+
+def test_several_outputs_are_chosen_by_name(make_graph: Make, tmp_path: Path) -> None:
+    path = make_graph(more_outputs=True, stride=1)
+    with pytest.raises(BundleError, match='choose one with --output: logits .*other'):
+        import_onnx(path, None, asked())
+    with pytest.raises(BundleError, match="no output 'nose'; it has"):
+        import_onnx(path, None, asked(output='nose'))
+    bundle = import_onnx(path, tmp_path / 'b', asked(output='other')).bundle
+    first = import_onnx(path, tmp_path / 'c', asked(output='logits')).bundle
+    image = picture()[None]
+    a, b = (load_engine(x, 'onnxruntime', graph='logits').infer(image)['logits']
+            for x in (bundle, first))
+    np.testing.assert_allclose(a, -b, atol=1e-5)
+
+
+@pytest.mark.parametrize(('options', 'said', 'message'), [
+    ({'size': ('h', 'w')}, {}, 'takes any height; say which with --size'),
+    ({}, {'size': '64x64'}, 'takes a height of 32 only, not 64'),
+    ({'batch': 4}, {}, 'takes 4 pictures at once'),
+    ({}, {'layout': 'nhwc'}, 'layout nhwc does not fit'),
+    ({'dtype': 'uint8'}, {'mean': 'imagenet'}, 'takes bytes and so normalises them itself'),
+    ({}, {'mean': [123, 117, 104]}, 'is none of the range 0..1'),
+    ({}, {'classes': 'camvid'}, "gives 4 classes, but 'camvid' names 11"),
+    ({'ends': 'ids'}, {}, 'name them with --classes'),
+    ({'ends': 'sigmoid'}, {'output_layout': 'nhwc', 'values': 'probabilities', 'classes': 'a,b'},
+     'gives 24 classes'),
+])
+def test_what_does_not_fit_is_one_line(make_graph: Make, tmp_path: Path, options: dict,
+                                       said: dict, message: str) -> None:
+    with pytest.raises(KdPerceptionError, match=message) as told:
+        import_onnx(make_graph(**options), tmp_path / 'b', asked(**said))
+    assert '\n' not in str(told.value)
+    assert not (tmp_path / 'b').exists()
+
+
+def test_an_existing_bundle_stays(make_graph: Make, tmp_path: Path) -> None:
+    (tmp_path / 'b').mkdir()
+    with pytest.raises(BundleError, match='exists'):
+        import_onnx(make_graph(), tmp_path / 'b')
+
+
+def test_it_drives_without_torch_and_onnx(make_graph: Make, tmp_path: Path) -> None:
+    import_onnx(make_graph(), tmp_path / 'b', asked(resize='letterbox'))
+    code = f'''
+import sys, types, numpy as np
+from kd_perception.nodes.serving import ServingModel, ServingSettings
+model = ServingModel.load(ServingSettings(model={str(tmp_path / 'b')!r}, engine='onnxruntime'))
+image = np.zeros((30, 30, 3), np.uint8)
+message = types.SimpleNamespace(height=30, width=30, encoding='rgb8', step=90, is_bigendian=0,
+                                data=image.tobytes())
+assert model.process(message).result.mask.shape == (30, 30)
+assert model.process(message, output_size='network').result.mask.shape == (32, 32)
+assert not {{'torch', 'onnx'}} & set(sys.modules), 'imported'
+'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wishes_are_strict() -> None:
+    for data, message in [
+            ({'rnge': '0..1'}, "unknown key 'rnge'; did you mean 'range'"),
+            ({'range': '0..2'}, 'choose 0..1, 0..255, -1..1'),
+            ({'std': [1, 0, 1]}, 'above zero'), ({'mean': [1, 2]}, 'one or three numbers'),
+            ({'size': '640'}, 'as in 640x360'), ({'multiple': 'x'}, 'a number of pixels')]:
+        with pytest.raises(ConfigError, match=message):
+            wishes(data, 'net.yaml')
+    assert wishes({'range': [-1, 1]}, '').range == '-1..1'
+    assert wishes({'size': [360, 640]}, '').size == wishes({'size': '640x360'}, '').size
+    assert wishes({'classes': {0: 'a', 1: 'b'}}, '').classes == ('a', 'b')
+    assert DEPLOY == 'deploy.onnx'
