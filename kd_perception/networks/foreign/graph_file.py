@@ -158,7 +158,7 @@ def constants(model: Any) -> dict[str, np.ndarray]:
     tensors = {t.name: t for t in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == 'Constant' and node.output:
-            tensors.update({node.output[0]: a.t for a in node.attribute if a.name == 'value'})
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == 'value')
     found = {}
     for name, tensor in tensors.items():
         # They only help to guess: what is damaged shows when the graph runs.
