@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 import shutil
 
@@ -9,12 +10,23 @@ import numpy as np
 import pytest
 
 from kd_perception.bags.source import open_source
-from kd_perception.bundle import LOGITS, ModelBundle
+from kd_perception.bundle import (
+    BundleSpec,
+    InputSpec,
+    LOGITS,
+    ModelBundle,
+    NetworkSpec,
+    write_bundle,
+)
+from kd_perception.classes import ClassSet
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.labelling import check, label
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, TrainingError
 from kd_perception.frames import FrameSource
+from kd_perception.networks.deploy import save_bundle
+from kd_perception.networks.registry import build
+from kd_perception.tasks.placement import network_input, place
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 CODEC = SoftLabelCodec(name='fp16', stride=1)
@@ -145,3 +157,36 @@ def test_pictures_of_another_size_are_resized(teacher: ModelBundle, tmp_path: Pa
     run(teacher, open_source(tmp_path / 'large'), tmp_path / 'c')
     cache = SoftLabelCache(tmp_path / 'c')
     assert cache[cache.keys[0]].shape == (12, 16, 24)
+
+
+@pytest.mark.parametrize('resize', ['letterbox', 'pad'])
+def test_labels_lie_on_the_frame_whatever_the_policy(
+        driving: ClassSet, source: FrameSource, tmp_path: Path, resize: str) -> None:
+    """A teacher of another aspect: its bars are in no label, and stripes stay where they are."""
+    size = (64, 64) if resize == 'letterbox' else (48, 64)
+    spec = BundleSpec(name='wide', task='segmentation', role='teacher', classes=driving,
+                      input=InputSpec(*size, resize=resize), network=NetworkSpec('toy'))
+    made = save_bundle(tmp_path / 'b', build(spec.network, len(driving)), spec)
+    run(made, source, tmp_path / 'c')
+    frame = source[0]
+    stored = SoftLabelCache(tmp_path / 'c')[frame.key]
+    where = place((32, 48), spec.input)
+    assert stored.shape[1:] == ((22, 32) if resize == 'letterbox' else (16, 24))
+    whole = load_engine(made, 'onnxruntime', graph='logits').infer(
+        network_input(frame.image, spec.input)[None])['logits'][0]
+    expected = whole[:, where.top // 2:(where.top + where.height) // 2,
+                     where.left // 2:(where.left + where.width) // 2]
+    if resize == 'pad':
+        np.testing.assert_allclose(stored, expected - expected.max(0), atol=0.01)
+    assert check(made, source, tmp_path / 'c', samples=3, engine='onnxruntime').agreement > 0.9
+
+
+def test_networks_that_cannot_label_say_so(driving: ClassSet, source: FrameSource,
+                                           tmp_path: Path) -> None:
+    ids = BundleSpec(name='ids', task='segmentation', role='teacher', classes=driving,
+                     input=InputSpec(32, 48))
+    for spec, message in [(ids, 'gives ids alone, of which there are no soft labels'),
+                          (replace(ids, task='classification'), 'cannot label yet')]:
+        made = write_bundle(tmp_path / spec.task, spec, {'deploy.onnx': b''})
+        with pytest.raises(BundleError, match=message):
+            run(made, source, tmp_path / 'c')
