@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import os
 from pathlib import Path
-import time
 
 import numpy as np
 import onnx
@@ -152,10 +151,8 @@ def test_a_graph_that_does_not_end(tmp_path: Path) -> None:
                                 opset_imports=[helper.make_opsetid('', 17)]), path)
     assert read_graph(path).input.name == 'images'
     job = probe.Job(str(path), 'onnxruntime', 'frame', (1, 3, 8, 8))
-    started = time.monotonic()
     with pytest.raises(BundleError, match='took more than 2 s'):
         probe.run([job], {'frame': np.zeros((1, 3, 8, 8), np.float32)}, 'b', timeout_s=2.0)
-    assert time.monotonic() - started < 60
 
 
 def test_mutated_graphs_are_read_or_refused(make_graph: Make, tmp_path: Path) -> None:
