@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 
 from kd_perception.bags.labels import choose_classes, LabelCheck
-from kd_perception.bags.sampling import select, walk
+from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
+from kd_perception.bags.sampling import Sampling
+from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.storage import content_fingerprint
 from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError, ImageError
@@ -33,7 +35,12 @@ FIRST_STAMP_NS = 1_000_000_000
 _HASHED_FILES = 256
 
 
-class FolderSource:
+def has_images(path: Path) -> bool:
+    """Return whether a folder holds image files."""
+    return any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
+
+
+class FolderSource(FrameSequence):
     """
     The images of a folder in the order of their names; a ``FrameSource``.
 
@@ -41,21 +48,19 @@ class FolderSource:
     :param label_dir: folder of label PNGs named like the images; by default ``<path>_labels``
         where it exists.
     :param classes: name of the labels' class set.
-    :param rate_hz: keep about so many frames per second of ``recorded_hz``; 0 keeps all.
-    :param limit: keep the first so many; 0 keeps all.
+    :param sampling: which frames are taken, by ``recorded_hz``; all by default.
     :param recorded_hz: rate by which stamps are made, since files have none.
     :raises BagError: when there are no images, or no label fits any of them.
     """
 
     def __init__(self, path: Path | str, *, label_dir: str | Path = '', classes: str = '',
-                 rate_hz: float = 0.0, limit: int = 0,
+                 sampling: Sampling | None = None,
                  recorded_hz: float = FOLDER_RATE_HZ) -> None:
         self.path = Path(path).expanduser()
         self.name = self.path.name
-        self.bad_frames = 0
         self._arguments: dict[str, Any] = {
-            'label_dir': label_dir, 'classes': classes, 'rate_hz': rate_hz,
-            'limit': limit, 'recorded_hz': recorded_hz}
+            'label_dir': label_dir, 'classes': classes, 'sampling': sampling,
+            'recorded_hz': recorded_hz}
         try:
             self._files = sorted(f for f in self.path.iterdir()
                                  if f.suffix.lower() in IMAGE_SUFFIXES)
@@ -64,24 +69,11 @@ class FolderSource:
         if not self._files:
             raise BagError(f'{self.path}: holds no images ({", ".join(IMAGE_SUFFIXES)})')
         self.fingerprint = _folder_fingerprint(self._files)
-        self._stamps = FIRST_STAMP_NS + (np.arange(len(self._files)) * 1e9
-                                         / recorded_hz).round().astype(np.int64)
-        self._positions = select(self._stamps, rate_hz, limit)
         self._labels = self._find_labels(label_dir)
         self.has_labels = bool(self._labels)
         self.label_classes = choose_classes(None, classes) if self.has_labels else None
         self._check = LabelCheck(self.label_classes)
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> Frame:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'frame {index} of {len(self)}')
-        return self._frame(int(self._positions[index]))
-
-    def __iter__(self) -> Iterator[Frame]:
-        return walk(self, self._positions, self._frame)
+        self._choose(_made_up_stamps(len(self._files), recorded_hz), sampling or Sampling())
 
     def file(self, position: int) -> Path:
         """Return the image file of a frame, by the index in its key."""
@@ -101,9 +93,18 @@ class FolderSource:
         if label_file is not None:
             labels = _decoded_labels(label_file)
             self._check(labels, image, str(label_file))
-        stamp = int(self._stamps[position])
+        stamp = int(self._times_ns[position])
         return Frame(image=image, stamp_ns=stamp, log_ns=stamp, frame_id='camera', labels=labels,
                      key=FrameKey(self.fingerprint, '', position))
+
+    def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
+        for position in positions:
+            try:
+                data = self._files[position].read_bytes()
+                small = thumbnail_of_jpeg(data)
+                yield thumbnail(decode_compressed(data)) if small is None else small
+            except (ImageError, OSError):
+                yield None
 
     def _find_labels(self, label_dir: str | Path) -> dict[str, Path]:
         folder = Path(label_dir).expanduser() if label_dir else \
@@ -122,24 +123,22 @@ class FolderSource:
         return labels
 
 
-class VideoSource:
+class VideoSource(FrameSequence):
     """
     The frames of a video; a ``FrameSource``.
 
     :param path: a file that OpenCV can decode.
-    :param rate_hz: keep about so many frames per second; 0 keeps all.
-    :param limit: keep the first so many; 0 keeps all.
+    :param sampling: which frames are taken; all by default.
     :raises BagError: when it cannot be decoded.
     """
 
     label_classes: ClassSet | None = None
     has_labels: bool = False
 
-    def __init__(self, path: Path | str, *, rate_hz: float = 0.0, limit: int = 0) -> None:
+    def __init__(self, path: Path | str, *, sampling: Sampling | None = None) -> None:
         self.path = Path(path).expanduser()
         self.name = self.path.name
-        self.bad_frames = 0
-        self._arguments: dict[str, Any] = {'rate_hz': rate_hz, 'limit': limit}
+        self._arguments: dict[str, Any] = {'sampling': sampling}
         self._local = threading.local()
         capture = self._open()
         self.rate_hz = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
@@ -148,17 +147,10 @@ class VideoSource:
         if count <= 0:
             raise BagError(f'{self.path}: holds no video frames')
         self.fingerprint = content_fingerprint([self.path])
-        self._stamps = FIRST_STAMP_NS + (np.arange(count) * 1e9
-                                         / self.rate_hz).round().astype(np.int64)
-        self._positions = select(self._stamps, rate_hz, limit)
-
-    def __len__(self) -> int:
-        return len(self._positions)
+        self._choose(_made_up_stamps(count, self.rate_hz), sampling or Sampling())
 
     def __getitem__(self, index: int) -> Frame:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'frame {index} of {len(self)}')
-        position = int(self._positions[index])
+        position = self.position(index)
         if getattr(self._local, 'process', 0) != os.getpid():
             self._local.process = os.getpid()
             self._local.capture, self._local.next = self._open(), 0
@@ -174,30 +166,21 @@ class VideoSource:
             del self._local.process
             raise ImageError(f'{self.path}: frame {position} cannot be decoded')
         self._local.next += 1
-        return self._frame(position, image)
+        return self._shown(position, image)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(VideoSource, self.path, **self._arguments), ()
 
     def __iter__(self) -> Iterator[Frame]:
         self.bad_frames = 0
-        capture = self._open()
-        at = 0
-        try:
-            for done_before, position in enumerate(self._positions):
-                while at < position and capture.grab():
-                    at += 1
-                done, image = capture.read() if at == position else (False, None)
-                if not done or image is None:
-                    # The container promised more frames than there are.
-                    self.bad_frames = len(self) - done_before
-                    _log.warning('%s: ends at frame %d, %d frames are missing', self.path, at,
-                                 self.bad_frames)
-                    return
-                at += 1
-                yield self._frame(int(position), image)
-        finally:
-            capture.release()
+        for done, (position, image) in enumerate(self._pictures(self._positions)):
+            if image is None:
+                # The container promised more frames than there are.
+                self.bad_frames = len(self) - done
+                _log.warning('%s: ends before frame %d, %d frames are missing', self.path,
+                             position, self.bad_frames)
+                return
+            yield self._shown(position, image)
 
     def close(self) -> None:
         """Release the decoder."""
@@ -213,8 +196,25 @@ class VideoSource:
             raise BagError(f'{self.path}: is no video that OpenCV can decode')
         return capture
 
-    def _frame(self, position: int, image_bgr: np.ndarray) -> Frame:
-        stamp = int(self._stamps[position])
+    def _pictures(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
+        """Yield (position, BGR picture) in order; None where the video has ended."""
+        capture, at = self._open(), 0
+        try:
+            for position in positions:
+                while at < position and capture.grab():
+                    at += 1
+                done, image = capture.read() if at == position else (False, None)
+                at += 1
+                yield int(position), image if done else None
+        finally:
+            capture.release()
+
+    def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
+        for _, image in self._pictures(positions):
+            yield None if image is None else thumbnail(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+
+    def _shown(self, position: int, image_bgr: np.ndarray) -> Frame:
+        stamp = int(self._times_ns[position])
         return Frame(image=cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), stamp_ns=stamp,
                      log_ns=stamp, frame_id='camera',
                      key=FrameKey(self.fingerprint, '', position))
@@ -227,6 +227,11 @@ class _LabelFile:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+
+
+def _made_up_stamps(count: int, rate_hz: float) -> np.ndarray:
+    """Return int64 ``[count]``: stamps of frames without time."""
+    return FIRST_STAMP_NS + (np.arange(count) * 1e9 / rate_hz).round().astype(np.int64)
 
 
 def _decoded(file: Path) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import math
 from pathlib import Path
 from typing import Literal
 
 from kd_perception.bags.files import FOLDER_RATE_HZ, FolderSource, VideoSource
 from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder
+from kd_perception.bags.sampling import Sampling
 from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import BagError, ConfigError
@@ -20,7 +22,8 @@ DEFAULT_TOPIC = 'camera/image'
 def import_recording(source_path: Path | str, out_path: Path | str, *,
                      topic: str = DEFAULT_TOPIC, rate_hz: float = 0.0, labels: str = '',
                      classes: str = '', encoding: Literal['jpeg', 'png', 'rgb8'] = 'jpeg',
-                     fov_deg: float = 80.0, limit: int = 0, overwrite: bool = False,
+                     fov_deg: float = 80.0, motion: float = 0.0, count: int = 0, limit: int = 0,
+                     overwrite: bool = False,
                      progress: Callable[[int, int, str], None] | None = None) -> Path:
     """
     Write a video or an image folder as a rosbag2 recording (MCAP).
@@ -35,7 +38,8 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
     :param labels: folder of label PNGs; ``<folder>_labels`` is found by itself.
     :param classes: class set of the labels.
     :param fov_deg: horizontal field of view, for the camera_info.
-    :param limit: stop after so many frames; 0 takes all.
+    :param motion: leave out frames that differ by less than so many percent from the last one
+        taken over, see ``Sampling``; so for ``count`` and ``limit``.
     :param progress: called with (done, total, note).
     :returns: the recording's path.
     :raises BagError: when the source cannot be read or ``out_path`` exists.
@@ -47,7 +51,8 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
     if rate_hz and not 1e-3 <= rate_hz <= 1e6:
         raise ConfigError(f'rate {rate_hz} Hz is not possible: 0.001 to 1000000')
     check_topic(topic)
-    source = _open(Path(source_path).expanduser(), labels, classes, rate_hz, limit)
+    source = _open(Path(source_path).expanduser(), labels, classes, rate_hz,
+                   Sampling(motion=motion, count=count, limit=limit))
     writer = BagWriter(out_path, overwrite=overwrite)
     written = 0
     with writer:
@@ -65,19 +70,20 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
 
 
 def _open(path: Path, labels: str, classes: str, rate_hz: float,
-          limit: int) -> FolderSource | VideoSource:
+          sampling: Sampling) -> FolderSource | VideoSource:
     if path.suffix.lower() in BAG_SUFFIXES or (path.is_dir() and is_bag_folder(path)):
         raise BagError(f'{path}: is a rosbag already')
-    source = open_source(path, label_dir=labels, classes=classes, limit=limit)
+    source = open_source(path, label_dir=labels, classes=classes)
     if isinstance(source, VideoSource):
         if classes:
             raise ConfigError(f'{path}: is a video; {classes!r} has no meaning for it')
-        return VideoSource(path, rate_hz=rate_hz, limit=limit)
-    assert isinstance(source, FolderSource)
+        return VideoSource(path, sampling=replace(sampling, rate_hz=rate_hz))
+    if not isinstance(source, FolderSource):
+        raise BagError(f'{path}: is no single video or image folder')
     if source.has_labels and source.label_classes is None:
         raise ConfigError(f'{path}: has labels, but what do their ids mean? '
                           'Name their class set with --classes')
-    return FolderSource(path, label_dir=labels, classes=classes, limit=limit,
+    return FolderSource(path, label_dir=labels, classes=classes, sampling=sampling,
                         recorded_hz=rate_hz or FOLDER_RATE_HZ)
 
 

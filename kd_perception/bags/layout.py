@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 import zstandard
 
 from kd_perception.bags.mcap_storage import McapStorage
+from kd_perception.bags.metadata import METADATA, read_metadata
 from kd_perception.bags.ros1_storage import Ros1Storage
 from kd_perception.bags.sqlite_storage import SqliteStorage
 from kd_perception.bags.storage import reason, Storage
+from kd_perception.bags.unfinished import how_to_recover, is_unfinished
 from kd_perception.errors import BagError
 
-METADATA = 'metadata.yaml'
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
 COMPRESSED_SUFFIXES = ('.zstd', '.zst')
 _OPENERS: dict[str, Callable[[Path], Storage]] = {
@@ -34,8 +34,14 @@ def open_storage(path: Path) -> Storage:
 
 
 def is_bag_folder(path: Path) -> bool:
-    """Return whether a folder is a rosbag2 recording, with or without its metadata."""
-    return (path / METADATA).is_file() or bool(_loose_files(path))
+    """
+    Return whether a folder is one rosbag2 recording, with or without its metadata.
+
+    Without, its files must be one, or the numbered splits of one: ``drive_0.mcap``, ….
+    """
+    if (path / METADATA).is_file():
+        return True
+    return len({_split(f)[0] for f in _loose_files(path)}) == 1
 
 
 def is_only_a_bag(path: Path) -> bool:
@@ -54,30 +60,34 @@ def bag_files(path: Path, warnings: list[str]) -> list[Path]:
     """
     if not path.exists():
         raise BagError(f'{path}: no such file or folder')
+    if is_unfinished(path):
+        warnings.append(f'{path}: is an unfinished recording; {how_to_recover(path)}')
     if not path.is_dir():
         return [path]
-    metadata = path / METADATA
-    if not metadata.is_file():
+    if not (path / METADATA).is_file():
         files = _loose_files(path)
+        if not is_bag_folder(path) and files:
+            raise BagError(f'{path}: holds several recordings and no {METADATA}; name one of '
+                           f'them: {", ".join(f.name for f in files[:8])}')
         if not files:
             raise BagError(f'{path}: is no rosbag2 folder: it has no {METADATA} and no '
                            '.mcap or .db3 file')
-        warnings.append(f'{path}: has no {METADATA}; {len(files)} files found are used')
+        if not is_unfinished(path):
+            warnings.append(f'{path}: has no {METADATA}; {len(files)} files found are used')
         return files
-    try:
-        information = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']
-        names = [Path(str(n)).name for n in information['relative_file_paths']]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise BagError(f'{metadata}: is no rosbag2 metadata: {reason(error)}') from None
-    present = [n for n in names if (path / n).is_file()]
-    missing = [n for n in names if n not in present]
+    names = read_metadata(path).files
+    # Some releases name a compressed file without the ending that it has.
+    found = {n: next((path / f'{n}{end}' for end in ('', *COMPRESSED_SUFFIXES)
+                      if (path / f'{n}{end}').is_file()), None) for n in names}
+    present = [f for f in found.values() if f is not None]
+    missing = [n for n in names if found[n] is None]
     if not present:
         raise BagError(f'{path}: all files that {METADATA} names are missing: '
                        f'{", ".join(missing) or "it names none"}')
     if missing:
         warnings.append(f'{path}: {len(missing)} of {len(names)} files are missing and left out: '
                         f'{", ".join(missing)}')
-    return [path / n for n in present]
+    return present
 
 
 def decompress(source: Path, target: Path) -> None:
@@ -94,5 +104,13 @@ def decompress(source: Path, target: Path) -> None:
 
 
 def _loose_files(path: Path) -> list[Path]:
-    return sorted(f for suffix in ('.mcap', '.db3') for end in ('', *COMPRESSED_SUFFIXES)
-                  for f in path.glob(f'*{suffix}{end}'))
+    """Return the storage files of a folder, splits in the order of their numbers."""
+    return sorted((f for suffix in ('.mcap', '.db3') for end in ('', *COMPRESSED_SUFFIXES)
+                   for f in path.glob(f'*{suffix}{end}')), key=_split)
+
+
+def _split(file: Path) -> tuple[str, int, str]:
+    """Return (name of the recording, number of the split or -1, file name)."""
+    stem = file.stem if file.suffix not in COMPRESSED_SUFFIXES else Path(file.stem).stem
+    name, _, number = stem.rpartition('_')
+    return (name, int(number), file.name) if name and number.isdigit() else (stem, -1, file.name)

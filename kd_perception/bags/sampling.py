@@ -1,17 +1,52 @@
-"""Choice of frames by time, and the walk over them that gets past bad ones."""
+"""Choice of frames by time, and how frames that cannot be decoded are told of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 import logging
-from typing import Protocol
+import math
 
 import numpy as np
 
-from kd_perception.errors import ImageError
-from kd_perception.frames import Frame
+from kd_perception.errors import ConfigError, ImageError
 
-_log = logging.getLogger(__name__)
+ORDERS = ('log', 'header')
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """
+    Which frames of a recording are taken, applied in this order; zeros take all.
+
+    :param rate_hz: keep about so many frames per second.
+    :param motion: skip frames that differ by less than so many percent from the last one kept
+        (see ``bags/motion.py``); 2 suits driving.
+    :param count: keep so many, evenly spaced.
+    :param limit: keep the first so many.
+    :param order: ``log``: by the time of recording; ``header``: by the time in the header.
+    :raises ConfigError: for impossible values.
+    """
+
+    rate_hz: float = 0.0
+    motion: float = 0.0
+    count: int = 0
+    limit: int = 0
+    order: str = 'log'
+
+    def __post_init__(self) -> None:
+        for name in ('rate_hz', 'motion', 'count', 'limit'):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f'{name} {value} must be finite and not negative')
+        if self.order not in ORDERS:
+            raise ConfigError(f'order {self.order!r} is none of {", ".join(ORDERS)}')
+
+    def by_number(self, positions: np.ndarray) -> np.ndarray:
+        """Return what ``count`` and ``limit`` leave of int64 ``[n]``."""
+        if 0 < self.count < len(positions):
+            places = np.linspace(0, len(positions) - 1, self.count).round().astype(np.int64)
+            positions = positions[places]
+        return positions[:self.limit] if self.limit else positions
 
 
 class LabelError(ImageError):
@@ -51,47 +86,15 @@ class BadFrames:
                                  self._name, self.count, self._total)
 
 
-class CountsBadFrames(Protocol):
-    """What ``walk`` needs of a source."""
-
-    bad_frames: int
-
-
-def walk(source: CountsBadFrames, positions: np.ndarray,
-         read: Callable[[int], Frame]) -> Iterator[Frame]:
+def at_rate(times_ns: np.ndarray, rate_hz: float) -> np.ndarray:
     """
-    Yield ``read(position)`` for each position; skip frames that cannot be decoded and count them.
-
-    :param source: its ``bad_frames`` starts at 0 and counts up.
-    :raises LabelError: from ``read``.
-    """
-    source.bad_frames = 0
-    for position in positions:
-        try:
-            frame = read(int(position))
-        except LabelError:
-            raise
-        except ImageError as error:
-            source.bad_frames += 1
-            _log.log(logging.DEBUG if source.bad_frames > 1 else logging.WARNING,
-                     'skipped: %s', error)
-            continue
-        yield frame
-    if source.bad_frames > 1:
-        _log.warning('skipped %d of %d frames that cannot be decoded', source.bad_frames,
-                     len(positions))
-
-
-def select(times_ns: np.ndarray, rate_hz: float = 0.0, limit: int = 0) -> np.ndarray:
-    """
-    Return the positions of about ``rate_hz`` frames per second, at most ``limit`` of them.
+    Return the positions of about ``rate_hz`` frames per second.
 
     For every tick of the wanted rate the frame nearest to it is taken, none twice, unless the
     tick lies where the recording has ended. So jitter shifts a frame but loses none.
 
     :param times_ns: int64 ``[n]``, ascending.
     :param rate_hz: 0 takes all.
-    :param limit: 0 takes all.
     :returns: int64 ``[m]``, ascending.
     """
     positions = np.arange(len(times_ns), dtype=np.int64)
@@ -108,4 +111,4 @@ def select(times_ns: np.ndarray, rate_hz: float = 0.0, limit: int = 0) -> np.nda
         first[1:] = tick[order][1:] != tick[order][:-1]
         # Half an interval is as far as a tick within regular frames can be; jitter adds to it.
         positions = np.sort(order[first & (distance <= 0.75 * interval)[order]])
-    return positions[:limit] if limit else positions
+    return positions

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kd_perception.bags import messages as msgs
-from kd_perception.bags.files import FolderSource, IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource
+from kd_perception.bags.collection import find_recordings, JoinedSource
+from kd_perception.bags.files import (
+    FolderSource,
+    has_images,
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    VideoSource,
+)
 from kd_perception.bags.labels import (
     choose_classes,
     LabelCheck,
@@ -20,10 +26,13 @@ from kd_perception.bags.labels import (
     recorded_classes,
 )
 from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder, METADATA
+from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.pictures import TopicPictures
 from kd_perception.bags.reader import BagReader
-from kd_perception.bags.sampling import select, walk
-from kd_perception.bags.topics import TopicInfo
+from kd_perception.bags.sampling import Sampling
+from kd_perception.bags.sequence import FrameSequence
+from kd_perception.bags.topics import header_times, TopicInfo
+from kd_perception.bags.unfinished import how_to_recover, is_unfinished
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.frames import Frame, FrameKey, FrameSource
 from kd_perception.imaging import decode_label_image
@@ -31,34 +40,53 @@ from kd_perception.imaging import decode_label_image
 _log = logging.getLogger(__name__)
 
 
-def open_source(path: Path | str, *, image_topic: str = '', label_topic: str = '',
+def open_source(path: Path | str | Sequence[Path | str], *,
+                image_topic: str | Sequence[str] = '', label_topic: str = '',
                 label_dir: str | Path = '', classes: str = '', rate_hz: float = 0.0,
-                limit: int = 0) -> FrameSource:
+                motion: float = 0.0, count: int = 0, limit: int = 0,
+                order: str = 'log') -> FrameSource:
     """
-    Open a recording of any kind.
+    Open recordings of any kind as one source.
 
-    :param path: a rosbag (folder or file), a folder of JPEG or PNG images, or a video.
-    :param image_topic: of a bag; may be left out where it has one camera.
+    :param path: a rosbag (folder or file), a folder of JPEG or PNG images, a video; a folder or
+        a pattern (``drives/*.mcap``) of several; or a sequence of those.
+    :param image_topic: of a bag, may be left out where it has one camera; several, or ``*`` for
+        all cameras, are merged by time.
     :param label_topic: of a bag; may be left out where it has one label topic or none.
     :param label_dir: of an image folder: label PNGs of the same names; ``<folder>_labels`` is
         found by itself.
     :param classes: class set of the labels; may be left out where a bag names its classes.
-    :param rate_hz: keep about so many frames per second; 0 keeps all.
-    :param limit: keep the first so many frames; 0 keeps all.
-    :raises BagError: when it cannot be read, or the camera cannot be chosen.
+    :param rate_hz: keep about so many frames per second; this and the next four act on each
+        topic of each recording, see ``Sampling``.
+    :raises BagError: when one cannot be read, or the camera cannot be chosen.
+    :raises ConfigError: when the recordings' labels mean different things.
     """
-    path = Path(path).expanduser()
-    if not 0 <= rate_hz < math.inf or limit < 0:
-        raise ConfigError(f'rate {rate_hz} and limit {limit} must be finite and not negative')
+    sampling = Sampling(rate_hz, motion, count, limit, order)
+    recordings = find_recordings(path, image_topic)
+    opened: list[FrameSource] = []
+    try:
+        for one in recordings:
+            opened.append(open_one(one.path, image_topic=one.topic, label_topic=label_topic,
+                                   label_dir=label_dir, classes=classes, sampling=sampling))
+        return opened[0] if len(opened) == 1 else JoinedSource(opened, recordings)
+    except BaseException:
+        for source in opened:
+            source.close()
+        raise
+
+
+def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
+             label_dir: str | Path = '', classes: str = '',
+             sampling: Sampling | None = None) -> FrameSource:
+    """Open one recording; the arguments are those of ``open_source``."""
     if not path.exists():
         raise BagError(f'{path}: no such file or folder')
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         _refuse(path, 'a video', image_topic, label_topic, str(label_dir))
-        return VideoSource(path, rate_hz=rate_hz, limit=limit)
-    if path.is_dir() and not is_bag_folder(path) and _has_images(path):
+        return VideoSource(path, sampling=sampling)
+    if path.is_dir() and not is_bag_folder(path) and has_images(path):
         _refuse(path, 'an image folder', image_topic, label_topic)
-        return FolderSource(path, label_dir=label_dir, classes=classes, rate_hz=rate_hz,
-                            limit=limit)
+        return FolderSource(path, label_dir=label_dir, classes=classes, sampling=sampling)
     if path.is_file() and path.suffix.lower() not in BAG_SUFFIXES:
         raise BagError(f'{path}: is neither a rosbag ({", ".join(BAG_SUFFIXES)}, or a folder '
                        f'with {METADATA}), an image folder nor a video '
@@ -66,12 +94,14 @@ def open_source(path: Path | str, *, image_topic: str = '', label_topic: str = '
     if path.is_dir() and not is_bag_folder(path):
         raise BagError(f'{path}: holds neither a rosbag nor images '
                        f'({", ".join(IMAGE_SUFFIXES)})')
+    if is_unfinished(path):
+        raise BagError(f'{path}: is an unfinished recording; {how_to_recover(path)}')
     _refuse(path, 'a rosbag', str(label_dir))
     return BagSource(path, image_topic=image_topic, label_topic=label_topic, classes=classes,
-                     rate_hz=rate_hz, limit=limit)
+                     sampling=sampling)
 
 
-class BagSource:
+class BagSource(FrameSequence):
     """
     The pictures of one topic of a rosbag, with labels where it has some; a ``FrameSource``.
 
@@ -79,35 +109,27 @@ class BagSource:
     """
 
     def __init__(self, path: Path | str, *, image_topic: str = '', label_topic: str = '',
-                 classes: str = '', rate_hz: float = 0.0, limit: int = 0) -> None:
+                 classes: str = '', sampling: Sampling | None = None) -> None:
+        sampling = sampling or Sampling()
         self.name = Path(path).name
-        self.bad_frames = 0
         self._arguments: dict[str, Any] = {
             'image_topic': image_topic, 'label_topic': label_topic, 'classes': classes,
-            'rate_hz': rate_hz, 'limit': limit}
+            'sampling': sampling}
         self._reader = BagReader(path)
         try:
             self.topic = choose_camera(self._reader, image_topic)
             self._images = self._reader.index(self.topic)
             self._pictures = TopicPictures(self._images)
-            self._positions = select(self._images.log_ns, rate_hz, limit)
+            self.fingerprint = self._reader.fingerprint
+            times = self._images.log_ns
+            if sampling.order == 'header':
+                times = header_times(self._images, f'{self._reader.path}: {self.topic}')
+            self._choose(times, sampling)
             self.label_topic = _choose_labels(self._reader, label_topic, self.topic)
             self._load_labels(classes, asked=bool(label_topic or classes))
-            self.fingerprint = self._reader.fingerprint
         except BaseException:
             self._reader.close()
             raise
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> Frame:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'frame {index} of {len(self)}')
-        return self._frame(int(self._positions[index]))
-
-    def __iter__(self) -> Iterator[Frame]:
-        return walk(self, self._positions, self._frame)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the bag itself.
@@ -154,6 +176,21 @@ class BagSource:
                      log_ns=int(self._images.log_ns[position]),
                      key=FrameKey(self.fingerprint, self.topic, position),
                      frame_id=msgs.frame_id_of(message), labels=labels)
+
+    def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
+        for position in positions:
+            yield self._thumbnail(int(position))
+
+    def _thumbnail(self, position: int) -> np.ndarray | None:
+        try:
+            message = self._images.message(position)
+            compressed = self._images.channel(position).type == msgs.COMPRESSED_IMAGE
+            small = thumbnail_of_jpeg(message.data) if compressed else None
+            if small is None:
+                return thumbnail(self._pictures.decode(position, message))
+            return small
+        except (BagError, ImageError):
+            return None
 
     def _labels_of(self, position: int) -> np.ndarray | None:
         if not self.has_labels or self._partner[position] < 0:
@@ -209,10 +246,6 @@ def _near(topic: TopicInfo, camera: str) -> bool:
     """Return whether a topic lies in the camera's namespace."""
     parent = camera.removesuffix('/compressed').rpartition('/')[0]
     return topic.name.removesuffix('/compressed').rpartition('/')[0] == parent
-
-
-def _has_images(path: Path) -> bool:
-    return any(f.suffix.lower() in IMAGE_SUFFIXES for f in path.iterdir())
 
 
 def _refuse(path: Path, kind: str, *options: str) -> None:

@@ -10,7 +10,15 @@ import threading
 import numpy as np
 import zstandard
 
-from kd_perception.bags.storage import Channel, full_type, plain_body, reason, sorted_entries
+from kd_perception.bags.storage import (
+    Channel,
+    full_type,
+    plain_body,
+    QOS,
+    reason,
+    sorted_entries,
+    TYPE_HASH,
+)
 from kd_perception.errors import BagError
 
 
@@ -20,6 +28,7 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: tuple[str, ...] = ()
+        self.compression = ''
         self._local = threading.local()
         if path.stat().st_size == 0:
             raise BagError(f'{path}: is empty (0 bytes)')
@@ -46,6 +55,10 @@ class SqliteStorage:
         except zstandard.ZstdError as error:
             raise BagError(f'{self.path}: message {number} is damaged: {reason(error)}') from None
 
+    def envelope(self, entry: np.void) -> tuple[int, int]:
+        """Return the log time, for SQLite keeps no other, and no sequence number."""
+        return int(entry['log_ns']), 0
+
     def close(self) -> None:
         """Release the file."""
         connection = getattr(self._local, 'connection', None)
@@ -64,7 +77,7 @@ class SqliteStorage:
                 f'{self.path.resolve().as_uri()}?{mode}', uri=True)
         try:
             return self._local.connection.execute(statement, arguments).fetchall()
-        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+        except (sqlite3.Error, UnicodeError, OverflowError, MemoryError) as error:
             raise BagError(f'{self.path}: is damaged or no rosbag2 database: '
                            f'{reason(error)}') from None
 
@@ -75,12 +88,18 @@ class SqliteStorage:
                 full_type(str(t)): (str(text), str(encoding)) for t, text, encoding in self._query(
                     'SELECT topic_type, encoded_message_definition, encoding '
                     'FROM message_definitions')}
+        # Early schemas lack the last two columns.
+        columns = {str(r[1]) for r in self._query('PRAGMA table_info(topics)')}
+        qos, digest = (name if name in columns else "''"
+                       for name in ('offered_qos_profiles', 'type_description_hash'))
         channels = []
-        for number, topic, name, serialization in self._query(
-                'SELECT id, name, type, serialization_format FROM topics ORDER BY id'):
+        for number, topic, name, serialization, profiles, found in self._query(
+                f'SELECT id, name, type, serialization_format, {qos}, {digest} '
+                'FROM topics ORDER BY id'):
             text, encoding = definitions.get(full_type(str(name)), ('', ''))
             channels.append(Channel(
                 id=number, topic=str(topic), type=full_type(str(name)), definition=text,
                 definition_format='idl' if 'idl' in encoding else 'msg',
-                serialization=str(serialization)))
+                serialization=str(serialization),
+                metadata=((QOS, str(profiles or '')), (TYPE_HASH, str(found or '')))))
         return channels

@@ -20,7 +20,15 @@ import zstandard
 # One row per message: log time, and two numbers that only the storage understands.
 ENTRY = np.dtype([('log_ns', np.int64), ('base', np.int64), ('offset', np.int64)])
 
+# Names of a channel's metadata, as rosbag2 writes them.
+QOS = 'offered_qos_profiles'
+TYPE_HASH = 'topic_type_hash'
+
+# What one chunk or message may unpack to. More is a damaged length, or made to fill the memory.
+MAX_UNPACKED = 1 << 30
+
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+_STEP = 1 << 12
 _SAMPLES = 16
 _SAMPLE_BYTES = 1 << 16
 
@@ -36,6 +44,8 @@ class Channel:
     :param definition: text of the message definition; empty where the file has none.
     :param definition_format: ``msg`` or ``idl``.
     :param serialization: ``cdr`` or ``ros1``; anything else cannot be read.
+    :param metadata: what else the file says of it, name by name: in ROS 2 ``QOS`` and
+        ``TYPE_HASH``, in ROS 1 the fields of the connection.
     """
 
     id: int
@@ -44,14 +54,20 @@ class Channel:
     definition: str
     definition_format: str
     serialization: str
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class Storage(Protocol):
-    """One file of a recording. Reads are safe from several threads and after a fork."""
+    """
+    One file of a recording. Reads are safe from several threads and after a fork.
+
+    ``compression`` names that of its chunks: ``zstd``, ``lz4``, ``bz2`` or nothing.
+    """
 
     path: Path
     channels: tuple[Channel, ...]
     warnings: tuple[str, ...]
+    compression: str
 
     def index(self, channel: Channel) -> np.ndarray:
         """Return ``ENTRY[n]``, in order of log time, for the messages of a channel."""
@@ -64,6 +80,10 @@ class Storage(Protocol):
         :param limit: when above zero, at least so many leading bytes suffice.
         :raises BagError: when the file is damaged there.
         """
+        ...
+
+    def envelope(self, entry: np.void) -> tuple[int, int]:
+        """Return (publish time in ns, sequence number) of a message; 0 where not recorded."""
         ...
 
     def close(self) -> None:
@@ -94,15 +114,34 @@ def plain_body(data: bytes, limit: int = 0) -> bytes:
     """
     if data[:4] != _ZSTD_MAGIC:
         return data
-    decompressor = zstandard.ZstdDecompressor()
     if limit:
-        with decompressor.stream_reader(data) as stream:
+        with zstandard.ZstdDecompressor().stream_reader(data) as stream:
             return stream.read(limit)
-    frame = decompressor.decompressobj()
-    plain = frame.decompress(data)
-    if not frame.eof:
-        raise zstandard.ZstdError('compressed message is cut off')
-    return plain
+    return unpack_zstd(data)
+
+
+def unpack_zstd(data: bytes, most: int = MAX_UNPACKED) -> bytes:
+    """
+    Return what a Zstandard frame holds.
+
+    :param most: bytes that it may unpack to.
+    :raises zstandard.ZstdError: when the frame is damaged, cut off or too large.
+    """
+    size = zstandard.frame_content_size(data)
+    if size > most:
+        raise zstandard.ZstdError(f'claims to unpack to {size} bytes')
+    if size >= 0:
+        return zstandard.ZstdDecompressor().decompress(data)
+    # The size is not given: in small steps, for one kilobyte may unpack to twenty megabytes.
+    frame, parts, unpacked = zstandard.ZstdDecompressor().decompressobj(), [], 0
+    for start in range(0, len(data), _STEP):
+        parts.append(frame.decompress(data[start:start + _STEP]))
+        unpacked += len(parts[-1])
+        if unpacked > most:
+            raise zstandard.ZstdError(f'unpacks to more than {most} bytes')
+        if frame.eof:
+            return b''.join(parts)
+    raise zstandard.ZstdError('compressed data are cut off')
 
 
 def sorted_entries(rows: Sequence[tuple[int, int, int]] | np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from kd_perception.bags.storage import Channel, ENTRY, Storage
 from kd_perception.errors import BagError, ImageError
 from kd_perception.imaging import compressed_size, parse_format, picture_header
 from kd_perception.imaging.encodings import is_depth
+
+_log = logging.getLogger(__name__)
 
 _HEADER_BYTES = 512
 
@@ -105,6 +108,33 @@ def describe(name: str, index: TopicIndex) -> TopicInfo:
         encoding, width, height = _describe_image(index, kind)
     return TopicInfo(name, kind, count, (count - 1) * 1e9 / span if span > 0 else None,
                      encoding, width, height)
+
+
+def header_times(index: TopicIndex, where: str) -> np.ndarray:
+    """
+    Return int64 ``[n]``: the header stamp of each message; the log time where it is zero.
+
+    Drivers without a clock leave stamps at zero, or repeat them; both are told.
+
+    :param where: recording and topic, for what is told.
+    """
+    times = index.log_ns.copy()
+    stamps = np.zeros(len(index), np.int64)
+    for position in range(len(index)):
+        try:
+            stamps[position] = index.header(position)[0]
+        except BagError:
+            continue  # met again, and counted, when the frame itself is read
+    known = stamps > 0
+    times[known] = stamps[known]
+    if not known.all():
+        _log.warning('%s: %d of %d header stamps are zero or damaged; these frames are ordered by '
+                     'log time', where, int((~known).sum()), len(index))
+    repeated = int(known.sum()) - len(np.unique(stamps[known]))
+    if repeated:
+        _log.warning('%s: %d header stamps repeat; these frames keep their order by log time',
+                     where, repeated)
+    return times
 
 
 def is_camera(topic: TopicInfo) -> bool:

@@ -1,0 +1,78 @@
+"""
+Near-duplicates: how far two pictures differ, and which frames of a standing car can go.
+
+The measure is cheap and knows nothing of objects: both pictures become grey and 64 pixels wide,
+their brightness and contrast are taken out (an exposure that drifts is no motion), and the mean
+absolute difference counts, in percent of the contrast. JPEG files are decoded at an eighth of
+their size for it. ``docs/bags.md`` shows what standing and driving recordings measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+import numpy as np
+
+# Between what sensor noise makes of one picture (at most 1.9) and the slowest driving (2.4).
+DRIVING = 2.0
+
+_WIDTH = 64
+_JPEG = b'\xff\xd8'
+# Grey levels: keeps the noise of a picture without contrast (night, fog) from being blown up.
+_LEAST_CONTRAST = 8.0
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """
+    Return what of a picture is compared.
+
+    :param image: uint8 ``[H, W, 3]`` RGB or ``[H, W]``.
+    :returns: float32 ``[h, 64]`` of mean 0 and, unless it is nearly flat, deviation 1.
+    """
+    height = max(1, round(image.shape[0] * _WIDTH / image.shape[1]))
+    small = cv2.resize(image, (_WIDTH, height), interpolation=cv2.INTER_AREA)
+    if small.ndim == 3:
+        small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    grey = small.astype(np.float32)
+    return (grey - grey.mean()) / max(float(grey.std()), _LEAST_CONTRAST)
+
+
+def thumbnail_of_jpeg(data: Any) -> np.ndarray | None:
+    """Return the thumbnail of a JPEG, decoded small; None when it is none or is damaged."""
+    raw = np.frombuffer(data, np.uint8)
+    if raw[:2].tobytes() != _JPEG:
+        return None
+    try:
+        grey = cv2.imdecode(raw, cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return None if grey is None else thumbnail(grey)
+
+
+def change(first: np.ndarray, second: np.ndarray) -> float:
+    """Return how far two thumbnails differ, in percent of their contrast."""
+    if first.shape != second.shape:
+        return 100.0
+    return 100.0 * float(np.abs(first - second).mean())
+
+
+def moving(thumbnails: Iterable[np.ndarray | None], least: float) -> np.ndarray:
+    """
+    Return the places of the frames that differ enough from the last one kept.
+
+    The first is kept, and so is one that cannot be decoded (None): whoever reads it counts it.
+
+    :param least: percent, see ``change``.
+    :returns: int64 ``[m]``, ascending.
+    """
+    kept: list[int] = []
+    last: np.ndarray | None = None
+    for place, current in enumerate(thumbnails):
+        if current is None:
+            kept.append(place)
+        elif last is None or change(last, current) >= least:
+            kept.append(place)
+            last = current
+    return np.array(kept, np.int64)

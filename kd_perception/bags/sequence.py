@@ -1,0 +1,98 @@
+"""The side of a source that all recordings share: chosen positions, and the walk over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import logging
+
+import numpy as np
+
+from kd_perception.bags.motion import moving, thumbnail
+from kd_perception.bags.sampling import at_rate, BadFrames, LabelError, Sampling
+from kd_perception.errors import ImageError
+from kd_perception.frames import Frame
+
+_log = logging.getLogger(__name__)
+
+
+class FrameSequence:
+    """
+    Base of the sources: a sequence of the chosen frames.
+
+    A source calls ``_choose`` when it is opened, and gives ``_frame``. Iteration skips frames that
+    cannot be decoded and counts them in ``bad_frames``.
+    """
+
+    name: str = ''
+    bad_frames: int = 0
+    _positions: np.ndarray = np.zeros(0, np.int64)
+    _times_ns: np.ndarray = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._frame(self.position(index))
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.bad_frames = 0
+        bad = BadFrames(_log, self.name, len(self))
+        for position in self._positions:
+            try:
+                frame = self._frame(int(position))
+            except LabelError:
+                raise
+            except ImageError as error:
+                bad.add(int(position), error)
+                self.bad_frames = bad.count
+                continue
+            yield frame
+        bad.sum_up()
+
+    def position(self, index: int) -> int:
+        """
+        Return the place in the recording of the chosen frame ``index``.
+
+        :raises IndexError: when there are not so many.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'frame {index} of {len(self)}')
+        return int(self._positions[index])
+
+    @property
+    def times_ns(self) -> np.ndarray:
+        """Return int64 ``[n]``: the times by which the chosen frames are ordered, ascending."""
+        return self._times_ns[self._positions]
+
+    def _choose(self, times_ns: np.ndarray, sampling: Sampling) -> None:
+        """
+        Set the positions.
+
+        :param times_ns: int64 ``[n]``, of all frames by position, in any order.
+        """
+        order = np.argsort(times_ns, kind='stable')
+        positions = order[at_rate(times_ns[order], sampling.rate_hz)]
+        if sampling.motion:
+            found = len(positions)
+            positions = positions[moving(self._thumbnails(positions), sampling.motion)]
+            _log.info('%s: %d of %d frames show motion', self.name, len(positions), found)
+        self._times_ns = times_ns
+        self._positions = sampling.by_number(positions)
+
+    def _frame(self, position: int) -> Frame:
+        """
+        Return the frame at a place of the recording.
+
+        :raises ImageError: when it cannot be decoded.
+        """
+        raise NotImplementedError
+
+    def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
+        """Yield what motion is seen by; sources with a cheaper way have their own."""
+        for position in positions:
+            try:
+                yield thumbnail(self._frame(int(position)).image)
+            except LabelError:
+                raise
+            except ImageError:
+                yield None
