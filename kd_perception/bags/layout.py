@@ -45,7 +45,13 @@ def is_bag_folder(path: Path) -> bool:
 
 
 def is_only_a_bag(path: Path) -> bool:
-    """Return whether a folder holds a recording, or nothing, and no other file beside it."""
+    """
+    Return whether a path is a ROS 1 bag, or a folder with a recording or nothing in it.
+
+    A folder with any other file in it is more than a recording.
+    """
+    if path.is_file():
+        return path.suffix.lower() == '.bag'
     suffixes = {*BAG_SUFFIXES, *COMPRESSED_SUFFIXES}
     return path.is_dir() and all(f.is_file() and (f.name == METADATA or f.suffix in suffixes)
                                  for f in path.iterdir())

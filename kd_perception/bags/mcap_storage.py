@@ -40,6 +40,8 @@ _PROBLEMS = (struct.error, ValueError, OverflowError, OSError, UnicodeDecodeErro
 class McapStorage:
     """One MCAP file; see ``Storage``."""
 
+    kind = 'mcap'
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_RDONLY)

@@ -18,6 +18,7 @@ METADATA = 'metadata.yaml'
 _KEY = 'rosbag2_bagfile_information'
 # From version 9 on, policies have names; Humble and Iron read numbers only.
 _NAMED_POLICY = re.compile(r'history: *[a-z]')
+_LATCHED = re.compile(r'durability: *(1\b|transient_local)')
 # "No message": what rosbag2 writes as the start of an empty recording.
 _NEVER_NS = (1 << 63) - 1
 
@@ -104,6 +105,22 @@ def metadata_text(channels: Sequence[Channel], counts: Sequence[int],
                    'message_count': f.count} for f in files],
         'custom_data': dict(source.custom), 'ros_distro': source.ros_distro}
     return yaml.safe_dump({_KEY: about}, sort_keys=False, allow_unicode=True)
+
+
+def qos_text(*, depth: int = 5, latched: bool = False, best_effort: bool = False) -> str:
+    """Return an offered profile as rosbag2 writes it up to version 8, with policies as numbers."""
+    forever = {'sec': 2147483647, 'nsec': 4294967295}
+    return yaml.safe_dump([{
+        'history': 1, 'depth': depth, 'reliability': 2 if best_effort else 1,
+        'durability': 1 if latched else 2, 'deadline': forever, 'lifespan': dict(forever),
+        'liveliness': 1, 'liveliness_lease_duration': dict(forever),
+        'avoid_ros_namespace_conventions': False}], sort_keys=False).strip()
+
+
+def is_latched(channel: Channel) -> bool:
+    """Return whether late subscribers still get a topic's last message."""
+    about = dict(channel.metadata)
+    return about.get('latching') == '1' or bool(_LATCHED.search(about.get(QOS, '')))
 
 
 def _profiles(text: str, named: bool) -> Any:

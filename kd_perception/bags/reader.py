@@ -8,6 +8,7 @@ held in memory but the index.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 import logging
 from pathlib import Path
@@ -19,11 +20,29 @@ import numpy as np
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.layout import bag_files, COMPRESSED_SUFFIXES, decompress, open_storage
+from kd_perception.bags.metadata import METADATA, Metadata, read_metadata
 from kd_perception.bags.storage import Channel, content_fingerprint, Storage
 from kd_perception.bags.topics import describe, is_camera, is_label, TopicIndex, TopicInfo
 from kd_perception.errors import BagError
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """
+    Messages of several topics in log order.
+
+    :param names: of the topics.
+    :param which: int ``[n]``, the topic of each message, as a place in ``names``.
+    :param position: int ``[n]``, its position on the topic.
+    :param log_ns: int64 ``[n]``, ascending.
+    """
+
+    names: tuple[str, ...]
+    which: np.ndarray
+    position: np.ndarray
+    log_ns: np.ndarray
 
 
 class BagReader:
@@ -71,6 +90,26 @@ class BagReader:
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
+
+    @property
+    def storage(self) -> str:
+        """Return what its files are: ``mcap``, ``sqlite3`` or ``ros1``."""
+        return self._storages[0].kind
+
+    @property
+    def compression(self) -> str:
+        """Return the compression of its chunks; empty for none."""
+        return next((s.compression for s in self._storages if s.compression), '')
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """Return what its ``metadata.yaml`` says; nothing where it has none."""
+        return read_metadata(self.path) if (self.path / METADATA).is_file() else Metadata()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return its storage files in order."""
+        return tuple(self._files)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -152,15 +191,21 @@ class BagReader:
                 data = msgs.ros1_to_cdr(index.message(position), channel.type)
             yield name, int(index.log_ns[position]), data, channel.type
 
-    def _ordered(self, topics: Sequence[str]) -> Iterator[tuple[str, int]]:
+    def timeline(self, topics: Sequence[str] = ()) -> Timeline:
+        """Return where the messages of the topics, or of all, lie, in log order."""
         names = list(dict.fromkeys(self.resolve(t) for t in topics)) or sorted(self._channels)
         stamps = [self.index(n).log_ns for n in names]
-        if not stamps:
-            return
+        nothing = [np.zeros(0, np.int64)]
+        times = np.concatenate(stamps or nothing)
         which = np.repeat(np.arange(len(names)), [len(s) for s in stamps])
-        position = np.concatenate([np.arange(len(s)) for s in stamps])
-        for row in np.argsort(np.concatenate(stamps), kind='stable'):
-            yield names[which[row]], int(position[row])
+        position = np.concatenate([np.arange(len(s)) for s in stamps] or nothing)
+        order = np.argsort(times, kind='stable')
+        return Timeline(tuple(names), which[order], position[order], times[order])
+
+    def _ordered(self, topics: Sequence[str]) -> Iterator[tuple[str, int]]:
+        line = self.timeline(topics)
+        for which, position in zip(line.which, line.position):
+            yield line.names[which], int(position)
 
     def _all(self) -> list[TopicIndex]:
         return [self.index(name) for name in self._channels]

@@ -42,6 +42,8 @@ Fields = dict[bytes, bytes]
 class Ros1Storage:
     """One ``.bag`` file; see ``Storage``."""
 
+    kind = 'ros1'
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: tuple[str, ...] = ()

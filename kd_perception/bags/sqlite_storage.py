@@ -25,6 +25,8 @@ from kd_perception.errors import BagError
 class SqliteStorage:
     """One ``.db3`` file; see ``Storage``."""
 
+    kind = 'sqlite3'
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: tuple[str, ...] = ()

@@ -61,9 +61,11 @@ class Storage(Protocol):
     """
     One file of a recording. Reads are safe from several threads and after a fork.
 
-    ``compression`` names that of its chunks: ``zstd``, ``lz4``, ``bz2`` or nothing.
+    ``kind`` is ``mcap``, ``sqlite3`` or ``ros1``; ``compression`` names that of its chunks:
+    ``zstd``, ``lz4``, ``bz2`` or nothing.
     """
 
+    kind: str
     path: Path
     channels: tuple[Channel, ...]
     warnings: tuple[str, ...]

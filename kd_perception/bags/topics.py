@@ -85,6 +85,12 @@ class TopicIndex:
         """Return a serialised message; with ``limit``, at least so many of its first bytes."""
         return self.channels[self.owner[position]][0].read(self.entries[position], limit)
 
+    def raw(self, position: int) -> tuple[bytes, int, int]:
+        """Return (serialised message, publish time in ns, sequence number)."""
+        storage = self.channels[self.owner[position]][0]
+        publish_ns, sequence = storage.envelope(self.entries[position])
+        return self.read(position), publish_ns, sequence
+
     def header(self, position: int) -> tuple[int, str]:
         """Return (stamp in ns, frame id) of a message that begins with a header."""
         data = self.read(position, _HEADER_BYTES)

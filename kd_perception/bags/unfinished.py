@@ -40,13 +40,14 @@ def how_to_recover(path: Path) -> str:
 
 @contextmanager
 def unfinished_directory(path: Path, *, overwrite: bool = False,
-                         keep: bool = False) -> Iterator[Path]:
+                         keep: bool = False, single: bool = False) -> Iterator[Path]:
     """
     Yield a folder ``<path>.unfinished`` that is renamed to ``path`` when the block succeeds.
 
     What an earlier writer left under that name stays; the new one gets a number behind it.
 
     :param keep: leave the folder when the block fails, for what is in it cannot be made again.
+    :param single: the folder's file of the same name becomes ``path``, not the folder.
     :raises BagError: when ``path`` exists and ``overwrite`` is false, or cannot be written.
     """
     if path.exists() and not overwrite:
@@ -58,7 +59,10 @@ def unfinished_directory(path: Path, *, overwrite: bool = False,
         raise BagError(f'{path}: cannot be written: {error.strerror}') from None
     try:
         yield folder
-        if overwrite and path.exists():
+        if single:
+            os.replace(folder / path.name, path)
+            folder.rmdir()
+        elif overwrite and path.exists():
             # Moved aside first and removed last: at every instant one of the two is whole.
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))
             os.replace(path, old / path.name)

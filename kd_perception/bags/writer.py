@@ -6,37 +6,25 @@ A recording appears under its name when it is complete, or not at all.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 import re
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-from rosbags.interfaces import (
-    Connection,
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 from kd_perception.bags import messages as msgs
-from kd_perception.bags.layout import is_only_a_bag
+from kd_perception.bags.metadata import qos_text
+from kd_perception.bags.output import RawBagWriter
+from kd_perception.bags.storage import Channel, QOS, TYPE_HASH
 from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError
 from kd_perception.imaging import encode_jpeg, encode_png
-from kd_perception.paths import atomic_directory
 
 Encoding = Literal['rgb8', 'bgr8', 'mono8', 'mono16', 'jpeg', 'png']
 
-# Version 8 of the metadata is the newest that Humble and Iron read as well.
-_VERSION: Literal[8] = 8
 _TOPIC = re.compile(r'(/[A-Za-z_][A-Za-z0-9_]*)+')
-_FOREVER = QosTime(2147483647, 4294967295)
 
 
 class BagWriter:
@@ -50,52 +38,17 @@ class BagWriter:
 
     def __init__(self, path: Path | str, *, overwrite: bool = False) -> None:
         self.path = Path(path).expanduser()
-        self._overwrite = overwrite
-        self._stack = ExitStack()
-        self._writer: Writer | None = None
-        self._connections: dict[str, Connection] = {}
+        self._writer = RawBagWriter(self.path, overwrite=overwrite)
+        self._channels: dict[str, tuple[int, str]] = {}
         self._last_log_ns = 0
-        if self.path.exists() and not overwrite:
-            raise BagError(f'{self.path}: exists; choose another name or pass --overwrite')
-        if self.path.exists() and not is_only_a_bag(self.path):
-            raise BagError(f'{self.path}: is no rosbag2 folder, or holds other files too, so it '
-                           'is not overwritten; choose another name')
 
     def __enter__(self) -> BagWriter:
-        try:
-            self._folder = self._stack.enter_context(
-                atomic_directory(self.path, overwrite=self._overwrite))
-            # The library makes its folder itself and names the file after it.
-            self._writer = Writer(self._folder / self.path.stem, version=_VERSION,
-                                  storage_plugin=StoragePlugin.MCAP)
-            self._writer.open()
-        except OSError as error:
-            self._stack.close()
-            if self.path.exists() and not self._overwrite:
-                raise BagError(f'{self.path}: exists; choose another name or pass --overwrite') \
-                    from None
-            raise BagError(f'{self.path}: cannot be written: {error.strerror}') from None
+        self._writer.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        writer, self._writer = self._writer, None
-        if kind is not None:
-            if writer is not None and writer.storage is not None:
-                writer.storage.abort()
-            self._stack.__exit__(kind, error, trace)
-            return
-        try:
-            assert writer is not None
-            writer.close()
-            inner = writer.path
-            for file in inner.iterdir():
-                file.rename(self._folder / file.name)
-            inner.rmdir()
-        except BaseException as failure:
-            self._stack.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._stack.__exit__(None, None, None)
+        self._writer.__exit__(kind, error, trace)
 
     def write_image(self, topic: str, image_rgb: np.ndarray, stamp_ns: int,
                     frame_id: str = 'camera', encoding: Encoding = 'rgb8',
@@ -144,28 +97,26 @@ class BagWriter:
         self._write(topic, msgs.LABEL_INFO, message, stamp_ns)
 
     def _write(self, topic: str, kind: str, message: Any, log_ns: int) -> None:
-        if self._writer is None:
-            raise BagError(f'{self.path}: is not open for writing')
         name = '/' + topic.strip('/')
         if not _TOPIC.fullmatch(name):
             raise BagError(f'{topic!r}: is no ROS topic name (letters, digits and _ between /, '
                            'no digit first)')
-        if name not in self._connections:
-            self._connections[name] = self._writer.add_connection(
-                name, kind, typestore=msgs.standard_types(),
-                offered_qos_profiles=[_qos(latched=kind == msgs.LABEL_INFO)])
-        elif self._connections[name].msgtype != kind:
-            raise BagError(f'{name}: is recorded as {self._connections[name].msgtype}, not {kind}')
+        if name not in self._channels:
+            self._channels[name] = (self._writer.add(_channel(name, kind)), kind)
+        number, known = self._channels[name]
+        if known != kind:
+            raise BagError(f'{name}: is recorded as {known}, not {kind}')
         # Log times never go back, so that every reader sees the order of writing.
         self._last_log_ns = max(self._last_log_ns, int(log_ns))
-        self._writer.write(self._connections[name], self._last_log_ns,
-                           msgs.to_cdr(message, kind))
+        self._writer.write(number, self._last_log_ns, msgs.to_cdr(message, kind))
 
 
-def _qos(*, latched: bool) -> Qos:
-    return Qos(
-        history=QosHistory.KEEP_LAST, depth=1 if latched else 5,
-        reliability=QosReliability.RELIABLE,
-        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
-        deadline=_FOREVER, lifespan=_FOREVER, liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=_FOREVER, avoid_ros_namespace_conventions=False)
+@lru_cache(maxsize=64)
+def _channel(topic: str, kind: str) -> Channel:
+    definition, _ = msgs.standard_types().generate_msgdef(kind, ros_version=2)
+    profile = qos_text(depth=1 if kind == msgs.LABEL_INFO else 5,
+                       latched=kind == msgs.LABEL_INFO)
+    return Channel(
+        id=0, topic=topic, type=kind, definition=definition, definition_format='msg',
+        serialization='cdr',
+        metadata=((QOS, profile), (TYPE_HASH, msgs.standard_types().hash_rihs01(kind))))

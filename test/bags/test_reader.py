@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import shutil
 
 import numpy as np
@@ -188,7 +189,9 @@ def test_truncated_at_any_byte_ends_in_a_line_or_a_warning(labelled_bag, tmp_pat
     whole = next(labelled_bag.glob('*.mcap')).read_bytes()
     path = tmp_path / 'cut.mcap'
     counts, problems = set(), []
-    for size in np.linspace(0, len(whole) - 1, 60).astype(int):
+    (summary_at,) = struct.unpack_from('<Q', whole, len(whole) - 28)
+    data_end = summary_at - 13
+    for size in [*np.linspace(0, len(whole) - 1, 60).astype(int), data_end]:
         path.write_bytes(whole[:size])
         try:
             with BagReader(path) as reader:

@@ -47,9 +47,9 @@ def test_other_readers_accept_it(labelled_bag):
     about = yaml.safe_load((labelled_bag / 'metadata.yaml').read_text())
     about = about['rosbag2_bagfile_information']
     assert about['version'] == 8
-    assert about['relative_file_paths'] == ['labelled.mcap']
+    assert about['relative_file_paths'] == ['labelled_0.mcap']
     assert about['message_count'] == 19
-    assert sorted(p.name for p in labelled_bag.iterdir()) == ['labelled.mcap', 'metadata.yaml']
+    assert sorted(p.name for p in labelled_bag.iterdir()) == ['labelled_0.mcap', 'metadata.yaml']
 
 
 def test_log_times_never_go_back(tmp_path, picture):
@@ -140,7 +140,7 @@ def test_someone_else_made_the_folder_meanwhile(tmp_path):
 def test_name_with_a_suffix(tmp_path, picture):
     with BagWriter(tmp_path / 'drive.mcap') as writer:
         writer.write_image('image', picture(0), 1)
-    assert (tmp_path / 'drive.mcap' / 'drive.mcap').is_file()
+    assert (tmp_path / 'drive.mcap' / 'drive_0.mcap').is_file()
     with BagReader(tmp_path / 'drive.mcap') as reader:
         assert len(reader.topics) == 1
 
