@@ -58,7 +58,8 @@ class RawBagWriter:
     :param compression: of MCAP chunks: ``zstd``, ``lz4`` or nothing.
     :param max_bytes: begin another file when one holds so much; 0: one file.
     :param overwrite: replace the recording that is there, when the new one is complete.
-    :param keep: when writing fails, leave what there is under its unfinished name.
+    :param keep: when writing fails, leave what there is, if anything, under its unfinished name,
+        because it cannot be recorded again.
     :param source: recording whose release and custom data are kept.
     :raises BagError: when ``path`` exists and ``overwrite`` is false, or is no recording.
     """
@@ -86,8 +87,8 @@ class RawBagWriter:
 
     def __enter__(self) -> RawBagWriter:
         self.folder = self._stack.enter_context(unfinished_directory(
-            self.path, overwrite=self._overwrite, keep=self._keep,
-            single=self._storage == 'ros1'))
+            self.path, overwrite=self._overwrite, single=self._storage == 'ros1',
+            keep=lambda: self._keep and self.messages > 0))
         try:
             self._begin_file()
         except BaseException as error:
@@ -186,4 +187,7 @@ class RawBagWriter:
             raise BagError(f'{self.path}: cannot be written: {error}{self._left()}') from None
 
     def _left(self) -> str:
-        return f'; what was written so far is in {self.folder}' if self._keep else ''
+        if not self._keep or not self.messages:
+            return ''
+        return f'; what was written so far is in {self.folder}, recover it with: kd_perception ' \
+               f'bag cut {self.folder} NAME'

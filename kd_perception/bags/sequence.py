@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import hashlib
 import logging
 
 import numpy as np
@@ -20,11 +21,13 @@ class FrameSequence:
     Base of the sources: a sequence of the chosen frames.
 
     A source calls ``_choose`` when it is opened, and gives ``_frame``. Iteration skips frames that
-    cannot be decoded and counts them in ``bad_frames``.
+    cannot be decoded and counts them in ``bad_frames``. ``chosen`` is a digest of which frames
+    were taken where their number and ends do not tell; empty otherwise.
     """
 
     name: str = ''
     bad_frames: int = 0
+    chosen: str = ''
     _positions: np.ndarray = np.zeros(0, np.int64)
     _times_ns: np.ndarray = np.zeros(0, np.int64)
 
@@ -78,6 +81,8 @@ class FrameSequence:
             _log.info('%s: %d of %d frames show motion', self.name, len(positions), found)
         self._times_ns = times_ns
         self._positions = sampling.by_number(positions)
+        if sampling.motion or sampling.count or sampling.order != 'log':
+            self.chosen = hashlib.sha256(self._positions.astype('<i8').tobytes()).hexdigest()[:16]
 
     def _frame(self, position: int) -> Frame:
         """

@@ -8,7 +8,7 @@ for a recording, and ``bag cut`` makes one of what is in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 import os
@@ -40,13 +40,14 @@ def how_to_recover(path: Path) -> str:
 
 @contextmanager
 def unfinished_directory(path: Path, *, overwrite: bool = False,
-                         keep: bool = False, single: bool = False) -> Iterator[Path]:
+                         keep: Callable[[], bool] = lambda: False,
+                         single: bool = False) -> Iterator[Path]:
     """
     Yield a folder ``<path>.unfinished`` that is renamed to ``path`` when the block succeeds.
 
     What an earlier writer left under that name stays; the new one gets a number behind it.
 
-    :param keep: leave the folder when the block fails, for what is in it cannot be made again.
+    :param keep: whether to leave the folder when the block fails.
     :param single: the folder's file of the same name becomes ``path``, not the folder.
     :raises BagError: when ``path`` exists and ``overwrite`` is false, or cannot be written.
     """
@@ -71,7 +72,7 @@ def unfinished_directory(path: Path, *, overwrite: bool = False,
         else:
             os.replace(folder, path)
     except BaseException:
-        if not keep:
+        if not keep():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

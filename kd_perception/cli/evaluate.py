@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``evaluate``."""
     parser.add_argument('bundle', help='path of a bundle, or its name in the models directory')
     parser.add_argument('source', nargs='+', type=Path,
-                        help='labelled recordings: bags or image folders; for a classification a '
-                             'folder with one folder of pictures per class')
+                        help='labelled recordings: bags or image folders; a folder or a pattern '
+                             'of several; for a classification a folder with one folder of '
+                             'pictures per class')
     parser.add_argument('--class-map', default='',
                         help='map from the classes of the labels to those of the model')
     parser.add_argument('--confidence-threshold', type=float, default=0.0, metavar='P',
@@ -48,22 +49,16 @@ def run(args: argparse.Namespace) -> int:
         if not os.access(args.json.parent, os.W_OK):
             raise ConfigError(f'{args.json}: its directory cannot be written')
     bundle = find_bundle(args.bundle)
-    results = []
-    for path in args.source:
-        if bundle.spec.task == 'classification':
-            results.append(_classification(args, bundle, path))
-            continue
-        source = opened(args, path)
-        try:
-            with progress(f'evaluating {bundle.spec.name} on {source.name}') as update:
-                result = evaluate(bundle, source, engine=args.engine, device=args.device,
-                                  precision=args.precision, threads=args.threads,
-                                  class_map=args.class_map, progress=update,
-                                  confidence_threshold=args.confidence_threshold)
-        finally:
-            source.close()
+    classifies = bundle.spec.task == 'classification'
+    results = [_classification(args, bundle, p) for p in args.source] if classifies else []
+    for name, source in () if classifies else opened(args, args.source):
+        with progress(f'evaluating {bundle.spec.name} on {source.name}') as update:
+            result = evaluate(bundle, source, engine=args.engine, device=args.device,
+                              precision=args.precision, threads=args.threads,
+                              class_map=args.class_map, progress=update,
+                              confidence_threshold=args.confidence_threshold)
         results.append(result.to_dict())
-        print_metrics(results[-1], f'{bundle.spec.name} on {path}: {result.frames} frames, '
+        print_metrics(results[-1], f'{bundle.spec.name} on {name}: {result.frames} frames, '
                                    f'{result.engine} {result.device} {result.precision}')
         if result.bad_frames or result.unlabelled_frames:
             print(f'left out: {result.bad_frames} frames not decodable, '

@@ -11,18 +11,21 @@ import argparse
 from pathlib import Path
 import sys
 
+from kd_perception.bags.collection import find_recordings
 from kd_perception.bundle import find_bundle, ModelBundle
 from kd_perception.classes import load_class_set
 from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
 from kd_perception.errors import ConfigError
+from kd_perception.frames import FrameSource
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``label``."""
     parser.add_argument('bag', nargs='+', type=Path,
-                        help='recordings: bags, image folders, videos')
+                        help='recordings: bags, image folders, videos; a folder or a pattern '
+                             "('drives/*.mcap') of several")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument('--teacher', metavar='BUNDLE',
                      help='path of a bundle, or its name in the models directory')
@@ -59,17 +62,15 @@ def run(args: argparse.Namespace) -> int:
         _import(args)
         return 0
     teacher = find_bundle(args.teacher)
-    for path in args.bag:
-        if args.check:
-            _check(args, teacher, path)
-        else:
-            _label(args, teacher, path)
+    step = _check if args.check else _label
+    for name, source in opened(args, args.bag):
+        step(args, teacher, name, source)
     return 0
 
 
-def _label(args: argparse.Namespace, teacher: ModelBundle, path: Path) -> None:
+def _label(args: argparse.Namespace, teacher: ModelBundle, name: str,
+           source: FrameSource) -> None:
     from kd_perception.distillation.labelling import label
-    source = opened(args, path)
     try:
         with progress(f'labelling {source.name}') as update:
             report = label(teacher, source, args.out, codec=SoftLabelCodec(stride=args.stride),
@@ -78,14 +79,12 @@ def _label(args: argparse.Namespace, teacher: ModelBundle, path: Path) -> None:
     except KeyboardInterrupt:
         print(f'\nthe same command resumes the labelling in {args.out}', file=sys.stderr)
         raise
-    finally:
-        source.close()
-    print(f'{path}: {report.labelled} frames labelled, {report.present} were already, '
+    print(f'{name}: {report.labelled} frames labelled, {report.present} were already, '
           f'{report.bad} not decodable ({report.engine}, {report.precision})')
 
 
 def _import(args: argparse.Namespace) -> None:
-    if len(args.bag) != 1:
+    if len(find_recordings(args.bag, args.image_topic)) != 1:
         raise ConfigError('--import takes the labels of one recording; give one, and call again '
                           'for the next into the same --out')
     if not args.classes:
@@ -95,32 +94,26 @@ def _import(args: argparse.Namespace) -> None:
     classes = load_class_set(args.classes)
     from kd_perception.distillation.label_import import import_labels
     # Class set and labels are of the import, not of the recording.
-    source = opened(argparse.Namespace(**{**vars(args), 'classes': ''}), args.bag[0])
-    try:
+    for name, source in opened(argparse.Namespace(**{**vars(args), 'classes': ''}), args.bag):
         with progress(f'importing labels of {source.name}') as update:
             report = import_labels(
                 args.labels, source, args.out, classes, kind=args.kind, match=args.match,
                 smoothing=args.smoothing, partial=args.partial, tolerance_ms=args.tolerance_ms,
                 codec=SoftLabelCodec(stride=args.stride), shard_size=args.shard_size,
                 progress=update)
-    finally:
-        source.close()
-    print(f'{args.bag[0]}: {report.imported} frames with {report.kind} by {report.match}, '
-          f'{report.missing} without a label, {report.unused} labels without a frame, '
-          f'{report.bad} not decodable')
+        print(f'{name}: {report.imported} frames with {report.kind} by {report.match}, '
+              f'{report.missing} without a label, {report.unused} labels without a frame, '
+              f'{report.bad} not decodable')
 
 
-def _check(args: argparse.Namespace, teacher: ModelBundle, path: Path) -> None:
+def _check(args: argparse.Namespace, teacher: ModelBundle, name: str,
+           source: FrameSource) -> None:
     from kd_perception.distillation.labelling import check
-    source = opened(args, path)
-    try:
-        with progress(f'checking {source.name}') as update:
-            report = check(teacher, source, args.out, samples=args.check, engine=args.engine,
-                           device=args.device, precision=args.precision, threads=args.threads,
-                           progress=update)
-    finally:
-        source.close()
+    with progress(f'checking {source.name}') as update:
+        report = check(teacher, source, args.out, samples=args.check, engine=args.engine,
+                       device=args.device, precision=args.precision, threads=args.threads,
+                       progress=update)
     divergence = ', '.join(f'KL {v:.5f} at temperature {t:g}'
                            for t, v in report.divergence.items())
-    print(f'{path}: {report.frames} frames, arg-max agreement {100 * report.agreement:.2f} %, '
+    print(f'{name}: {report.frames} frames, arg-max agreement {100 * report.agreement:.2f} %, '
           f'{divergence}')

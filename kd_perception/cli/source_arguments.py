@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kd_perception.bags.source import open_source
+from kd_perception.bags.collection import find_recordings
+from kd_perception.bags.motion import DRIVING
+from kd_perception.bags.sampling import ORDERS, Sampling
+from kd_perception.bags.source import open_one
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.frames import FrameSource
@@ -14,16 +18,47 @@ from kd_perception.frames import FrameSource
 def add_source_arguments(parser: argparse.ArgumentParser, *, labels: bool) -> None:
     """Declare how a recording is read; with ``labels`` also where its ground truth is."""
     group = parser.add_argument_group('recording')
-    group.add_argument('--image-topic', default='', help='needed where a bag has several cameras')
-    group.add_argument('--rate', type=float, default=0.0, metavar='HZ',
-                       help='take at most so many frames per second (default all)')
-    group.add_argument('--limit', type=int, default=0, metavar='N', help='first N frames only')
+    group.add_argument('--topic', '--image-topic', dest='image_topic', action='append',
+                       default=[], metavar='TOPIC',
+                       help='camera of a bag that has several; may be repeated; "*": all of them')
+    add_sampling_arguments(group)
     if labels:
         group.add_argument('--label-topic', default='', help='label images of a bag')
         group.add_argument('--label-dir', default='', metavar='FOLDER',
                            help='label PNGs of an image folder (default: <folder>_labels)')
         group.add_argument('--classes', default='',
                            help='class set of the labels where the recording does not say')
+
+
+def add_sampling_arguments(group: argparse._ArgumentGroup, *, rate: bool = True) -> None:
+    """Declare which frames of a recording are taken; without ``rate`` only by motion, number."""
+    if rate:
+        group.add_argument('--rate', type=float, default=0.0, metavar='HZ',
+                           help='take at most so many frames per second (default all)')
+    group.add_argument('--motion', type=_motion, default=0.0, metavar='PERCENT|auto',
+                       help='skip frames that differ by less than this from the last one taken, '
+                            f'such as those of a standing car; auto: {DRIVING:g} (default: '
+                            'take all)')
+    group.add_argument('--count', type=int, default=0, metavar='N',
+                       help='take N frames, evenly spaced over what is left')
+    group.add_argument('--limit', type=int, default=0, metavar='N', help='first N frames only')
+    if rate:
+        group.add_argument('--order', choices=ORDERS, default='log',
+                           help='time of frames: when they were recorded (log, default) or what '
+                                'their header says')
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """
+    Return what ``add_sampling_arguments`` declared.
+
+    :raises ConfigError: for impossible values.
+    """
+    return Sampling(args.rate, args.motion, args.count, args.limit, args.order)
+
+
+def _motion(text: str) -> float:
+    return DRIVING if text == 'auto' else float(text)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +71,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
                        help='0: the runtime chooses (%(default)s)')
 
 
-def opened(args: argparse.Namespace, path: Path) -> FrameSource:
-    """Open the recording at ``path`` as the arguments say."""
-    return open_source(path, image_topic=args.image_topic, rate_hz=args.rate, limit=args.limit,
-                       label_topic=getattr(args, 'label_topic', ''),
-                       label_dir=getattr(args, 'label_dir', ''),
-                       classes=getattr(args, 'classes', ''))
+def opened(args: argparse.Namespace,
+           paths: Sequence[Path]) -> Iterator[tuple[str, FrameSource]]:
+    """
+    Open, one after the other, the recordings that paths, patterns and folders stand for.
+
+    :returns: what to call it, and the source, which is closed when the next one is asked for.
+    """
+    chosen = sampling(args)
+    for one in find_recordings(paths, args.image_topic):
+        source = open_one(one.path, image_topic=one.topic, sampling=chosen,
+                          label_topic=getattr(args, 'label_topic', ''),
+                          label_dir=getattr(args, 'label_dir', ''),
+                          classes=getattr(args, 'classes', ''))
+        try:
+            yield f'{one.path}{f" {one.topic}" if one.topic else ""}', source
+        finally:
+            source.close()

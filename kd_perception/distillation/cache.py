@@ -273,13 +273,14 @@ def shard_path(cache: Path, recording: str, number: int) -> Path:
     return cache / f'shard-{recording}-{number:05d}.safetensors'
 
 
-def recording_id(ends: Sequence[FrameKey], frames: int) -> str:
+def recording_id(ends: Sequence[FrameKey], frames: int, chosen: str = '') -> str:
     """
     Return a short name of a recording as it was sampled: a limit or a rate changes it.
 
     :param ends: keys of its first and last frame.
+    :param chosen: digest of which frames lie between, where ends and number do not tell.
     """
-    return _hash([*map(str, ends), frames])[:12]
+    return _hash([*map(str, ends), frames, *([chosen] if chosen else [])])[:12]
 
 
 def write_shard(path: Path, frames: Sequence[LabelledFrame], bad: Sequence[int] = ()) -> None:

@@ -59,7 +59,8 @@ def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet) -> list[Lab
     for entry in entries:
         source = open_source(entry.path, image_topic=entry.image_topic,
                              label_topic=entry.label_topic, label_dir=entry.label_dir,
-                             classes=entry.classes, rate_hz=entry.rate_hz, limit=entry.limit)
+                             classes=entry.classes, rate_hz=entry.rate_hz, motion=entry.motion,
+                             count=entry.count, limit=entry.limit, order=entry.order)
         opened.append(labelled(source, classes, entry.class_map))
     return opened
 

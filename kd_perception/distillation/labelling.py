@@ -98,7 +98,7 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     try:
         # Before anything is written: a recording without a single picture raises here.
         failures = BadFrames(log, source.name, len(source))
-        recording = recording_id(_end_keys(source), len(source))
+        recording = recording_id(_end_keys(source), len(source), getattr(source, 'chosen', ''))
         open_for_writing(cache, {**provenance(teacher, codec, model.precision),
                                  'shard_size': shard_size})
         wanted, present = _plan(cache, recording, len(source), shard_size)

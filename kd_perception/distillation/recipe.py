@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from kd_perception.bags.collection import find_recordings
 from kd_perception.distillation.strict import build, override, to_plain
 from kd_perception.errors import ConfigError
 from kd_perception.paths import config_file
@@ -34,6 +35,10 @@ class SourceRecipe:
     """
     One recording: a bag, an image folder or a video.
 
+    In a YAML file one entry may stand for several: ``path`` may be a folder or a pattern of
+    recordings, and ``image_topic`` a list, or ``*`` for all cameras. The resolved recipe names
+    each.
+
     :param path: where it is.
     :param image_topic: camera topic; needed only where a bag has several.
     :param label_topic: topic of label images.
@@ -41,7 +46,11 @@ class SourceRecipe:
     :param classes: class set of its labels, where the recording does not say.
     :param class_map: map to the recipe's classes; default ``<classes>_to_<recipe classes>``.
     :param rate_hz: take at most so many frames per second; 0 takes all.
+    :param motion: skip frames that differ by less than so many percent from the last one taken;
+        2 keeps driving and drops standing.
+    :param count: take so many frames, evenly spaced; 0 takes all.
     :param limit: take only the first so many frames; 0 takes all.
+    :param order: ``log`` or ``header``: the time of frames.
     """
 
     path: str
@@ -51,7 +60,10 @@ class SourceRecipe:
     classes: str = ''
     class_map: str = ''
     rate_hz: float = 0.0
+    motion: float = 0.0
+    count: int = 0
     limit: int = 0
+    order: str = 'log'
 
 
 @dataclass(frozen=True)
@@ -271,7 +283,8 @@ def recipe_from_dict(data: Mapping[str, Any], overrides: Mapping[str, str] | Non
         entries: Any = [str(p) for p in given] or section.get(key) or []
         if not isinstance(entries, list):
             raise ConfigError(f'{where}.data.{key}: must be a list of paths or mappings')
-        section[key] = [_source(entry, defaults, f'{where}.data.{key}') for entry in entries]
+        section[key] = [source for entry in entries
+                        for source in _sources(entry, defaults, f'{where}.data.{key}')]
     resolved['data'] = section
     return build(Recipe, resolved, where)
 
@@ -289,16 +302,20 @@ def _override(data: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, A
     return override({**data, 'network': without}, overrides)
 
 
-def _source(entry: Any, defaults: dict[str, Any], where: str) -> dict[str, Any]:
+def _sources(entry: Any, defaults: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """Return the single recordings that an entry stands for."""
     if isinstance(entry, str):
         entry = {'path': entry}
     if not isinstance(entry, dict):
         raise ConfigError(f'{where}: {entry!r} is neither a path nor a mapping with "path"')
     out = {**defaults, **entry}
     # A run is resumed from anywhere, so paths in the resolved recipe do not hang on where we are.
-    if isinstance(out.get('path'), str):
-        out['path'] = str(Path(out['path']).expanduser().absolute())
-    return out
+    path, topic = out.get('path'), out.get('image_topic', '')
+    if not isinstance(path, str) or not isinstance(topic, (str, list)):
+        return [out]  # told with its dotted path when the recipe is built
+    return [{**out, 'path': str(one.path.absolute()), 'image_topic': one.topic}
+            if topic else {**out, 'path': str(one.path.absolute())}
+            for one in find_recordings(path, topic)]
 
 
 def _validate(recipe: Recipe) -> None:

@@ -57,7 +57,9 @@ def test_info_as_json(tmp_path, capsys):
     assert facts['duration_s'] == pytest.approx(0.2)
     topic = next(t for t in facts['topics'] if t['name'] == '/camera/image')
     assert topic == {'name': '/camera/image', 'type': 'sensor_msgs/msg/Image', 'count': 3,
-                     'rate_hz': 10.0, 'encoding': 'rgb8', 'width': 8, 'height': 6}
+                     'rate_hz': 10.0, 'encoding': 'rgb8', 'width': 8, 'height': 6,
+                     'period_ms': None, 'gaps': 0, 'longest_gap_s': 0.1,
+                     'dropped_estimate': None}
 
 
 def test_info_without_cameras(tmp_path, capsys):

@@ -1,0 +1,40 @@
+"""
+Record the simulator with its ground truth, a robustness suite, or live topics.
+
+The simulator is recorded unless --live or --suite is given. A live recording takes the quality of service
+that the publishers offer, and ends with Ctrl-C, --duration or when the last file is full; what is
+recorded by then is a whole recording.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+# What is recorded: option that asks for it, and its module with add_arguments(parser) and
+# run(args). The first that is asked for runs; the last one is recorded when none is.
+KINDS: tuple[tuple[str, str], ...] = (
+    ('live', 'kd_perception.cli.bag_record_live'),
+    ('suite', 'kd_perception.cli.bag_suite'),
+    ('', 'kd_perception.cli.bag_record_simulation'),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``bag record``."""
+    parser.add_argument('out', type=Path, help='rosbag2 folder to write')
+    parser.add_argument('--duration', type=float, default=None, metavar='S',
+                        help='seconds: of simulated time (default 10), or live (default: until '
+                             'Ctrl-C)')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing recording')
+    for _, module in KINDS:
+        importlib.import_module(module).add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record what is asked for."""
+    for option, module in KINDS:
+        if not option or getattr(args, option) not in (None, False):
+            return int(importlib.import_module(module).run(args))
+    raise AssertionError('the last kind has no option')
