@@ -93,6 +93,9 @@ class JoinedSource(FrameSequence):
         self.fingerprint = hashlib.sha256('\n'.join(
             f'{s.fingerprint} {r.topic}' for s, r in zip(sources, recordings)).encode()
             ).hexdigest()[:32]
+        self.chosen = hashlib.sha256('\n'.join(
+            [self.fingerprint, *(getattr(s, 'chosen', '') for s in sources)]).encode()
+            ).hexdigest()[:16]
         self._where = list(self._merged())
         self._positions = np.arange(len(self._where))
         self._times_ns = np.array([self.sources[s].times_ns[i]  # type: ignore[attr-defined]

@@ -100,7 +100,8 @@ def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap
             for number, (begin, end) in enumerate(zip(borders, borders[1:])):
                 def report(done: int, total: int, note: str, before: int = begin) -> None:
                     if progress is not None:
-                        progress(before + done, borders[-1], note)
+                        # What is latched is written more than once.
+                        progress(min(before + done, borders[-1]), borders[-1], note)
 
                 name = f'{stem}_{number:03d}{suffix}'
                 part = _write(reader, line, begin, end, folder / name, latched, False, report)

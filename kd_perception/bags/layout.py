@@ -89,10 +89,10 @@ def bag_files(path: Path, warnings: list[str]) -> list[Path]:
     missing = [n for n in names if found[n] is None]
     if not present:
         raise BagError(f'{path}: all files that {METADATA} names are missing: '
-                       f'{", ".join(missing) or "it names none"}')
+                       f'{_some(missing) or "it names none"}')
     if missing:
         warnings.append(f'{path}: {len(missing)} of {len(names)} files are missing and left out: '
-                        f'{", ".join(missing)}')
+                        f'{_some(missing)}')
     return present
 
 
@@ -107,6 +107,13 @@ def decompress(source: Path, target: Path) -> None:
             zstandard.ZstdDecompressor().copy_stream(packed, plain)
     except zstandard.ZstdError as error:
         raise BagError(f'{source}: is damaged: {reason(error)}') from None
+
+
+def _some(names: list[str]) -> str:
+    """Return names for a message; the first and last of many."""
+    if len(names) > 24:
+        names = [*names[:12], '…', *names[-4:]]
+    return ', '.join(names)
 
 
 def _loose_files(path: Path) -> list[Path]:

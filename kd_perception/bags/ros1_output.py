@@ -29,8 +29,9 @@ class Ros1File:
                 channel.topic, channel.type, msgdef=channel.definition,
                 md5sum=about.get('md5sum', '*'), callerid=about.get('callerid'),
                 latching=int(about['latching']) if about.get('latching', '').isdigit() else None)
-        except WriterError as error:
-            raise BagError(f'{self._path}: {channel.topic} cannot be written: {error}') from None
+        except (WriterError, AssertionError, ValueError) as error:
+            raise BagError(f'{self._path}: {channel.topic} ({channel.type}) cannot be written: '
+                           f'{error}') from None
 
     def write(self, number: int, log_ns: int, data: bytes, publish_ns: int,
               sequence: int) -> None:

@@ -20,7 +20,7 @@ class Sampling:
 
     :param rate_hz: keep about so many frames per second.
     :param motion: skip frames that differ by less than so many percent from the last one kept
-        (see ``bags/motion.py``); 2 suits driving.
+        (see ``bags/motion.py``); 2.4 suits driving.
     :param count: keep so many, evenly spaced.
     :param limit: keep the first so many.
     :param order: ``log``: by the time of recording; ``header``: by the time in the header.

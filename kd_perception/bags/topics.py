@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import logging
 from typing import Any
@@ -68,6 +68,7 @@ class TopicIndex:
         order = np.argsort(entries['log_ns'], kind='stable')
         self.entries, self.owner = entries[order], owner[order]
         self.channels = tuple(channels)
+        self._decoders: dict[int, Callable[[bytes], Any]] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -102,7 +103,10 @@ class TopicIndex:
 
         :raises BagError: when it is damaged or its type is unknown.
         """
-        return msgs.deserializer(self.channel(position))(self.read(position))
+        owner = int(self.owner[position])
+        if owner not in self._decoders:
+            self._decoders[owner] = msgs.deserializer(self.channels[owner][1])
+        return self._decoders[owner](self.read(position))
 
 
 def describe(name: str, index: TopicIndex) -> TopicInfo:

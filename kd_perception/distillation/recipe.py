@@ -47,7 +47,7 @@ class SourceRecipe:
     :param class_map: map to the recipe's classes; default ``<classes>_to_<recipe classes>``.
     :param rate_hz: take at most so many frames per second; 0 takes all.
     :param motion: skip frames that differ by less than so many percent from the last one taken;
-        2 keeps driving and drops standing.
+        2.4 keeps driving and drops standing.
     :param count: take so many frames, evenly spaced; 0 takes all.
     :param limit: take only the first so many frames; 0 takes all.
     :param order: ``log`` or ``header``: the time of frames.
