@@ -21,7 +21,6 @@ from kd_perception.bags.storage import (
 )
 from kd_perception.errors import BagError
 
-
 # A picture lies in hundreds of small pages: through a map they are read in half the time. SQLite
 # maps no more than so much of a file, and reads the rest page by page.
 _MAPPED_BYTES = 2_000_000_000
@@ -55,10 +54,11 @@ class SqliteStorage:
     def read(self, entry: np.void, limit: int = 0) -> bytes:
         """Return the serialised message at an index entry."""
         number = int(entry['offset'])
+        self._map()
         rows = self._query('SELECT data FROM messages WHERE id = ?', number)
         if not rows or not isinstance(rows[0][0], bytes):
             raise BagError(f'{self.path}: message {number} is gone')
-        self._forget_pages(len(rows[0][0]))
+        self._local.mapped += len(rows[0][0])
         try:
             return plain_body(rows[0][0], limit)
         except zstandard.ZstdError as error:
@@ -84,21 +84,21 @@ class SqliteStorage:
             mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
             self._local.connection = sqlite3.connect(
                 f'{self.path.resolve().as_uri()}?{mode}', uri=True)
-            self._local.connection.execute(f'PRAGMA mmap_size={_MAPPED_BYTES}')
-            self._local.mapped = 0
+            self._local.mapped = _KEPT_BYTES
         try:
             return self._local.connection.execute(statement, arguments).fetchall()
         except (sqlite3.Error, UnicodeError, OverflowError, MemoryError) as error:
             raise BagError(f'{self.path}: is damaged or no rosbag2 database: '
                            f'{reason(error)}') from None
 
-    def _forget_pages(self, size: int) -> None:
-        """Map the file anew from time to time, so that pages once read do not pile up."""
-        self._local.mapped += size
-        if self._local.mapped > _KEPT_BYTES:
+    def _map(self) -> None:
+        """Map the file, and anew from time to time, so that pages once read do not pile up."""
+        if getattr(self._local, 'process', 0) != os.getpid():
+            self._query('SELECT 1')  # connects
+        if self._local.mapped >= _KEPT_BYTES:
+            for size in (0, _MAPPED_BYTES):
+                self._query(f'PRAGMA mmap_size={size}')
             self._local.mapped = 0
-            for pages in (0, _MAPPED_BYTES):
-                self._query(f'PRAGMA mmap_size={pages}')
 
     def _load(self) -> list[Channel]:
         definitions: dict[str, tuple[str, str]] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+import tracemalloc
+
 from mcap.writer import CompressionType, IndexType, Writer
 import numpy as np
 import pytest
@@ -114,3 +117,29 @@ def test_unknown_definitions_stop_only_who_asks(tmp_path):
         for topic, reason in (('/odd', 'cannot be read'), ('/none', 'no definition')):
             with pytest.raises(BagError, match=reason):
                 next(reader.messages([topic]))
+
+
+@pytest.mark.parametrize('compression', [CompressionType.NONE, CompressionType.ZSTD,
+                                         CompressionType.LZ4])
+@pytest.mark.parametrize('value', [1 << 60, (1 << 33) + 5])
+def test_absurd_lengths_allocate_nothing(tmp_path, compression, value):
+    """Every length field of the file in turn claims more than any memory holds."""
+    path = tmp_path / 'a.mcap'
+    with path.open('wb') as stream:
+        writer = Writer(stream, chunk_size=200, compression=compression)
+        writer.start(profile='', library='')
+        text, _ = msgs.standard_types().generate_msgdef(msgs.TIME, ros_version=2)
+        schema = writer.register_schema(msgs.TIME, 'ros2msg', text.encode())
+        channel = writer.register_channel('/t', 'cdr', schema)
+        for n in range(20):
+            writer.add_message(channel, n, bytes(12), n)
+        writer.finish()
+    sound = path.read_bytes()
+    places = [n for n in range(8, len(sound) - 8) if n < 300 or n > len(sound) - 700][::5]
+    tracemalloc.start()
+    for place in places:
+        path.write_bytes(sound[:place] + value.to_bytes(8, 'little') + sound[place + 8:])
+        with suppress(BagError), BagReader(path) as reader:
+            assert all(len(reader.index(t.name)) <= 20 for t in reader.topics)
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
+from kd_perception.cli.bag import ACTIONS
+from kd_perception.cli.bag_record_live import add_arguments as add_live_arguments
 from kd_perception.cli.main import main
 from kd_perception.imaging import encode_jpeg
 
@@ -127,3 +130,39 @@ def test_interrupt_leaves_nothing(number, tmp_path):
     assert 'interrupted' in err
     assert 'Traceback' not in err
     assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_cut_and_split(tmp_path, capsys):
+    bag = make_bag(tmp_path / 'bag')
+    out = tmp_path / 'cut'
+    assert main(['bag', 'cut', str(bag), str(out), '--start', '0.05', '--end', '0.15']) == 0
+    assert capsys.readouterr().out == f'{out}: 2 messages, 0.0 s\n'
+    assert main(['bag', 'cut', str(bag), str(out)]) == 2
+    assert 'exists; choose another name or pass --overwrite' in capsys.readouterr().err
+    assert main(['bag', 'cut', str(bag), str(out), '--overwrite', '--topic', 'camera/image']) == 0
+    assert capsys.readouterr().out == f'{out}: 3 messages, 0.2 s\n'
+    parts = tmp_path / 'parts'
+    assert main(['bag', 'split', str(bag), str(parts), '--length', '0.1']) == 0
+    assert [line.split(',')[0] for line in capsys.readouterr().out.splitlines()] == [
+        f'{parts}/bag_00{n}: {count} messages' for n, count in enumerate((2, 2, 3))]
+    with pytest.raises(SystemExit):
+        main(['bag', 'split', str(bag), str(parts)])
+
+
+def test_every_action_explains_itself(capsys):
+    for action in ACTIONS:
+        with pytest.raises(SystemExit) as caught:
+            main(['bag', action, '--help'])
+        assert caught.value.code == 0
+        assert len(capsys.readouterr().out) > 300
+
+
+@pytest.mark.parametrize(('text', 'size'), [('4GB', 4 * 10 ** 9), ('500M', 5 * 10 ** 8),
+                                            ('1.5k', 1500), ('7', 7)])
+def test_sizes(text, size):
+    parser = argparse.ArgumentParser()
+    add_live_arguments(parser)
+    assert parser.parse_args(['--max-size', text]).max_size == size
+    for wrong in ('0', 'much', '-4GB'):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f'--max-size={wrong}'])
