@@ -27,6 +27,9 @@ from kd_perception.errors import BagError, ConfigError
 Progress = Callable[[int, int, str], None]
 _log = logging.getLogger(__name__)
 
+_LONGEST_S = 1e9
+_MOST_PARTS = 10_000
+
 
 @dataclass(frozen=True)
 class Part:
@@ -62,7 +65,7 @@ def cut_bag(source: Path | str, out: Path | str, *, start_s: float = 0.0,
     with BagReader(source) as reader:
         line = reader.timeline(_matching(reader, topics))
         first = reader.start_ns
-        begin, end = (len(line.log_ns) if math.isinf(s) else
+        begin, end = (len(line.log_ns) if s > _LONGEST_S else
                       int(np.searchsorted(line.log_ns, first + round(s * 1e9)))
                       for s in (start_s, end_s))
         if begin >= end:
@@ -94,7 +97,10 @@ def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap
             raise BagError(f'{source}: holds no messages')
         borders = _borders(line.log_ns, length_s, gap_s)
         suffix = '.bag' if reader.storage == 'ros1' else ''
-        stem = reader.path.name.removesuffix(reader.path.suffix) or 'part'
+        if len(borders) > _MOST_PARTS + 1:
+            raise ConfigError(f'{source}: would come to {len(borders) - 1} parts; choose a longer '
+                              'length or gap')
+        stem = reader.path.stem if reader.path.is_file() else reader.path.name
         parts = []
         with unfinished_directory(out, overwrite=overwrite) as folder:
             for number, (begin, end) in enumerate(zip(borders, borders[1:])):

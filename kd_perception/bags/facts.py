@@ -9,6 +9,7 @@ import numpy as np
 from kd_perception.bags.labels import recorded_classes
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import Sampling
+from kd_perception.bags.sequence import Progress
 from kd_perception.bags.source import BagSource
 from kd_perception.bags.topics import TopicIndex, TopicInfo
 from kd_perception.bags.unfinished import is_unfinished
@@ -23,11 +24,13 @@ _GAP = 1.75
 _SAME_CLOCK_NS = 3600 * 1_000_000_000
 
 
-def bag_facts(reader: BagReader, sampling: Sampling | None = None) -> dict[str, Any]:
+def bag_facts(reader: BagReader, sampling: Sampling | None = None,
+              progress: Progress | None = None) -> dict[str, Any]:
     """
     Return what a recording holds.
 
     :param sampling: when given, also how many frames it takes of each camera.
+    :param progress: called with (done, total, note) while frames are looked at for motion.
     """
     cameras = [t.name for t in reader.camera_topics]
     labels = [t.name for t in reader.label_topics]
@@ -50,7 +53,7 @@ def bag_facts(reader: BagReader, sampling: Sampling | None = None) -> dict[str, 
         'camera_topics': cameras, 'label_topics': labels, 'label_classes': classes,
         'clock': _clock(reader, cameras), 'warnings': list(reader.warnings)}
     if sampling is not None and sampling != Sampling():
-        facts['taken'] = {topic: _taken(reader, topic, sampling) for topic in cameras}
+        facts['taken'] = {topic: _taken(reader, topic, sampling, progress) for topic in cameras}
     return facts
 
 
@@ -109,10 +112,11 @@ def _clock(reader: BagReader, cameras: list[str]) -> dict[str, Any]:
     return out
 
 
-def _taken(reader: BagReader, topic: str, sampling: Sampling) -> int | None:
+def _taken(reader: BagReader, topic: str, sampling: Sampling,
+           progress: Progress | None) -> int | None:
     """Return how many frames are taken; None where the topic cannot be read as a source."""
     try:
-        source = BagSource(reader.path, image_topic=topic, sampling=sampling)
+        source = BagSource(reader.path, image_topic=topic, sampling=sampling, progress=progress)
     except KdPerceptionError:
         return None
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from kd_perception.bags.labels import choose_classes, LabelCheck
 from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.sampling import Sampling
-from kd_perception.bags.sequence import FrameSequence
+from kd_perception.bags.sequence import FrameSequence, Progress
 from kd_perception.bags.storage import content_fingerprint
 from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError, ImageError
@@ -50,17 +50,18 @@ class FolderSource(FrameSequence):
     :param classes: name of the labels' class set.
     :param sampling: which frames are taken, by ``recorded_hz``; all by default.
     :param recorded_hz: rate by which stamps are made, since files have none.
+    :param progress: called with (done, total, note) while frames are looked at for motion.
     :raises BagError: when there are no images, or no label fits any of them.
     """
 
     def __init__(self, path: Path | str, *, label_dir: str | Path = '', classes: str = '',
                  sampling: Sampling | None = None,
-                 recorded_hz: float = FOLDER_RATE_HZ) -> None:
+                 recorded_hz: float = FOLDER_RATE_HZ,
+                 progress: Progress | None = None) -> None:
         self.path = Path(path).expanduser()
         self.name = self.path.name
         self._arguments: dict[str, Any] = {
-            'label_dir': label_dir, 'classes': classes, 'sampling': sampling,
-            'recorded_hz': recorded_hz}
+            'label_dir': label_dir, 'classes': classes, 'recorded_hz': recorded_hz}
         try:
             self._files = sorted(f for f in self.path.iterdir()
                                  if f.suffix.lower() in IMAGE_SUFFIXES)
@@ -73,14 +74,14 @@ class FolderSource(FrameSequence):
         self.has_labels = bool(self._labels)
         self.label_classes = choose_classes(None, classes) if self.has_labels else None
         self._check = LabelCheck(self.label_classes)
-        self._choose(_made_up_stamps(len(self._files), recorded_hz), sampling or Sampling())
+        self._choose(_made_up_stamps(len(self._files), recorded_hz), sampling, progress)
 
     def file(self, position: int) -> Path:
         """Return the image file of a frame, by the index in its key."""
         return self._files[position]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(FolderSource, self.path, **self._arguments), ()
+        return self._reopened(partial(FolderSource, self.path, **self._arguments))
 
     def close(self) -> None:
         """Do nothing; files are open only while they are read."""
@@ -129,16 +130,17 @@ class VideoSource(FrameSequence):
 
     :param path: a file that OpenCV can decode.
     :param sampling: which frames are taken; all by default.
+    :param progress: as of ``FolderSource``.
     :raises BagError: when it cannot be decoded.
     """
 
     label_classes: ClassSet | None = None
     has_labels: bool = False
 
-    def __init__(self, path: Path | str, *, sampling: Sampling | None = None) -> None:
+    def __init__(self, path: Path | str, *, sampling: Sampling | None = None,
+                 progress: Progress | None = None) -> None:
         self.path = Path(path).expanduser()
         self.name = self.path.name
-        self._arguments: dict[str, Any] = {'sampling': sampling}
         self._local = threading.local()
         capture = self._open()
         self.rate_hz = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
@@ -147,7 +149,7 @@ class VideoSource(FrameSequence):
         if count <= 0:
             raise BagError(f'{self.path}: holds no video frames')
         self.fingerprint = content_fingerprint([self.path])
-        self._choose(_made_up_stamps(count, self.rate_hz), sampling or Sampling())
+        self._choose(_made_up_stamps(count, self.rate_hz), sampling, progress)
 
     def __getitem__(self, index: int) -> Frame:
         position = self.position(index)
@@ -169,7 +171,7 @@ class VideoSource(FrameSequence):
         return self._shown(position, image)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(VideoSource, self.path, **self._arguments), ()
+        return self._reopened(partial(VideoSource, self.path))
 
     def __iter__(self) -> Iterator[Frame]:
         self.bad_frames = 0

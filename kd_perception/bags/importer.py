@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 from kd_perception.bags.files import FOLDER_RATE_HZ, FolderSource, VideoSource
 from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder
 from kd_perception.bags.sampling import Sampling
+from kd_perception.bags.sequence import Progress
 from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import BagError, ConfigError
@@ -24,7 +24,7 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
                      classes: str = '', encoding: Literal['jpeg', 'png', 'rgb8'] = 'jpeg',
                      fov_deg: float = 80.0, motion: float = 0.0, count: int = 0, limit: int = 0,
                      overwrite: bool = False,
-                     progress: Callable[[int, int, str], None] | None = None) -> Path:
+                     progress: Progress | None = None) -> Path:
     """
     Write a video or an image folder as a rosbag2 recording (MCAP).
 
@@ -52,7 +52,7 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
         raise ConfigError(f'rate {rate_hz} Hz is not possible: 0.001 to 1000000')
     check_topic(topic)
     source = _open(Path(source_path).expanduser(), labels, classes, rate_hz,
-                   Sampling(motion=motion, count=count, limit=limit))
+                   Sampling(motion=motion, count=count, limit=limit), progress)
     writer = BagWriter(out_path, overwrite=overwrite)
     written = 0
     with writer:
@@ -70,21 +70,22 @@ def import_recording(source_path: Path | str, out_path: Path | str, *,
 
 
 def _open(path: Path, labels: str, classes: str, rate_hz: float,
-          sampling: Sampling) -> FolderSource | VideoSource:
+          sampling: Sampling, progress: Progress | None) -> FolderSource | VideoSource:
     if path.suffix.lower() in BAG_SUFFIXES or (path.is_dir() and is_bag_folder(path)):
         raise BagError(f'{path}: is a rosbag already')
     source = open_source(path, label_dir=labels, classes=classes)
     if isinstance(source, VideoSource):
         if classes:
             raise ConfigError(f'{path}: is a video; {classes!r} has no meaning for it')
-        return VideoSource(path, sampling=replace(sampling, rate_hz=rate_hz))
+        return VideoSource(path, sampling=replace(sampling, rate_hz=rate_hz),
+                           progress=progress)
     if not isinstance(source, FolderSource):
         raise BagError(f'{path}: is no single video or image folder')
     if source.has_labels and source.label_classes is None:
         raise ConfigError(f'{path}: has labels, but what do their ids mean? '
                           'Name their class set with --classes')
     return FolderSource(path, label_dir=labels, classes=classes, sampling=sampling,
-                        recorded_hz=rate_hz or FOLDER_RATE_HZ)
+                        recorded_hz=rate_hz or FOLDER_RATE_HZ, progress=progress)
 
 
 def _write(writer: BagWriter, source: FolderSource | VideoSource, frame: Frame, topic: str,

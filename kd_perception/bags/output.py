@@ -21,7 +21,7 @@ from kd_perception.bags.ros1_output import Ros1File
 from kd_perception.bags.sqlite_output import SqliteFile
 from kd_perception.bags.storage import Channel
 from kd_perception.bags.unfinished import already_there, unfinished_directory
-from kd_perception.errors import BagError
+from kd_perception.errors import BagError, ConfigError
 
 
 class OutputFile(Protocol):
@@ -75,10 +75,13 @@ class RawBagWriter:
         self._source = source or Metadata()
         self._stack = ExitStack()
         self._channels: list[Channel] = []
+        self._numbers: dict[Channel, int] = {}
         self._counts: list[int] = []
         self._files: list[FileContent] = []
         self._file: OutputFile | None = None
         self._bytes = 0
+        if storage == 'ros1' and self.path.suffix != '.bag':
+            raise ConfigError(f'{path}: a ROS 1 bag is one file; give it a name that ends in .bag')
         if self.path.exists() and not overwrite:
             raise already_there(Path(path))
         if self.path.exists() and not is_only_a_bag(self.path):
@@ -121,13 +124,14 @@ class RawBagWriter:
     def add(self, channel: Channel) -> int:
         """Declare a channel and return its number here; the same channel has the same number."""
         channel = replace(channel, id=0)
-        if channel in self._channels:
-            return self._channels.index(channel)
-        self._channels.append(channel)
-        self._counts.append(0)
-        with self._failures():
-            self._opened().add(len(self._channels) - 1, channel)
-        return len(self._channels) - 1
+        number = self._numbers.get(channel)
+        if number is None:
+            number = self._numbers[channel] = len(self._channels)
+            self._channels.append(channel)
+            self._counts.append(0)
+            with self._failures():
+                self._opened().add(number, channel)
+        return number
 
     def write(self, number: int, log_ns: int, data: bytes, publish_ns: int | None = None,
               sequence: int = 0) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 import hashlib
 import logging
+from typing import Any
 
 import numpy as np
 
-from kd_perception.bags.motion import moving, thumbnail
+from kd_perception.bags.motion import moving
 from kd_perception.bags.sampling import at_rate, BadFrames, LabelError, Sampling
 from kd_perception.errors import ImageError
 from kd_perception.frames import Frame
 
+Progress = Callable[[int, int, str], None]
 _log = logging.getLogger(__name__)
 
 
@@ -67,22 +69,32 @@ class FrameSequence:
         """Return int64 ``[n]``: the times by which the chosen frames are ordered, ascending."""
         return self._times_ns[self._positions]
 
-    def _choose(self, times_ns: np.ndarray, sampling: Sampling) -> None:
+    def _choose(self, times_ns: np.ndarray, sampling: Sampling | None,
+                progress: Progress | None = None) -> None:
         """
         Set the positions.
 
         :param times_ns: int64 ``[n]``, of all frames by position, in any order.
+        :param sampling: all frames by default.
+        :param progress: called with (done, total, note) while frames are looked at for motion.
         """
+        sampling = sampling or Sampling()
         order = np.argsort(times_ns, kind='stable')
         positions = order[at_rate(times_ns[order], sampling.rate_hz)]
         if sampling.motion:
             found = len(positions)
-            positions = positions[moving(self._thumbnails(positions), sampling.motion)]
+            seen = _told(self._thumbnails(positions), found, progress)
+            positions = positions[moving(seen, sampling.motion)]
             _log.info('%s: %d of %d frames show motion', self.name, len(positions), found)
         self._times_ns = times_ns
         self._positions = sampling.by_number(positions)
         if sampling.motion or sampling.count or sampling.order != 'log':
             self.chosen = hashlib.sha256(self._positions.astype('<i8').tobytes()).hexdigest()[:16]
+
+    def _reopened(self, make: Callable[[], FrameSequence]) -> tuple[Any, ...]:
+        """Return how another process opens this source, without choosing anew."""
+        return make, (), {'_positions': self._positions, '_times_ns': self._times_ns,
+                          'chosen': self.chosen}
 
     def _frame(self, position: int) -> Frame:
         """
@@ -93,11 +105,14 @@ class FrameSequence:
         raise NotImplementedError
 
     def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
-        """Yield what motion is seen by; sources with a cheaper way have their own."""
-        for position in positions:
-            try:
-                yield thumbnail(self._frame(int(position)).image)
-            except LabelError:
-                raise
-            except ImageError:
-                yield None
+        """Yield what motion is seen by; None for a frame that cannot be decoded."""
+        raise NotImplementedError
+
+
+def _told(thumbnails: Iterable[np.ndarray | None], total: int,
+          progress: Progress | None) -> Iterator[np.ndarray | None]:
+    """Yield thumbnails and tell how far they are."""
+    for done, thumbnail in enumerate(thumbnails, 1):
+        if progress is not None:
+            progress(done, total, 'looking for motion')
+        yield thumbnail

@@ -30,7 +30,7 @@ from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.pictures import TopicPictures
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import Sampling
-from kd_perception.bags.sequence import FrameSequence
+from kd_perception.bags.sequence import FrameSequence, Progress
 from kd_perception.bags.topics import header_times, TopicInfo
 from kd_perception.bags.unfinished import how_to_recover, is_unfinished
 from kd_perception.errors import BagError, ConfigError, ImageError
@@ -44,7 +44,7 @@ def open_source(path: Path | str | Sequence[Path | str], *,
                 image_topic: str | Sequence[str] = '', label_topic: str = '',
                 label_dir: str | Path = '', classes: str = '', rate_hz: float = 0.0,
                 motion: float = 0.0, count: int = 0, limit: int = 0,
-                order: str = 'log') -> FrameSource:
+                order: str = 'log', progress: Progress | None = None) -> FrameSource:
     """
     Open recordings of any kind as one source.
 
@@ -58,6 +58,7 @@ def open_source(path: Path | str | Sequence[Path | str], *,
     :param classes: class set of the labels; may be left out where a bag names its classes.
     :param rate_hz: keep about so many frames per second; this and the next four act on each
         topic of each recording, see ``Sampling``.
+    :param progress: called with (done, total, note) while frames are looked at for motion.
     :raises BagError: when one cannot be read, or the camera cannot be chosen.
     :raises ConfigError: when the recordings' labels mean different things.
     """
@@ -67,7 +68,8 @@ def open_source(path: Path | str | Sequence[Path | str], *,
     try:
         for one in recordings:
             opened.append(open_one(one.path, image_topic=one.topic, label_topic=label_topic,
-                                   label_dir=label_dir, classes=classes, sampling=sampling))
+                                   label_dir=label_dir, classes=classes, sampling=sampling,
+                                   progress=progress))
         return opened[0] if len(opened) == 1 else JoinedSource(opened, recordings)
     except BaseException:
         for source in opened:
@@ -77,16 +79,17 @@ def open_source(path: Path | str | Sequence[Path | str], *,
 
 def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
              label_dir: str | Path = '', classes: str = '',
-             sampling: Sampling | None = None) -> FrameSource:
+             sampling: Sampling | None = None, progress: Progress | None = None) -> FrameSource:
     """Open one recording; the arguments are those of ``open_source``."""
     if not path.exists():
         raise BagError(f'{path}: no such file or folder')
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         _refuse(path, 'a video', image_topic, label_topic, str(label_dir))
-        return VideoSource(path, sampling=sampling)
+        return VideoSource(path, sampling=sampling, progress=progress)
     if path.is_dir() and not is_bag_folder(path) and has_images(path):
         _refuse(path, 'an image folder', image_topic, label_topic)
-        return FolderSource(path, label_dir=label_dir, classes=classes, sampling=sampling)
+        return FolderSource(path, label_dir=label_dir, classes=classes, sampling=sampling,
+                            progress=progress)
     if path.is_file() and path.suffix.lower() not in BAG_SUFFIXES:
         raise BagError(f'{path}: is neither a rosbag ({", ".join(BAG_SUFFIXES)}, or a folder '
                        f'with {METADATA}), an image folder nor a video '
@@ -98,7 +101,7 @@ def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
         raise BagError(f'{path}: is an unfinished recording; {how_to_recover(path)}')
     _refuse(path, 'a rosbag', str(label_dir))
     return BagSource(path, image_topic=image_topic, label_topic=label_topic, classes=classes,
-                     sampling=sampling)
+                     sampling=sampling, progress=progress)
 
 
 class BagSource(FrameSequence):
@@ -109,12 +112,11 @@ class BagSource(FrameSequence):
     """
 
     def __init__(self, path: Path | str, *, image_topic: str = '', label_topic: str = '',
-                 classes: str = '', sampling: Sampling | None = None) -> None:
-        sampling = sampling or Sampling()
+                 classes: str = '', sampling: Sampling | None = None,
+                 progress: Progress | None = None) -> None:
         self.name = Path(path).name
         self._arguments: dict[str, Any] = {
-            'image_topic': image_topic, 'label_topic': label_topic, 'classes': classes,
-            'sampling': sampling}
+            'image_topic': image_topic, 'label_topic': label_topic, 'classes': classes}
         self._reader = BagReader(path)
         try:
             self.topic = choose_camera(self._reader, image_topic)
@@ -122,9 +124,9 @@ class BagSource(FrameSequence):
             self._pictures = TopicPictures(self._images)
             self.fingerprint = self._reader.fingerprint
             times = self._images.log_ns
-            if sampling.order == 'header':
+            if sampling is not None and sampling.order == 'header':
                 times = header_times(self._images, f'{self._reader.path}: {self.topic}')
-            self._choose(times, sampling)
+            self._choose(times, sampling, progress)
             self.label_topic = _choose_labels(self._reader, label_topic, self.topic)
             self._load_labels(classes, asked=bool(label_topic or classes))
         except BaseException:
@@ -133,7 +135,7 @@ class BagSource(FrameSequence):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the bag itself.
-        return partial(BagSource, self._reader.path, **self._arguments), ()
+        return self._reopened(partial(BagSource, self._reader.path, **self._arguments))
 
     def close(self) -> None:
         """Release the bag."""

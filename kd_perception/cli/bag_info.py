@@ -8,6 +8,7 @@ the same facts in a form that stays (schema_version).
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from datetime import datetime, timezone
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from kd_perception.bags.facts import bag_facts
 from kd_perception.bags.reader import BagReader
+from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_sampling_arguments, sampling
 
 _WIDTH = 200
@@ -34,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts."""
-    with BagReader(args.bag) as reader:
-        facts = bag_facts(reader, sampling(args))
+    looking = progress('looking for motion') if args.motion else nullcontext()
+    with BagReader(args.bag) as reader, looking as report:
+        facts = bag_facts(reader, sampling(args), report)
     if args.json:
         print(json.dumps(facts, indent=2))
     else:

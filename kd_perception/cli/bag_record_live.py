@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import sys
 from typing import Any
 
 from kd_perception.errors import ConfigError
+from kd_perception.nodes.environment import PARENT_VARIABLE
 
 _UNITS = {'': 1, 'k': 10 ** 3, 'm': 10 ** 6, 'g': 10 ** 9, 't': 10 ** 12}
 
@@ -46,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
                'max_bytes': args.max_size, 'overwrite': args.overwrite,
                'compression': '' if args.compression == 'none' else args.compression}
     child = subprocess.Popen([sys.executable, '-m', 'kd_perception.cli.bag_record_live',
-                              json.dumps(request)])
+                              json.dumps(request)],
+                             env={**os.environ, PARENT_VARIABLE: str(os.getpid())})
     while True:
         try:
             return child.wait()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from kd_perception.bags.collection import find_recordings
 from kd_perception.bags.motion import DRIVING
 from kd_perception.bags.sampling import ORDERS, Sampling
 from kd_perception.bags.source import open_one
+from kd_perception.cli.progress import progress
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.frames import FrameSource
@@ -80,10 +82,13 @@ def opened(args: argparse.Namespace,
     """
     chosen = sampling(args)
     for one in find_recordings(paths, args.image_topic):
-        source = open_one(one.path, image_topic=one.topic, sampling=chosen,
-                          label_topic=getattr(args, 'label_topic', ''),
-                          label_dir=getattr(args, 'label_dir', ''),
-                          classes=getattr(args, 'classes', ''))
+        looking = progress(f'looking for motion in {one.path.name}') if chosen.motion \
+            else nullcontext()
+        with looking as report:
+            source = open_one(one.path, image_topic=one.topic, sampling=chosen, progress=report,
+                              label_topic=getattr(args, 'label_topic', ''),
+                              label_dir=getattr(args, 'label_dir', ''),
+                              classes=getattr(args, 'classes', ''))
         try:
             yield f'{one.path}{f" {one.topic}" if one.topic else ""}', source
         finally:

@@ -49,9 +49,12 @@ class LabelledSource:
     class_map: ClassMap | None
 
 
-def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet) -> list[LabelledSource]:
+def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
+                 progress: Progress | None = None) -> list[LabelledSource]:
     """
     Open the recordings of a recipe.
+
+    :param progress: called while frames are looked at for motion.
 
     :raises KdPerceptionError: when one cannot be opened or its classes cannot be mapped.
     """
@@ -60,7 +63,8 @@ def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet) -> list[Lab
         source = open_source(entry.path, image_topic=entry.image_topic,
                              label_topic=entry.label_topic, label_dir=entry.label_dir,
                              classes=entry.classes, rate_hz=entry.rate_hz, motion=entry.motion,
-                             count=entry.count, limit=entry.limit, order=entry.order)
+                             count=entry.count, limit=entry.limit, order=entry.order,
+                             progress=progress)
         opened.append(labelled(source, classes, entry.class_map))
     return opened
 

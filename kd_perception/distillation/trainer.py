@@ -54,7 +54,7 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
     :raises KdPerceptionError: one line, for bad data, a run of another recipe, a loss of NaN.
     """
     classes = load_class_set(recipe.classes)
-    with _opened(recipe, classes) as (learn, check):
+    with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             raise TrainingError(f'{_names(learn)}: has no labels to learn from; give label_dir or '
                                 'label_topic (data.defaults), or distil from a teacher')
@@ -90,7 +90,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
                  else repr(teacher.spec.classes.name))
         raise TrainingError(f'{what} {named}, the recipe asks for {classes.name!r}: set classes '
                             'in the recipe')
-    with _opened(recipe, classes) as (learn, check):
+    with _opened(recipe, classes, progress) as (learn, check):
         if recipe.distillation.hard_weight and not any(s.class_map for s in learn):
             raise TrainingError(f'{_names(learn)}: has no labels, but distillation.hard_weight is '
                                 f'{recipe.distillation.hard_weight:g}; set it to 0')
@@ -172,7 +172,7 @@ def _accelerator() -> Accelerator:
 
 
 @contextmanager
-def _opened(recipe: Recipe, classes: ClassSet,
+def _opened(recipe: Recipe, classes: ClassSet, progress: Progress | None,
             ) -> Iterator[tuple[list[LabelledSource], list[LabelledSource]]]:
     """Open training and validation recordings and close them in the end."""
     if not recipe.data.train:
@@ -180,8 +180,8 @@ def _opened(recipe: Recipe, classes: ClassSet,
     learn: list[LabelledSource] = []
     check: list[LabelledSource] = []
     try:
-        learn += open_sources(recipe.data.train, classes)
-        check += open_sources(recipe.data.validation, classes)
+        learn += open_sources(recipe.data.train, classes, progress)
+        check += open_sources(recipe.data.validation, classes, progress)
         for entry in check:
             if entry.class_map is None:
                 raise TrainingError(f'{entry.source.name}: validation data has no labels')

@@ -28,6 +28,7 @@ from kd_perception.bags.output import RawBagWriter
 from kd_perception.bags.storage import Channel, QOS, TYPE_HASH
 from kd_perception.errors import BagError, ConfigError
 from kd_perception.nodes.message_types import definition_of, message_class
+from kd_perception.nodes.process import end_with_parent
 from kd_perception.nodes.qos import image_subscription
 
 Progress = Callable[[int, int, str], None]
@@ -151,6 +152,7 @@ def record_live(out: Path | str, topics: Sequence[str] = (), *, duration_s: floa
         unfinished recording), or when no message came.
     """
     stop = _stop_on_signals()
+    end_with_parent()
     # Our handlers only: one that raises would end a write half way.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()

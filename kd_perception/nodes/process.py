@@ -48,7 +48,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     :param make: called after ``rclpy.init``; returns the node.
     """
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
-    _end_with_parent()
+    end_with_parent()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         rclpy.init(args=None if args is None else list(args))
@@ -90,7 +90,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     return code
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask Linux for SIGINT when the runner dies, if it was the runner that started this."""
     parent = os.environ.get(PARENT_VARIABLE, '')
     if not parent.isdigit() or not sys.platform.startswith('linux'):

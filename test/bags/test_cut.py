@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 from mcap.reader import make_reader
 import numpy as np
@@ -124,6 +125,8 @@ def test_a_ros_1_bag_stays_one(tmp_path):
         for n in range(5):
             text = store.serialize_ros1(store.types[kind](data=str(n)), kind)
             writer.write(connection, n * SECOND, text)
+    with pytest.raises(ConfigError, match='a name that ends in .bag'):
+        cut_bag(path, tmp_path / 'b')
     cut_bag(path, tmp_path / 'b.bag', start_s=3)
     found = rows(tmp_path / 'b.bag')
     assert [r[2][0] for r in found] == [r[2][0] for r in rows(path)[2:]]  # "2" is latched
@@ -173,6 +176,8 @@ def test_nothing_in_the_stretch(drive, tmp_path):
         cut_bag(drive, tmp_path / 'cut', start_s=100, end_s=200)
     with pytest.raises(ConfigError, match='one of them'):
         split_bag(drive, tmp_path / 'x', gap_s=1, length_s=1)
+    assert cut_bag(drive, tmp_path / 'all', end_s=1e300).messages == 101
+    shutil.rmtree(tmp_path / 'all')
     assert [p.name for p in tmp_path.iterdir()] == ['drive']
 
 

@@ -50,7 +50,8 @@ def writing(path, limit=0, storage='mcap', keep='drop'):
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3', 'ros1'])
 def test_full_disk_is_one_line_and_leaves_nothing(storage, tmp_path):
-    process = writing(tmp_path / 'out' / 'drive', 3_000_000, storage)
+    name = 'drive.bag' if storage == 'ros1' else 'drive'
+    process = writing(tmp_path / 'out' / name, 3_000_000, storage)
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 2, err
     assert len(err.strip().splitlines()) == 1

@@ -137,3 +137,9 @@ def test_a_limit_or_a_rate_makes_another_recording() -> None:
     ends = [FrameKey('f', 't', 0), FrameKey('f', 't', 9)]
     other = [FrameKey('f', 't', 0), FrameKey('f', 't', 18)]
     assert len({recording_id(ends, 10), recording_id(ends, 5), recording_id(other, 10)}) == 3
+
+
+def test_frames_chosen_otherwise_have_other_shards() -> None:
+    ends = [FrameKey('a', '/t', 0), FrameKey('a', '/t', 9)]
+    assert recording_id(ends, 5) == recording_id(ends, 5, '')
+    assert len({recording_id(ends, 5, chosen) for chosen in ('', 'x', 'y')}) == 3

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kd_perception.bags.writer import BagWriter
+from kd_perception.classes import load_class_set
+from kd_perception.distillation.frame_store import open_sources
 from kd_perception.distillation.recipe import load_recipe, Recipe, recipe_from_dict
-from kd_perception.errors import ConfigError
+from kd_perception.errors import BagError, ConfigError
 from kd_perception.paths import share_directory
 
 SHIPPED = sorted(p.stem for p in (share_directory() / 'config' / 'recipes').glob('*.yaml'))
@@ -109,3 +113,27 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 def test_crop_defaults_to_the_input() -> None:
     recipe: Recipe = recipe_from_dict(SMALL)
     assert recipe.crop == (32, 32)
+
+
+def test_one_entry_may_stand_for_several_recordings(tmp_path: Path) -> None:
+    for drive in ('drive_0', 'drive_1'):
+        with BagWriter(tmp_path / drive) as writer:
+            for n in range(3):
+                for camera in ('front', 'rear'):
+                    writer.write_image(f'{camera}/image', np.zeros((6, 8, 3), np.uint8),
+                                       (n + 1) * 10 ** 9)
+    (tmp_path / 'drive_2.unfinished').mkdir()
+    wanted = [(f'{tmp_path}/drive_{n}', f'/{c}/image') for n in (0, 1) for c in ('front', 'rear')]
+    for entry in ({'path': str(tmp_path), 'image_topic': '*'},
+                  {'path': f'{tmp_path}/drive_?', 'image_topic': ['/front/image', '/rear/image']}):
+        recipe = recipe_from_dict({**SMALL, 'data': {
+            'train': [entry], 'defaults': {'motion': 2.4, 'count': 2, 'order': 'header'}}})
+        assert [(s.path, s.image_topic) for s in recipe.data.train] == wanted
+        assert {(s.motion, s.count, s.order) for s in recipe.data.train} == {(2.4, 2, 'header')}
+        assert recipe_from_dict(recipe.to_dict()) == recipe
+    opened = open_sources(recipe.data.train, load_class_set('driving'))
+    # Every frame is the same picture: the first of each camera shows "motion", no other.
+    assert [len(one.source) for one in opened] == [1] * 4
+    assert len({one.source[0].key for one in opened}) == 4
+    with pytest.raises(BagError, match='no recording has such a name'):
+        recipe_from_dict({**SMALL, 'data': {'train': [f'{tmp_path}/ride_*']}})

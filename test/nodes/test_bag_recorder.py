@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from kd_perception.bags.reader import BagReader
@@ -123,9 +123,8 @@ def test_a_killed_recorder_leaves_what_can_be_recovered(camera, tmp_path, capsys
         return recorded_bytes(folder) > 1_500_000 or process.poll() is not None
 
     publish_until(camera, enough)
-    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True)
-    for pid in [*map(int, children.stdout.split()), process.pid]:
-        os.kill(pid, signal.SIGKILL)
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
     process.communicate(timeout=30)
     assert [p.name for p in tmp_path.iterdir()] == ['drive.unfinished']
     assert main(['bag', 'info', str(folder)]) == 0
