@@ -114,18 +114,29 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
-        for entry in (*temporary.rglob('*'), temporary):
-            _sync(entry)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))
-            os.replace(path, old / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
-        _sync(path.parent)
+        move_directory(temporary, path, overwrite=path.exists())
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_directory(source: Path, path: Path, *, overwrite: bool) -> None:
+    """
+    Bring a directory to the disk and rename it to ``path``.
+
+    :param overwrite: move what is there aside first and remove it last, so that a complete
+        directory is at ``path`` or beside it at every instant.
+    :raises OSError: when something is there and ``overwrite`` is false.
+    """
+    for entry in (*source.rglob('*'), source):
+        _sync(entry)
+    if overwrite and path.exists():
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))
+        os.replace(path, old / path.name)
+        os.replace(source, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(source, path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -77,12 +77,13 @@ def deserializer(channel: Channel) -> Callable[[bytes], Any]:
     store = _types_of(channel.type, channel.definition, channel.definition_format)
     _check_fields(store, channel.type)
     kind = channel.type
+    definition = store.get_msgdef(kind)
 
     def decode(data: bytes) -> Any:
         try:
             if channel.serialization == 'ros1':
                 return store.deserialize_ros1(memoryview(data), kind)
-            return _from_cdr(store, data, kind)
+            return _from_cdr(store, definition, data)
         except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError,
                 AssertionError, MemoryError) as error:
             raise BagError(f'{channel.topic}: a {kind} message is damaged: '
@@ -107,11 +108,10 @@ def _check_fields(store: Typestore, kind: str) -> None:
             raise BagError(f'the recording defines {name} otherwise than ROS does')
 
 
-def _from_cdr(store: Typestore, data: bytes, kind: str) -> Any:
+def _from_cdr(store: Typestore, definition: Any, data: bytes) -> Any:
     """Deserialise; bytes behind the message, which some writers leave there, do no harm."""
     if data[:2] not in (b'\x00\x00', b'\x00\x01'):
         raise ValueError('it does not begin as CDR does')
-    definition = store.get_msgdef(kind)
     read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
     # A view: the pixels of an image are not copied on their way.
     return read(memoryview(data)[4:], 0, definition.cls, store)[0]

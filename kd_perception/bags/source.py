@@ -164,20 +164,23 @@ class BagSource(FrameSequence):
         self._check = LabelCheck(self.label_classes)
 
     def _frame(self, position: int) -> Frame:
-        where = f'{self._reader.path}: {self.topic}[{position}]'
         try:
             message = self._images.message(position)
             image = self._pictures.decode(position, message)
             labels = self._labels_of(position)
         except (BagError, ImageError) as error:
-            raise ImageError(f'{where}: {_without(str(error), self._reader.path)}') from None
+            problem = _without(str(error), self._reader.path)
+            raise ImageError(f'{self._where(position)}: {problem}') from None
         stamp_ns = msgs.stamp_of(message)
         if labels is not None:
-            self._check(labels, image, f'{where} (stamp {stamp_ns} ns)')
+            self._check(labels, image, f'{self._where(position)} (stamp {stamp_ns} ns)')
         return Frame(image=image, stamp_ns=stamp_ns,
                      log_ns=int(self._images.log_ns[position]),
                      key=FrameKey(self.fingerprint, self.topic, position),
                      frame_id=msgs.frame_id_of(message), labels=labels)
+
+    def _where(self, position: int) -> str:
+        return f'{self._reader.path}: {self.topic}[{position}]'
 
     def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
         for position in positions:

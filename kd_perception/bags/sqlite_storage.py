@@ -25,6 +25,7 @@ from kd_perception.errors import BagError
 # maps no more than so much of a file, and reads the rest page by page.
 _MAPPED_BYTES = 2_000_000_000
 _KEPT_BYTES = 128 << 20
+_PROBLEMS = (sqlite3.Error, UnicodeError, OverflowError, MemoryError)
 
 
 class SqliteStorage:
@@ -55,12 +56,12 @@ class SqliteStorage:
         """Return the serialised message at an index entry."""
         number = int(entry['offset'])
         self._map()
-        rows = self._query('SELECT data FROM messages WHERE id = ?', number)
-        if not rows or not isinstance(rows[0][0], bytes):
-            raise BagError(f'{self.path}: message {number} is gone')
-        self._local.mapped += len(rows[0][0])
+        data = self._data(number, limit)
+        if limit and data[:1] == b'\x28':  # a compressed body is of use as a whole only
+            data = self._data(number, 0)
+        self._local.mapped += len(data)
         try:
-            return plain_body(rows[0][0], limit)
+            return plain_body(data, limit)
         except zstandard.ZstdError as error:
             raise BagError(f'{self.path}: message {number} is damaged: {reason(error)}') from None
 
@@ -87,8 +88,24 @@ class SqliteStorage:
             self._local.mapped = _KEPT_BYTES
         try:
             return self._local.connection.execute(statement, arguments).fetchall()
-        except (sqlite3.Error, UnicodeError, OverflowError, MemoryError) as error:
+        except _PROBLEMS as error:
             raise BagError(f'{self.path}: is damaged or no rosbag2 database: '
+                           f'{reason(error)}') from None
+
+    def _data(self, number: int, limit: int) -> bytes:
+        """Return a row's data, or at least its first ``limit`` bytes."""
+        connection = self._local.connection
+        if not hasattr(connection, 'blobopen'):  # Python 3.10
+            rows = self._query('SELECT data FROM messages WHERE id = ?', number)
+            if not rows or not isinstance(rows[0][0], bytes):
+                raise BagError(f'{self.path}: message {number} is gone or damaged')
+            return rows[0][0]
+        try:
+            # Copies once; a query copies twice, and the whole row where a header is wanted.
+            with connection.blobopen('messages', 'data', number, readonly=True) as blob:
+                return blob.read(limit) if limit else blob.read()
+        except _PROBLEMS as error:
+            raise BagError(f'{self.path}: message {number} is gone or damaged: '
                            f'{reason(error)}') from None
 
     def _map(self) -> None:

@@ -15,9 +15,9 @@ import os
 from pathlib import Path
 import re
 import shutil
-import tempfile
 
 from kd_perception.errors import BagError
+from kd_perception.paths import move_directory
 
 SUFFIX = '.unfinished'
 _UNFINISHED = re.compile(rf'{re.escape(SUFFIX)}(-\d+)?$')
@@ -63,14 +63,8 @@ def unfinished_directory(path: Path, *, overwrite: bool = False,
         if single:
             os.replace(folder / path.name, path)
             folder.rmdir()
-        elif overwrite and path.exists():
-            # Moved aside first and removed last: at every instant one of the two is whole.
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))
-            os.replace(path, old / path.name)
-            os.replace(folder, path)
-            shutil.rmtree(old)
         else:
-            os.replace(folder, path)
+            move_directory(folder, path, overwrite=overwrite)
     except BaseException:
         if not keep():
             shutil.rmtree(folder, ignore_errors=True)
