@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import glob
 import hashlib
-from itertools import groupby
 import logging
 from pathlib import Path
 from typing import Any
@@ -96,10 +95,8 @@ class JoinedSource(FrameSequence):
         self.chosen = hashlib.sha256('\n'.join(
             [self.fingerprint, *(getattr(s, 'chosen', '') for s in sources)]).encode()
             ).hexdigest()[:16]
-        self._where = list(self._merged())
-        self._positions = np.arange(len(self._where))
-        self._times_ns = np.array([self.sources[s].times_ns[i]  # type: ignore[attr-defined]
-                                   for s, i in self._where], np.int64)
+        self._which, self._index, self._times_ns = self._merged()
+        self._positions = np.arange(len(self._which))
 
     def close(self) -> None:
         """Release all recordings."""
@@ -110,21 +107,18 @@ class JoinedSource(FrameSequence):
         return JoinedSource, (self.sources, self.recordings)
 
     def _frame(self, position: int) -> Frame:
-        which, index = self._where[position]
-        return self.sources[which][index]
+        return self.sources[self._which[position]][int(self._index[position])]
 
-    def _merged(self) -> Iterator[tuple[int, int]]:
-        """Yield (source, index) in the order of the joined source."""
-        for _, group in groupby(range(len(self.sources)), lambda n: self.recordings[n].path):
-            members = list(group)
-            if len(members) == 1:
-                yield from ((members[0], i) for i in range(len(self.sources[members[0]])))
-                continue
-            times = [self.sources[n].times_ns for n in members]  # type: ignore[attr-defined]
-            which = np.repeat(members, [len(t) for t in times])
-            index = np.concatenate([np.arange(len(t)) for t in times])
-            for row in np.argsort(np.concatenate(times), kind='stable'):
-                yield int(which[row]), int(index[row])
+    def _merged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return source, index there and time of each frame, in the order of the joined source."""
+        times = [s.times_ns for s in self.sources]  # type: ignore[attr-defined]
+        which = np.repeat(np.arange(len(times)), [len(t) for t in times])
+        index = np.concatenate([np.arange(len(t)) for t in times])
+        when = np.concatenate(times)
+        paths = [r.path for r in self.recordings]
+        drive = np.array([paths.index(p) for p in paths])[which]
+        order = np.lexsort((which, when, drive))
+        return which[order], index[order], when[order]
 
 
 def _expanded(path: Path) -> list[Path]:
