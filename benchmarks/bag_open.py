@@ -36,7 +36,6 @@ READ_EVERY = (2000, 200)
 READ = '''
 import json, resource, sys, time
 import kd_perception.bags.source
-from kd_perception.imaging import decode_compressed
 def memory():
     lines = open('/proc/self/status').read().splitlines()
     return {k: int(v.split()[0]) / 1024 for k, _, v in (x.partition(':') for x in lines)

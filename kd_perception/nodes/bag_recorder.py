@@ -23,6 +23,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
+from kd_perception.bags import messages as msgs
 from kd_perception.bags.metadata import qos_text
 from kd_perception.bags.output import RawBagWriter
 from kd_perception.bags.storage import Channel, QOS, TYPE_HASH
@@ -34,10 +35,7 @@ from kd_perception.nodes.qos import image_subscription
 Progress = Callable[[int, int, str], None]
 
 # What is recorded when no topic is named: pictures, what belongs to them, and the time.
-CAMERA_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage',
-                'sensor_msgs/msg/CameraInfo', 'vision_msgs/msg/LabelInfo',
-                'foxglove_msgs/msg/CompressedVideo',
-                'ffmpeg_image_transport_msgs/msg/FFMPEGPacket')
+CAMERA_TYPES = (*msgs.CAMERA_TYPES, msgs.CAMERA_INFO, msgs.LABEL_INFO)
 ALWAYS = ('/clock', '/tf_static')
 
 _DEPTH = 50
