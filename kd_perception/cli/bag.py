@@ -9,7 +9,7 @@ import importlib
 ACTIONS: dict[str, str] = {
     'info': 'what a recording holds: topics, rates, sizes, gaps, what would be taken of it',
     'import': 'video or image folder to rosbag2',
-    'record': 'live topics, or the simulator, to rosbag2',
+    'record': 'live topics, the simulator or a robustness suite, to rosbag2',
     'cut': 'a stretch or some topics of a recording; also recovers an unfinished one',
     'split': 'a recording into several, by length or by drive',
 }
@@ -21,6 +21,7 @@ examples:
   kd_perception bag import drive.mp4 drive --rate 10
   kd_perception bag import camvid/val val --classes camvid
   kd_perception bag record fog --scenario dense_fog --seed 7 --duration 60
+  kd_perception bag record suites/standard --suite
   kd_perception bag record drive --live
   kd_perception bag record drive --live /front/image_raw /front/camera_info --max-size 4GB
   kd_perception bag cut drive tunnel --start 120 --end 180

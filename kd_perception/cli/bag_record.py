@@ -1,9 +1,9 @@
 """
 Record the simulator with its ground truth, a robustness suite, or live topics.
 
-The simulator is recorded unless --live or --suite is given. A live recording takes the quality of service
-that the publishers offer, and ends with Ctrl-C, --duration or when the last file is full; what is
-recorded by then is a whole recording.
+The simulator is recorded unless --live or --suite is given. A live recording takes the quality of
+service that the publishers offer, and ends with Ctrl-C or after --duration; what is recorded by
+then is a whole recording.
 """
 
 from __future__ import annotations
