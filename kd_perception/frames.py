@@ -7,13 +7,16 @@ or an evaluation. Its key names it for ever: caches and reports refer to frames 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from kd_perception.classes import ClassSet
+
+# How long work tells where it is: done, total (0: not known), a note. It may raise to stop it.
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, order=True)

@@ -8,7 +8,7 @@ were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import fnmatch
 import logging
@@ -23,8 +23,8 @@ from kd_perception.bags.output import RawBagWriter
 from kd_perception.bags.reader import BagReader, Timeline
 from kd_perception.bags.unfinished import already_there, unfinished_directory
 from kd_perception.errors import BagError, ConfigError
+from kd_perception.frames import Progress
 
-Progress = Callable[[int, int, str], None]
 _log = logging.getLogger(__name__)
 
 _LONGEST_S = 1e9

@@ -9,11 +9,11 @@ import numpy as np
 from kd_perception.bags.labels import recorded_classes
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import Sampling
-from kd_perception.bags.sequence import Progress
 from kd_perception.bags.source import BagSource
 from kd_perception.bags.topics import TopicIndex, TopicInfo
 from kd_perception.bags.unfinished import is_unfinished
 from kd_perception.errors import BagError, KdPerceptionError
+from kd_perception.frames import Progress
 
 SCHEMA_VERSION = 1
 CLOCK = 'rosgraph_msgs/msg/Clock'

@@ -17,11 +17,11 @@ import numpy as np
 from kd_perception.bags.labels import choose_classes, LabelCheck
 from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.sampling import Sampling
-from kd_perception.bags.sequence import FrameSequence, Progress
+from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.storage import content_fingerprint
 from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError, ImageError
-from kd_perception.frames import Frame, FrameKey
+from kd_perception.frames import Frame, FrameKey, Progress
 from kd_perception.imaging import decode_compressed, decode_label_image
 
 _log = logging.getLogger(__name__)

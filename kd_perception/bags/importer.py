@@ -10,11 +10,10 @@ from typing import Literal
 from kd_perception.bags.files import FOLDER_RATE_HZ, FolderSource, VideoSource
 from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder
 from kd_perception.bags.sampling import Sampling
-from kd_perception.bags.sequence import Progress
 from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import BagError, ConfigError
-from kd_perception.frames import Frame
+from kd_perception.frames import Frame, Progress
 
 DEFAULT_TOPIC = 'camera/image'
 

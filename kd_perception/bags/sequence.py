@@ -12,9 +12,8 @@ import numpy as np
 from kd_perception.bags.motion import moving
 from kd_perception.bags.sampling import at_rate, BadFrames, LabelError, Sampling
 from kd_perception.errors import ImageError
-from kd_perception.frames import Frame
+from kd_perception.frames import Frame, Progress
 
-Progress = Callable[[int, int, str], None]
 _log = logging.getLogger(__name__)
 
 

@@ -30,11 +30,11 @@ from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.pictures import TopicPictures
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import Sampling
-from kd_perception.bags.sequence import FrameSequence, Progress
+from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.topics import header_times, TopicInfo
 from kd_perception.bags.unfinished import how_to_recover, is_unfinished
 from kd_perception.errors import BagError, ConfigError, ImageError
-from kd_perception.frames import Frame, FrameKey, FrameSource
+from kd_perception.frames import Frame, FrameKey, FrameSource, Progress
 from kd_perception.imaging import decode_label_image
 
 _log = logging.getLogger(__name__)

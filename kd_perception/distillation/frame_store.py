@@ -7,7 +7,7 @@ the memory limit; beyond it they are decoded again at every access.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import logging
 import threading
@@ -20,11 +20,10 @@ from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.recipe import SourceRecipe
 from kd_perception.errors import ImageError, TrainingError
-from kd_perception.frames import FrameKey, FrameSource
+from kd_perception.frames import FrameKey, FrameSource, Progress
 from kd_perception.imaging import resize_image, resize_labels
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

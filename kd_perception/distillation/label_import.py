@@ -7,7 +7,7 @@ All labels are looked at before anything is written: what does not fit is counte
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 import logging
 from pathlib import Path
@@ -36,11 +36,10 @@ from kd_perception.distillation.label_files import (
     shares,
 )
 from kd_perception.errors import ConfigError, ImageError, TrainingError
-from kd_perception.frames import FrameKey, FrameSource
+from kd_perception.frames import FrameKey, FrameSource, Progress
 from kd_perception.tasks.soft_labels import SoftLabelCodec, VALID
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 # Sizes may differ, since networks are smaller than cameras; what they show must not.
 _ASPECT_SLACK = 0.03
 

@@ -7,7 +7,6 @@ shards, and the next call goes on behind them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 import logging
@@ -34,12 +33,11 @@ from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, ImageError, TrainingError
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.frames import Frame, FrameKey, FrameSource
+from kd_perception.frames import Frame, FrameKey, FrameSource, Progress
 from kd_perception.tasks.placement import network_input, place, Placement
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 CHECK_TEMPERATURES = (1.0, 4.0)
 
 

@@ -31,9 +31,9 @@ from kd_perception.distillation.recipe import OptimizationRecipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.schedule import progress_fraction, rate_factor
 from kd_perception.errors import TrainingError
+from kd_perception.frames import Progress
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 
 
 class Target(Protocol):

@@ -32,12 +32,12 @@ from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
 from kd_perception.errors import TrainingError
+from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build
 from kd_perception.tasks.soft_labels import decided
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 # What validation measures against; a student of bags without labels has but its teacher.
 GROUND_TRUTH, TEACHER = 'ground truth', 'teacher'
 

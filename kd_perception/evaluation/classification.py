@@ -6,7 +6,6 @@ The same engine and preprocessing as everywhere. Serving classifications is a la
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassSet
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, EngineError, ImageError
+from kd_perception.frames import Progress
 from kd_perception.imaging import decode_compressed
 from kd_perception.tasks.placement import network_input
 
-Progress = Callable[[int, int, str], None]
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 

@@ -7,7 +7,6 @@ what runs there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 import time
@@ -21,12 +20,10 @@ from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.frames import FrameSource
+from kd_perception.frames import FrameSource, Progress
 from kd_perception.tasks.metrics import ConfusionMatrix
 from kd_perception.tasks.placement import network_input, place, Placement
 from kd_perception.tasks.segmentation import decode
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ for again and again, so a camera that starts late is recorded too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import fnmatch
 from pathlib import Path
@@ -28,11 +28,10 @@ from kd_perception.bags.metadata import qos_text
 from kd_perception.bags.output import RawBagWriter
 from kd_perception.bags.storage import Channel, QOS, TYPE_HASH
 from kd_perception.errors import BagError, ConfigError
+from kd_perception.frames import Progress
 from kd_perception.nodes.message_types import definition_of, message_class
 from kd_perception.nodes.process import end_with_parent
 from kd_perception.nodes.qos import image_subscription
-
-Progress = Callable[[int, int, str], None]
 
 # What is recorded when no topic is named: pictures, what belongs to them, and the time.
 CAMERA_TYPES = (*msgs.CAMERA_TYPES, msgs.CAMERA_INFO, msgs.LABEL_INFO)
