@@ -143,7 +143,7 @@ class Camera:
             self._executor.spin_once(timeout_sec=min(left, 0.02))
 
 
-def bare_runtime(bundle: Any, engine: str, threads: int) -> Callable[[], object]:
+def bare_runtime(bundle: Any, engine: str, threads: int = 0) -> Callable[[], object]:
     """Return a call of the runtime alone on the bundle's graph, set up as the engine does."""
     picture = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8)
     if engine == 'openvino':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import signal
 
 from hypothesis import settings
 import pytest
@@ -11,6 +12,10 @@ import pytest
 # Before torch is imported, here and in child processes: its threads spin while they wait for each
 # other, so that on busy cores a test of two seconds was seen to take fifty.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# A runner may start the tests with Ctrl-C ignored, as shells do with background jobs; children
+# would inherit that, and many tests interrupt them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every machine, and no clock: these tests run beside others on busy cores.
 settings.register_profile('package', deadline=None, derandomize=True, database=None)
