@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from kd_perception.classes import ClassSet, UNLABELLED
-from kd_perception.errors import ConfigError, TrainingError
+from kd_perception.errors import ConfigError, ImageError, TrainingError
+from kd_perception.imaging import decode_label_png
 
 KINDS = ('probabilities', 'logits', 'ids')
 MATCHES = ('stamp', 'index', 'name')
@@ -190,10 +191,7 @@ def _member(path: Path, name: str) -> np.ndarray:
 def _file(file: Path) -> np.ndarray:
     try:
         if file.suffix.lower() == '.png':
-            image = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8),
-                                 cv2.IMREAD_UNCHANGED)
-            if image is None:
-                raise ConfigError('is no PNG or is damaged')
+            image = decode_label_png(file.read_bytes())
             if image.ndim == 3 and (image == image[..., :1]).all():
                 image = image[..., 0]
             return image
@@ -205,6 +203,8 @@ def _file(file: Path) -> np.ndarray:
             return _bounded(archive[archive.files[0]])
     except (ConfigError, TrainingError):
         raise
+    except ImageError as error:
+        raise ConfigError(str(error)) from None
     except Exception as error:
         raise ConfigError(f'is damaged: {_line(error)}') from None
 

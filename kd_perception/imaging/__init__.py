@@ -10,6 +10,7 @@ from kd_perception.imaging.codec import decode_message, ImageCodec, OWN_CODEC
 from kd_perception.imaging.compressed import (
     decode_compressed,
     decode_label_image,
+    decode_label_png,
     parse_format,
     picture_header,
 )
@@ -28,7 +29,7 @@ from kd_perception.imaging.raw import decode_image, raw_view
 __all__ = [
     'ChannelOrder', 'ImageCodec', 'MAX_PIXELS', 'OWN_CODEC', 'colorize', 'compressed_size',
     'decode_compressed',
-    'decode_depth', 'decode_image', 'decode_label_image', 'decode_message', 'encode_jpeg',
-    'encode_png', 'overlay', 'parse_format', 'picture_header', 'raw_view', 'resize_image',
-    'resize_labels',
+    'decode_depth', 'decode_image', 'decode_label_image', 'decode_label_png',
+    'decode_message', 'encode_jpeg', 'encode_png', 'overlay', 'parse_format',
+    'picture_header', 'raw_view', 'resize_image', 'resize_labels',
 ]

@@ -28,6 +28,7 @@ from kd_perception.imaging.raw import raw_view, to_eight_bits, to_picture
 
 _PNG_MARK = b'\x89PNG\r\n\x1a\n'
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PALETTE = 3
 _JPEG_END = b'\xff\xd9'
 # A block of 64 pixels takes two bits at least, six blocks make up to 512 pixels; with room.
 _JPEG_PIXELS_PER_BYTE = 1024
@@ -66,6 +67,7 @@ class PictureHeader:
     :param height: pixels.
     :param bits: of one sample.
     :param channels: samples of one pixel; 1 for a palette.
+    :param palette: whether the samples are indices of colours.
     """
 
     kind: str
@@ -73,6 +75,7 @@ class PictureHeader:
     height: int
     bits: int
     channels: int
+    palette: bool = False
 
 
 def parse_format(text: str) -> CompressedFormat:
@@ -171,14 +174,30 @@ def decode_label_image(msg: Any) -> np.ndarray:
         return raw_view(msg)
     if parse_format(msg.format).codec == 'jpeg':
         raise ImageError('label images must not be JPEG: it changes the ids; use PNG or mono8')
-    header = picture_header(msg.data)
-    if header.kind == 'jpeg':
-        raise ImageError('label images must not be JPEG: it changes the ids; use PNG or mono8')
-    # The ids are not for colour management or EXIF to change.
-    labels = _imdecode(msg.data, cv2.IMREAD_UNCHANGED)
+    labels = decode_label_png(msg.data)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ImageError('label images must have one channel of 8 bits')
     return labels
+
+
+def decode_label_png(data: Any) -> np.ndarray:
+    """
+    Return what a PNG of labels holds; of a palette the indices, whatever colours they have.
+
+    :returns: uint8 or uint16 ``[H, W]``, or ``[H, W, C]`` of a PNG of colours.
+    :raises ImageError: when it is no whole PNG.
+    """
+    header = picture_header(data)
+    if header.kind == 'jpeg':
+        raise ImageError('label images must not be JPEG: it changes the ids; use PNG or mono8')
+    # The ids are not for palettes, colour management or EXIF to change.
+    if not header.palette:
+        return _imdecode(data, cv2.IMREAD_UNCHANGED)
+    labels = _imdecode(_as_grey(as_bytes(data)), cv2.IMREAD_UNCHANGED)
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ImageError('label images must have one channel of 8 bits')
+    # Grey of fewer bits is spread over all of 0 to 255.
+    return labels // (255 // ((1 << header.bits) - 1))
 
 
 def decode_deep_png(data: Any) -> np.ndarray:
@@ -238,7 +257,7 @@ def _png_header(raw: np.ndarray) -> PictureHeader:
     name, width, height, bits, kind = struct.unpack_from('>4sIIBB', raw.data, 12)
     if name != b'IHDR' or kind not in _PNG_CHANNELS or bits not in (1, 2, 4, 8, 16):
         raise ImageError(f'compressed image of {raw.size} bytes is damaged: no PNG header')
-    return PictureHeader('png', width, height, bits, _PNG_CHANNELS[kind])
+    return PictureHeader('png', width, height, bits, _PNG_CHANNELS[kind], kind == _PALETTE)
 
 
 def _check_claim(raw: np.ndarray, header: PictureHeader, limit: int) -> None:
@@ -280,6 +299,23 @@ def _check_png(raw: np.ndarray) -> None:
             return
         at = body + 4
     raise _cut_off(raw)
+
+
+def _as_grey(raw: np.ndarray) -> np.ndarray:
+    """Return a whole PNG with a palette as one whose indices are levels of grey."""
+    source, at, kept = raw.tobytes(), 8, [_PNG_MARK]
+    while at < len(source):
+        length, name = struct.unpack_from('>I4s', source, at)
+        end = at + 12 + length
+        if name == b'IHDR':
+            head = source[at + 4:at + 17] + b'\0' + source[at + 18:at + 8 + length]
+            kept += [source[at:at + 4], head, struct.pack('>I', zlib.crc32(head))]
+        elif name in (b'IDAT', b'IEND'):
+            kept.append(source[at:end])
+        if name == b'IEND':
+            break
+        at = end
+    return np.frombuffer(b''.join(kept), np.uint8)
 
 
 def _ends_as_jpeg(raw: np.ndarray) -> bool:

@@ -247,6 +247,20 @@ def test_label_images(image_message, picture):
         np.testing.assert_array_equal(decode_label_image(message), ids)
 
 
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+@pytest.mark.parametrize('grey', [True, False])
+def test_labels_with_a_palette_are_its_indices(bits, grey):
+    rng = np.random.default_rng(bits)
+    ids = rng.integers(0, 1 << bits, (6, 8), np.uint8)
+    palette = rng.integers(0, 256, (1 << bits, 3), np.uint8)
+    if grey:
+        palette[:] = palette[:, :1]
+    for transparency in (b'', bytes(1 << bits)):
+        data = png(ids, 3, bits, palette=palette.tobytes(), transparency=transparency)
+        message = SimpleNamespace(format='png', data=data)
+        np.testing.assert_array_equal(decode_label_image(message), ids)
+
+
 @pytest.mark.parametrize(('text', 'data', 'reason'), [
     ('jpeg', b'', 'must not be JPEG'),
     ('mono8; jpg compressed', b'', 'must not be JPEG'),
