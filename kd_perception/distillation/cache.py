@@ -33,6 +33,8 @@ from kd_perception.tasks.soft_labels import SoftLabelCodec
 MANIFEST = 'manifest.json'
 _SCHEMA = 1
 IMPORTED = 'imported'
+# A file of such a name: the shards of a recording are being replaced, or that was cut off.
+BETWEEN = 'importing-*'
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,21 @@ class SoftLabelCache:
         self._files: dict[Path, Any] = {}
         self._hashes: dict[Path, str] = {}
         self._lock = threading.Lock()
+        if any(self.path.glob(BETWEEN)):
+            raise TrainingError(f'{self.path}: an import was cut off while it replaced labels; '
+                                'import the labels of that recording again')
         for sidecar in sorted(self.path.glob('shard-*.json')):
             shard = sidecar.with_suffix('.safetensors')
             side = read_sidecar(sidecar)
             self._hashes[shard] = side.get('sha256', '')
             for position, frame in enumerate(side['frames']):
-                self._places[_key(frame)] = (shard, position)
+                key = _key(frame)
+                if self.imported and key in self._places:
+                    raise TrainingError(
+                        f'{self.path}: frame {key} has two labels, in '
+                        f'{self._places[key][0].name} and {shard.name}; import the labels of '
+                        'this recording again')
+                self._places[key] = (shard, position)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -7,10 +7,11 @@ All labels are looked at before anything is written: what does not fit is counte
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 import logging
 from pathlib import Path
+import secrets
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from kd_perception.distillation.label_files import (
     scores,
     shares,
 )
+from kd_perception.distillation.staged_shards import staged_shards
 from kd_perception.errors import ConfigError, ImageError, TrainingError
 from kd_perception.frames import FrameKey, FrameSource, Progress
 from kd_perception.tasks.soft_labels import SoftLabelCodec, VALID
@@ -130,20 +132,20 @@ def import_labels(path: Path | str, source: FrameSource, cache_dir: Path | str,
     chosen = _kind(kind, pairs)
     _check_all(path, pairs, frames, classes, chosen, codec, smoothing)
     how = {'kind': chosen, **({'smoothing': smoothing} if chosen == 'ids' else {})}
-    recording = recording_id([frames[0].key, frames[-1].key], len(frames))
     open_for_writing(cache, {**imported_provenance(f'imported from {path.name}', classes.names,
                                                    codec, how), 'shard_size': shard_size})
-    for old in cache.glob(f'shard-{recording}-*'):
-        old.unlink()  # an earlier import of this recording, whole or not
-    order = sorted(pairs)
-    for number, first in enumerate(range(0, len(order), shard_size)):
-        done = [_labelled(frames[i], pairs[i], classes, chosen, codec, smoothing)
-                for i in order[first:first + shard_size]]
-        write_shard(shard_path(cache, recording, number), done)
-        if progress is not None:
-            progress(min(first + shard_size, len(order)), len(order), 'written')
-    log.info('%s: %d labels imported', path, len(order))
-    return ImportReport(len(order), len(missing), unused, bad, chosen, by)
+    # A name of its own for every import: old shards stay whole until all new ones are written.
+    recording = recording_id([frames[0].key, frames[-1].key], len(frames), secrets.token_hex(8))
+    written = 0
+    with staged_shards(cache, (f.key for f in frames)) as staged:
+        for number, part in enumerate(_parts(sorted(pairs), frames, shard_size)):
+            write_shard(shard_path(staged, recording, number), [
+                _labelled(frames[i], pairs[i], classes, chosen, codec, smoothing) for i in part])
+            written += len(part)
+            if progress is not None:
+                progress(written, len(pairs), 'written')
+    log.info('%s: %d labels imported', path, written)
+    return ImportReport(written, len(missing), unused, bad, chosen, by)
 
 
 def _check(kind: str, match: str, smoothing: float, tolerance_ms: float,
@@ -213,6 +215,16 @@ def _paired(files: Iterable[LabelFile], frames: Sequence[_Seen], pictures: dict[
             pairs[places[0]] = file
     problems.refuse(where, total)
     return pairs, unused
+
+
+def _parts(order: Sequence[int], frames: Sequence[_Seen], size: int) -> Iterator[list[int]]:
+    """Yield the frames of each shard; none holds two recordings, as each is replaced alone."""
+    recordings: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i in order:
+        recordings[frames[i].key.fingerprint, frames[i].key.topic].append(i)
+    for members in recordings.values():
+        for first in range(0, len(members), size):
+            yield members[first:first + size]
 
 
 def _kind(kind: str, pairs: dict[int, LabelFile]) -> str:

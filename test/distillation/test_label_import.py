@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import os
 from pathlib import Path
+import shutil
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -18,7 +22,7 @@ from kd_perception.distillation.label_import import import_labels
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill
 from kd_perception.errors import KdPerceptionError, TrainingError
-from kd_perception.frames import FrameSource
+from kd_perception.frames import FrameSource, Progress
 from kd_perception.tasks.soft_labels import decided, SoftLabelCodec
 
 CODEC = SoftLabelCodec(name='fp16', stride=4)
@@ -172,3 +176,99 @@ def test_partly_labelled_and_imported_again(bag: FrameSource, driving: ClassSet,
     assert len(SoftLabelCache(tmp_path / 'c')) == 1
     with pytest.raises(TrainingError, match='another making'):
         import_labels(folder, bag, tmp_path / 'c', driving, partial=True, smoothing=0.0)
+
+
+def test_another_sampling_replaces_the_labels(bare_stripes: Path, source: FrameSource,
+                                              driving: ClassSet, tmp_path: Path) -> None:
+    """Imports of all frames and of the first five, in either order, leave the later alone."""
+    def ids(folder: str, value: int) -> Path:
+        labels = tmp_path / folder / 'labels'
+        labels.mkdir(parents=True)
+        for i in range(len(source)):
+            cv2.imwrite(str(labels / f'{i}.png'), np.full((32, 48), value, np.uint8))
+        return labels
+
+    old, new = ids('old', 1), ids('new', 2)
+    part = open_source(bare_stripes, limit=5)
+    for number, (first, then) in enumerate(((source, part), (part, source))):
+        cache = tmp_path / f'c{number}'
+        import_labels(old, first, cache, driving, codec=CODEC, match='index', shard_size=4)
+        import_labels(new, then, cache, driving, codec=CODEC, match='index', shard_size=4)
+        labels = SoftLabelCache(cache)
+        assert len(labels) == len(then)
+        assert all((decided(labels[key]) == 2).all() for key in labels.keys)
+        assert len(list(cache.iterdir())) == 1 + 2 * -(-len(then) // 4)
+    part.close()
+
+
+def test_a_cut_off_import_leaves_the_earlier_one(source: FrameSource, driving: ClassSet,
+                                                 tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = write_ids(tmp_path / 'l', source, driving, str)
+    cache = tmp_path / 'c'
+
+    def again(progress: Progress | None = None) -> None:
+        import_labels(labels, source, cache, driving, codec=CODEC, match='index', shard_size=4,
+                      progress=progress)
+
+    def stop(done: int, total: int, what: str) -> None:
+        if what == 'written':
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        again(stop)
+    assert len(SoftLabelCache(cache)) == 0
+    again()
+    before = sorted(f.name for f in cache.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        again(stop)
+    assert sorted(f.name for f in cache.iterdir()) == before
+    assert len(SoftLabelCache(cache)) == 12
+
+    replace, left = os.replace, [4]
+
+    def killed(start: Path, end: Path) -> None:
+        """Die while the second shard's files come among the others."""
+        if Path(end).parent == cache and Path(start).parent != cache:
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+        replace(start, end)
+
+    monkeypatch.setattr('os.replace', killed)
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match='an import was cut off'):
+        SoftLabelCache(cache)
+    again()
+    assert len(SoftLabelCache(cache)) == 12
+    assert len(list(cache.iterdir())) == 1 + 2 * 3
+
+
+def test_two_labels_of_one_frame_are_refused(source: FrameSource, driving: ClassSet,
+                                             tmp_path: Path) -> None:
+    labels = write_ids(tmp_path / 'l', source, driving, str)
+    import_labels(labels, source, tmp_path / 'c', driving, codec=CODEC, match='index')
+    for file in list((tmp_path / 'c').glob('shard-*')):
+        shutil.copy(file, file.with_name(file.name.replace('-00000', '-00001')))
+    with pytest.raises(TrainingError, match='has two labels, in shard-.* and shard-'):
+        SoftLabelCache(tmp_path / 'c')
+
+
+def test_a_palette_of_colours_changes_no_id(bag: FrameSource, driving: ClassSet,
+                                            tmp_path: Path) -> None:
+    """Four frames of class 2, as indices of a palette in which that is some red."""
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (struct.pack('>I', len(data)) + name + data
+                + struct.pack('>I', zlib.crc32(name + data)))
+
+    (tmp_path / 'l').mkdir()
+    for i in range(4):
+        (tmp_path / 'l' / f'{i}.png').write_bytes(
+            b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 48, 32, 8, 3, 0, 0, 0))
+            + chunk(b'PLTE', bytes([0, 0, 0, 90, 90, 90, 128, 0, 0]))
+            + chunk(b'IDAT', zlib.compress((b'\0' + b'\2' * 48) * 32)) + chunk(b'IEND', b''))
+    import_labels(tmp_path / 'l', bag, tmp_path / 'c', driving, codec=CODEC)
+    cache = SoftLabelCache(tmp_path / 'c')
+    assert all((decided(cache[bag[i].key]) == 2).all() for i in range(4))
