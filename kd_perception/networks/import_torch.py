@@ -37,6 +37,7 @@ from kd_perception.networks.foreign.facts import (
     GRAPH,
     input_spec,
     normalisation,
+    order_fact,
     resize_fact,
     rounded,
 )
@@ -45,6 +46,10 @@ from kd_perception.networks.foreign.names import class_set, matching_set
 from kd_perception.networks.foreign.wishes import merged, Wishes, wishes
 from kd_perception.networks.registry import build
 from kd_perception.networks.state_dict import fit, read_tensors
+
+# What a preprocessor may do to values beside range, mean, std and order of channels.
+_OTHER_PIXELS = ('rescale_offset', 'include_top', 'do_grayscale', 'do_convert_grayscale',
+                 'do_color_quantize')
 
 
 @dataclass(frozen=True)
@@ -148,12 +153,18 @@ def _folder(path: Path, arguments: dict[str, Any],
     elif preprocessing:
         data.update(mean='none', std='none')
     if preprocessing:
+        strange = [k for k in _OTHER_PIXELS if preprocessing.get(k)]
         rescaled = preprocessing.get('do_rescale', True)
         factor = preprocessing.get('rescale_factor', 1 / 255)
         if rescaled and (not isinstance(factor, (int, float)) or abs(factor * 255 - 1) > 1e-3):
-            raise BundleError(f'{path}: rescale_factor {factor!r} is not 1/255; give range, mean '
-                              'and std')
+            strange.append('rescale_factor')
+        if strange and not (asked.range and asked.mean and asked.std):
+            raise BundleError(f'{path / huggingface.PREPROCESSOR}: {strange[0]} '
+                              f'{preprocessing[strange[0]]!r} changes pixels in a way that a '
+                              'bundle does not know; give all of range, mean and std')
         data['range'] = '0..1' if rescaled else '0..255'
+    if preprocessing.get('do_flip_channel_order'):
+        data['channel_order'] = 'bgr'
     size = preprocessing.get('size')
     if isinstance(size, dict) and {'height', 'width'} <= set(size):
         data['size'] = [size['height'], size['width']]
@@ -175,23 +186,26 @@ def _classes(asked: Wishes, told: tuple[str, ...], name: str) -> tuple[ClassSet,
 
 
 def _input(module: nn.Module, asked: Wishes, path: Path) -> tuple[InputSpec, list[Fact]]:
+    # timm's models say what they were trained on.
+    own = getattr(module, 'pretrained_cfg', None) or {}
     size, how = asked.size, ASKED
     if size is None:
-        # timm's models say what they were trained on.
-        own = (getattr(module, 'pretrained_cfg', None) or {}).get('input_size')
-        if not own:
+        if not own.get('input_size'):
             raise ConfigError(f'{path}: weights do not tell a size: say which with --size WxH, '
                               "best the camera's or the training's")
-        size, how = (int(own[1]), int(own[2])), DEFAULT
+        size, how = (int(own['input_size'][1]), int(own['input_size'][2])), DEFAULT
+    usual = None
+    if own.get('mean') and own.get('std'):
+        usual = wishes({'mean': own['mean'], 'std': own['std']}, 'pretrained_cfg')
     padded = rounded(size, asked.multiple) != size
     size = rounded(size, asked.multiple)
-    span, mean, std, more = normalisation(asked, str(path))
-    order = asked.channel_order or 'rgb'
+    span, mean, std, more = normalisation(asked, str(path), usual=usual)
+    order = order_fact(asked)
     resize = resize_fact(asked, padded)
-    return input_spec(size, span, mean, std, order, resize.value), [
+    return input_spec(size, span, mean, std, order.value, resize.value), [
         Fact('size', f'{size[1]}x{size[0]}', how,
              f'rounded up to multiples of {asked.multiple}' if padded else ''),
-        resize, Fact('channel_order', order, ASKED if asked.channel_order else DEFAULT), *more]
+        resize, order, *more]
 
 
 def _task(module: nn.Module, view: InputSpec, count: int, builder: str) -> tuple[str, str]:

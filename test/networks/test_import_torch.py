@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 import re
 
@@ -15,7 +16,7 @@ from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, KdPerceptionError
 from kd_perception.networks import registry
 from kd_perception.networks.foreign.wishes import wishes
-from kd_perception.networks.import_torch import import_torch
+from kd_perception.networks.import_torch import _folder, import_torch
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs' / 'foreign_networks.md'
 PICTURE = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
@@ -70,6 +71,25 @@ def test_a_classifier_of_timm(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def test_timm_says_what_an_architecture_was_fed(tmp_path: Path) -> None:
+    import timm
+    net = timm.create_model('mixer_s16_224', num_classes=3)
+    torch.save(net.state_dict(), tmp_path / 'w.pth')
+
+    def fed(**said: object) -> dict:
+        return {f.key: f for f in import_torch(
+            tmp_path / 'w.pth', None, 'timm', {'architecture': 'mixer_s16_224'},
+            wishes({'classes': '3', **said}, '')).facts}
+
+    facts = fed()
+    assert facts['size'].value == '224x224'
+    for key in ('mean', 'std'):
+        assert (facts[key].value, facts[key].how) == ('0.5 0.5 0.5', 'default')
+        assert 'of the published weights' in facts[key].why
+    facts = fed(mean='imagenet', std='imagenet')
+    assert (facts['mean'].value, facts['mean'].how) == ('0.485 0.456 0.406', 'asked')
+
+
 def test_transformers_from_a_local_folder(tmp_path: Path) -> None:
     transformers = pytest.importorskip('transformers', reason='extra [hf] is not installed')
     config = transformers.SegformerConfig(
@@ -84,6 +104,27 @@ def test_transformers_from_a_local_folder(tmp_path: Path) -> None:
         expected = net(pixel_values=normalised()).logits.numpy()
     got = load_engine(bundle, 'onnxruntime', graph='logits').infer(PICTURE)['logits']
     np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+def test_a_preprocessor_says_what_becomes_of_pixels(tmp_path: Path) -> None:
+    (tmp_path / 'config.json').write_text(json.dumps({
+        'model_type': 'mobilevit', 'architectures': ['MobileViTForImageClassification']}))
+    preprocessor = tmp_path / 'preprocessor_config.json'
+    preprocessor.write_text('{"do_rescale": true, "do_flip_channel_order": true}')
+    told = _folder(tmp_path, {}, wishes({}, ''))[2]
+    assert (told.channel_order, told.range, told.mean) == ('bgr', '0..1', (0, 0, 0))
+    asked = wishes({'channel_order': 'rgb'}, '')
+    assert _folder(tmp_path, {}, asked)[2].channel_order == 'rgb'
+    preprocessor.write_text('{"do_rescale": true, "do_flip_channel_order": false}')
+    assert _folder(tmp_path, {}, wishes({}, ''))[2].channel_order is None
+    for content, message in (('{"rescale_offset": true}', 'rescale_offset True changes pixels'),
+                             ('{"include_top": true}', 'include_top True changes pixels'),
+                             ('{"rescale_factor": 0.5}', 'rescale_factor 0.5 changes pixels')):
+        preprocessor.write_text(content)
+        with pytest.raises(BundleError, match=message):
+            _folder(tmp_path, {}, asked)
+        said = wishes({'range': '-1..1', 'mean': 'none', 'std': 'none'}, '')
+        assert _folder(tmp_path, {}, said)[2].range == '-1..1'
 
 
 def test_folders_of_transformers_that_cannot_be_used(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kd_perception.networks.foreign.wishes import IMAGENET_MEAN, IMAGENET_STD, R
 
 ASKED, GRAPH, GUESSED, DEFAULT = 'asked', 'graph', 'guessed', 'default'
 _FLOATS = ('float32', 'float16', 'float64')
+_NOTHING_TELLS = 'nothing tells: check with the training code'
 # What a pass through the graph's first nodes may cross before the input is scaled.
 _TRANSPARENT = ('Cast', 'Transpose', 'Identity', 'Unsqueeze', 'Squeeze')
 
@@ -76,10 +77,10 @@ def input_facts(graph: GraphFile, asked: Wishes) -> tuple[InputFacts, list[Fact]
     height, width, fact, padded = _size(graph, layout, asked)
     facts += [fact, Fact('type', port.dtype, GRAPH)]
     resize = resize_fact(asked, padded)
-    order, how = (asked.channel_order, ASKED) if asked.channel_order else ('rgb', DEFAULT)
     span, mean, std, more = _graph_normalisation(graph, asked)
-    facts += [resize, Fact('channel_order', order, how)]
-    spec = input_spec((height, width), span, mean, std, order, resize.value)
+    order = order_fact(asked)
+    facts += [resize, order]
+    spec = input_spec((height, width), span, mean, std, order.value, resize.value)
     return InputFacts(port, spec, layout, port.dtype), facts + more
 
 
@@ -125,16 +126,18 @@ def _size(graph: GraphFile, layout: str, asked: Wishes) -> tuple[int, int, Fact,
     return size[0], size[1], Fact('size', f'{size[1]}x{size[0]}', how, why), padded
 
 
-def normalisation(asked: Wishes, where: str, own: tuple[str, str] | None = None) -> tuple[
+def normalisation(asked: Wishes, where: str, own: tuple[str, str] | None = None,
+                  usual: Wishes | None = None) -> tuple[
         str, tuple[float, ...], tuple[float, ...], list[Fact]]:
     """
     Return range, mean and std (in the scale of the range) with how they were found.
 
     :param own: range that the network scales itself, and how that is known.
+    :param usual: mean and std of range 0..1 that an architecture was published with.
     :raises BundleError: when mean and range do not fit each other.
     """
     none, one = (0.0,) * 3, (1.0,) * 3
-    span, how, why = '0..1', DEFAULT, 'nothing tells: check with the training code'
+    span, how, why = '0..1', DEFAULT, _NOTHING_TELLS
     if asked.range:
         span, how, why = asked.range, ASKED, ''
     elif own:
@@ -142,20 +145,24 @@ def normalisation(asked: Wishes, where: str, own: tuple[str, str] | None = None)
     elif asked.mean and max(asked.mean) > 2:
         span, how, why = '0..255', GUESSED, 'the mean is of that range'
     facts = [Fact('range', span, how, why)]
-    imagenet = span == '0..1' and not own
-    usual: dict[str, tuple[float, ...]] = {'mean': IMAGENET_MEAN if imagenet else none,
-                                           'std': IMAGENET_STD if imagenet else one}
-    if asked.mean or asked.std:
-        # One of them alone means that the other was nothing.
-        usual = {'mean': none, 'std': one}
+    default: dict[str, tuple[float, ...]] = {'mean': none, 'std': one}
+    reason = ''
+    # One of them alone means that the other was nothing, but those of ImageNet are a pair.
+    half = span == '0..1' and (asked.mean == IMAGENET_MEAN or asked.std == IMAGENET_STD)
+    if half or span == '0..1' and not own and not asked.mean and not asked.std:
+        if not half and usual is not None and usual.mean and usual.std:
+            default = {'mean': usual.mean, 'std': usual.std}
+            reason = 'of the published weights: check with the training code'
+        else:
+            default = {'mean': IMAGENET_MEAN, 'std': IMAGENET_STD}
+            reason = 'ImageNet: check with the training code'
     chosen = {}
-    for key, default in usual.items():
+    for key, value in default.items():
         wish = getattr(asked, key)
-        chosen[key] = default if wish is None else wish
+        chosen[key] = value if wish is None else wish
         facts.append(Fact(key, ' '.join(f'{v:.4g}' for v in chosen[key]),
                           ASKED if wish is not None else DEFAULT,
-                          'ImageNet: check with the training code'
-                          if wish is None and default in (IMAGENET_MEAN, IMAGENET_STD) else ''))
+                          reason if wish is None else ''))
     if max(chosen['mean']) > 2 and span != '0..255':
         raise BundleError(f'{where}: a mean of {max(chosen["mean"]):g} is none of the range '
                           f'{span}; give --range 0..255')
@@ -168,6 +175,13 @@ def input_spec(size: tuple[int, int], span: str, mean: tuple[float, ...],
     factor, shift = RANGES[span]
     return InputSpec(*size, channel_order=order, scale=factor,
                      mean=tuple(m + shift for m in mean), std=std, resize=resize)
+
+
+def order_fact(asked: Wishes) -> Fact:
+    """Return the order of the channels."""
+    if asked.channel_order:
+        return Fact('channel_order', asked.channel_order, ASKED)
+    return Fact('channel_order', 'rgb', DEFAULT, _NOTHING_TELLS)
 
 
 def resize_fact(asked: Wishes, padded: bool) -> Fact:

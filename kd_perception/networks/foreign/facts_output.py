@@ -19,7 +19,7 @@ from kd_perception.networks.foreign.names import (
     matching_set,
     recorded_names,
 )
-from kd_perception.networks.foreign.wishes import Wishes
+from kd_perception.networks.foreign.wishes import VALUES, Wishes
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,18 @@ def _values(graph: GraphFile, name: str, value: np.ndarray, task: str, view: Inp
     if not np.isfinite(numbers).all():
         raise BundleError(f'{graph.path}: {name} is not finite for a picture in this range; check '
                           'range, mean and std')
+    last = _last_operator(graph, name)
+    whole = bool((numbers == np.floor(numbers)).all()) and numbers.min() >= 0
+    one_plane = numbers.ndim == 3 or numbers.ndim == 4 and 1 in (numbers.shape[1],
+                                                                 numbers.shape[3])
+    if task == 'segmentation' and one_plane and whole:
+        # A score per pixel would not be whole on every pixel, unless it is of zeros and ones.
+        if last == 'ArgMax':
+            return 'ids', GRAPH, 'the graph ends in ArgMax'
+        if numbers.max() > 1:
+            return 'ids', GUESSED, f'all whole, from {numbers.min():.0f} to {numbers.max():.0f}'
     if numbers.min() < 0 or numbers.max() > 1 + 1e-3:
         return 'logits', GUESSED, f'values from {numbers.min():.3g} to {numbers.max():.3g}'
-    last = _last_operator(graph, name)
     axes = [1] if task == 'classification' else [1, 3][:max(1, numbers.ndim - 2)]
     if numbers.ndim > 1 and any(numbers.shape[a] > 1 and np.allclose(
             numbers.sum(a), 1, atol=1e-2) for a in axes):
@@ -131,7 +140,7 @@ def _values(graph: GraphFile, name: str, value: np.ndarray, task: str, view: Inp
         return 'probabilities', GUESSED, 'the graph ends in Sigmoid'
     raise BundleError(f'{graph.path}: {name} gives values from {numbers.min():.3g} to '
                       f'{numbers.max():.3g} that do not add up to 1; say what they are with '
-                      '--values logits or probabilities')
+                      f'--values {", ".join(VALUES)}')
 
 
 def _last_operator(graph: GraphFile, name: str) -> str:
@@ -158,7 +167,7 @@ def _output_layout(graph: GraphFile, name: str, value: np.ndarray, view: InputFa
                    asked: Wishes) -> tuple[str, str, str]:
     if value.ndim != 4:
         raise BundleError(f'{graph.path}: {name} {list(value.shape)} is no map of scores with '
-                          'four axes')
+                          'four axes; if it holds the class of each pixel, say --values ids')
     if asked.output_layout:
         return asked.output_layout, ASKED, ''
     aspect = view.spec.width / view.spec.height

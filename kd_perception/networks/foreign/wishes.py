@@ -169,7 +169,8 @@ def _triple(value: Any, key: str, told: str) -> tuple[float, float, float]:
     if isinstance(value, (int, float)):
         value = [value]
     try:
-        numbers = [float(v) for v in value]
+        # YAML's true would count as 1.
+        numbers = [] if any(isinstance(v, bool) for v in value) else [float(v) for v in value]
     except (TypeError, ValueError):
         numbers = []
     numbers = numbers * 3 if len(numbers) == 1 else numbers

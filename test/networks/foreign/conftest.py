@@ -26,8 +26,8 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
     """
     Return a writer of graphs: a 1x1 convolution with a stride, and what may follow it.
 
-    ``ends`` is softmax, sigmoid or ids; ``layout`` and ``dtype`` are the input's; ``batch`` and
-    ``size`` may be names, which leave the side open.
+    ``ends`` is softmax, sigmoid, ids, ids in floats (float ...) or one map; ``layout`` and
+    ``dtype`` are the input's; ``batch`` and ``size`` may be names, which leave the side open.
     """
     def make(*, opset: int = 17, layout: str = 'nchw', out_layout: str = 'nchw',
              dtype: str = 'float32', ends: str = '', stride: int = 2, batch: Any = 'n',
@@ -52,6 +52,12 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
             x = add('Sigmoid', x)
         elif ends == 'ids':
             x = add('ArgMax', x, axis=1, keepdims=0)
+        elif ends.startswith('float'):
+            x = add('ArgMax', x, axis=1, keepdims=int(ends == 'float plane'))
+            x = add('Cast', x, to=TensorProto.FLOAT)
+            x = add('Abs', x) if ends == 'float guess' else x
+        elif ends == 'one map':
+            x = add('ReduceMax', x, axes=[1], keepdims=0)
         if out_layout == 'nhwc' and ends != 'ids':
             x = add('Transpose', x, perm=[0, 2, 3, 1])
         nodes.append(helper.make_node('Identity', [x], ['logits']))

@@ -103,7 +103,44 @@ def test_guesses_are_shown_and_names_found(make_graph: Make) -> None:
     assert 'metadata' in facts['classes'].why
     facts = {f.key: f for f in import_onnx(make_graph(), None).facts}
     assert facts['mean'].how == 'default'
-    assert 'check with the training code' in facts['mean'].why
+    for key in ('range', 'channel_order', 'mean', 'std'):
+        assert 'check with the training code' in facts[key].why
+    facts = {f.key: f for f in import_onnx(make_graph(), None, asked(channel_order='rgb')).facts}
+    assert (facts['channel_order'].how, facts['channel_order'].why) == ('asked', '')
+
+
+@pytest.mark.parametrize(('said', 'other', 'value'), [
+    ({'mean': 'imagenet'}, 'std', '0.229 0.224 0.225'),
+    ({'std': 'imagenet'}, 'mean', '0.485 0.456 0.406'),
+    ({'mean': 0.5}, 'std', '1 1 1'), ({'std': 0.5}, 'mean', '0 0 0')], ids=str)
+def test_those_of_imagenet_are_a_pair(make_graph: Make, said: dict, other: str,
+                                      value: str) -> None:
+    facts = {f.key: f for f in import_onnx(make_graph(), None, wishes(said, '')).facts}
+    assert (facts[other].value, facts[other].how) == (value, 'default')
+    assert facts[next(iter(said))].how == 'asked'
+
+
+@pytest.mark.parametrize('ends', ['float ids', 'float plane', 'float of two', 'float guess'])
+def test_ids_in_floats_are_ids(make_graph: Make, weights: np.ndarray, tmp_path: Path,
+                               ends: str) -> None:
+    names = 'a,b' if ends == 'float of two' else 'a,b,c,d'
+    path = make_graph(ends=ends, stride=1, classes=len(names.split(',')))
+    with pytest.raises(BundleError, match='gives ids, so nothing tells how many classes'):
+        import_onnx(path, None, asked())
+    result = import_onnx(path, tmp_path / 'b', asked(classes=names))
+    image = picture()
+    mask = load_engine(result.bundle, 'onnxruntime').infer(image[None])['mask'][0]
+    expected = best_class(weights[:len(names.split(','))], image)
+    assert np.array_equal(mask, expected)
+    assert expected.any()
+    facts = {f.key: f for f in result.facts}
+    assert facts['values'].value == 'ids'
+    assert facts['values'].how == ('guessed' if ends == 'float guess' else 'graph')
+
+
+def test_scores_without_an_axis_of_classes_hint_at_ids(make_graph: Make) -> None:
+    with pytest.raises(BundleError, match='say --values ids'):
+        import_onnx(make_graph(ends='one map'), None, asked())
 
 
 def test_several_outputs_are_chosen_by_name(make_graph: Make, tmp_path: Path) -> None:
@@ -169,6 +206,8 @@ def test_wishes_are_strict() -> None:
             ({'rnge': '0..1'}, "unknown key 'rnge'; did you mean 'range'"),
             ({'range': '0..2'}, 'choose 0..1, 0..255, -1..1'),
             ({'std': [1, 0, 1]}, 'above zero'), ({'mean': [1, 2]}, 'one or three numbers'),
+            ({'mean': True}, 'one or three numbers'),
+            ({'std': [1, True, 1]}, 'one or three numbers'),
             ({'size': '640'}, 'as in 640x360'), ({'multiple': 'x'}, 'a number of pixels')]:
         with pytest.raises(ConfigError, match=message):
             wishes(data, 'net.yaml')
