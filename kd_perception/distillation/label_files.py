@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+import math
 from pathlib import Path
 import re
+from typing import IO
 import zipfile
 
 import cv2
@@ -27,7 +29,8 @@ _SUFFIXES = ('.npz', '.npy', '.png')
 _STAMP = re.compile(r'(\d{9,10})[._](\d{1,9})')
 # Later than 2001, in nanoseconds: no frame has such an index.
 _FIRST_STAMP_NS = 10**18
-_MAX_VALUES = 1 << 31
+# What one label may take in memory. More is a damaged header, or made to fill the memory.
+_MAX_BYTES = 1 << 30
 _SMALLEST = 1e-7
 
 
@@ -183,7 +186,9 @@ def _npz(path: Path) -> np.lib.npyio.NpzFile:
 def _member(path: Path, name: str) -> np.ndarray:
     with _npz(path) as archive:
         try:
-            return _bounded(archive[name])
+            return _array(archive, name)
+        except ConfigError:
+            raise
         except Exception as error:  # zip, zlib and numpy each raise their own
             raise ConfigError(f'is damaged: {_line(error)}') from None
 
@@ -196,11 +201,13 @@ def _file(file: Path) -> np.ndarray:
                 image = image[..., 0]
             return image
         if file.suffix.lower() == '.npy':
-            return _bounded(np.load(file, allow_pickle=False))
+            with file.open('rb') as stream:
+                _check_size(stream)
+            return np.load(file, allow_pickle=False)
         with _npz(file) as archive:
             if len(archive.files) != 1:
                 raise ConfigError(f'holds {len(archive.files)} arrays; one per file')
-            return _bounded(archive[archive.files[0]])
+            return _array(archive, archive.files[0])
     except (ConfigError, TrainingError):
         raise
     except ImageError as error:
@@ -209,10 +216,21 @@ def _file(file: Path) -> np.ndarray:
         raise ConfigError(f'is damaged: {_line(error)}') from None
 
 
-def _bounded(array: np.ndarray) -> np.ndarray:
-    if array.size > _MAX_VALUES:
-        raise ConfigError(f'{list(array.shape)} is too large')
-    return array
+def _array(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    names = archive.zip.namelist()  # type: ignore[union-attr]
+    with archive.zip.open(name if name in names else f'{name}.npy') as stream:  # type: ignore
+        _check_size(stream)
+    return archive[name]
+
+
+def _check_size(stream: IO[bytes]) -> None:
+    """Read what an ``.npy`` claims, before anything of that size is made or unpacked."""
+    version = np.lib.format.read_magic(stream)
+    read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+            else np.lib.format.read_array_header_2_0)
+    shape, _, dtype = read(stream)
+    if math.prod(shape) * dtype.itemsize > _MAX_BYTES:
+        raise ConfigError(f'{dtype}{list(shape)} is too large for a label')
 
 
 def _line(error: BaseException) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import io
 import os
 from pathlib import Path
 import shutil
 import struct
+import zipfile
 import zlib
 
 import cv2
@@ -17,11 +19,11 @@ from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import ClassSet
 from kd_perception.distillation.cache import SoftLabelCache
-from kd_perception.distillation.label_files import key_of
+from kd_perception.distillation.label_files import key_of, label_files
 from kd_perception.distillation.label_import import import_labels
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill
-from kd_perception.errors import KdPerceptionError, TrainingError
+from kd_perception.errors import ConfigError, KdPerceptionError, TrainingError
 from kd_perception.frames import FrameSource, Progress
 from kd_perception.tasks.soft_labels import decided, SoftLabelCodec
 
@@ -272,3 +274,18 @@ def test_a_palette_of_colours_changes_no_id(bag: FrameSource, driving: ClassSet,
     import_labels(tmp_path / 'l', bag, tmp_path / 'c', driving, codec=CODEC)
     cache = SoftLabelCache(tmp_path / 'c')
     assert all((decided(cache[bag[i].key]) == 2).all() for i in range(4))
+
+
+@pytest.mark.parametrize('name', ['0.npz', '0.npy', 'all.npz'])
+def test_a_label_that_claims_too_much_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {
+        'descr': '|u1', 'fortran_order': False, 'shape': (1 << 15, (1 << 15) + 1)})
+    if name.endswith('.npy'):
+        (tmp_path / name).write_bytes(header.getvalue())
+    else:
+        with zipfile.ZipFile(tmp_path / name, 'w') as archive:
+            archive.writestr('0.npy', header.getvalue())
+    path = tmp_path / name if name == 'all.npz' else tmp_path
+    with pytest.raises(ConfigError, match='is too large for a label'):
+        label_files(path)[0].read()
