@@ -15,6 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kd_perception.errors import ImageError
+from kd_perception.imaging import picture_header
+
 # Between what noise makes of one picture (0.8; 2.1 when it is heavy) and slow driving (2.8).
 DRIVING = 2.4
 
@@ -47,8 +50,9 @@ def thumbnail_of_jpeg(data: Any) -> np.ndarray | None:
     if raw[:2].tobytes() != _JPEG:
         return None
     try:
+        picture_header(raw)  # OpenCV takes the memory of whatever size a file claims
         grey = cv2.imdecode(raw, cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
+    except (ImageError, cv2.error):
         return None
     return None if grey is None else thumbnail(grey)
 

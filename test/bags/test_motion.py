@@ -51,6 +51,14 @@ def test_jpeg_is_decoded_small():
     assert thumbnail_of_jpeg(data[:50]) is None
 
 
+def test_a_jpeg_that_claims_too_much_is_not_handed_to_opencv(monkeypatch):
+    data = bytearray(encode_jpeg(np.zeros((8, 8, 3), np.uint8)))
+    frame = data.index(b'\xff\xc0')
+    data[frame + 5:frame + 9] = (16384).to_bytes(2, 'big') * 2
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('memory for 16384x16384'))
+    assert thumbnail_of_jpeg(bytes(data)) is None
+
+
 def test_the_last_one_kept_counts_not_the_last_one_seen():
     """Slow motion adds up."""
     image = scene()
