@@ -19,6 +19,21 @@ from kd_perception.errors import ConfigError
 PACKAGE = 'kd_perception'
 
 
+def child_environment() -> dict[str, str]:
+    """
+    Return the variables for a Python child that imports this package from where we did.
+
+    The child does not import from the current directory, which may be a folder of foreign files
+    (Python 3.11 and later; 3.10 does not know ``PYTHONSAFEPATH``).
+    """
+    root = Path(__file__).resolve().parents[1]
+    given = [os.path.abspath(p) for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p]
+    # Installed packages are found anyway, and must not come before the standard library.
+    if root.name not in ('site-packages', 'dist-packages'):
+        given = [str(root), *(p for p in given if p != str(root))]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(given), 'PYTHONSAFEPATH': '1'}
+
+
 def share_directory() -> Path:
     """
     Return the directory that holds ``config/``, ``launch/`` and ``models/`` of this package.

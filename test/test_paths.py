@@ -14,6 +14,7 @@ from kd_perception.paths import (
     atomic_directory,
     atomic_file,
     cache_directory,
+    child_environment,
     config_file,
     models_directory,
     share_directory,
@@ -158,3 +159,22 @@ def umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.10 knows no safe path')
+@pytest.mark.parametrize('given', ['', 'relative', '/somewhere:'])
+def test_children_import_this_package_and_nothing_from_the_current_directory(
+        given, tmp_path, monkeypatch):
+    (tmp_path / 'yaml.py').write_text('raise SystemExit(7)')
+    (tmp_path / 'relative').mkdir()
+    (tmp_path / 'relative' / 'beside.py').write_text('')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', given)
+    code = 'import yaml, kd_perception.paths as p; print(p.__file__)'
+    if given == 'relative':
+        code += '; import beside'
+    done = subprocess.run([sys.executable, '-c', code], env=child_environment(), check=False,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    package = str(Path(__file__).parents[1] / 'kd_perception')
+    assert done.stdout.startswith(package) or 'site-packages' in done.stdout

@@ -19,6 +19,7 @@ from typing import Any
 
 from kd_perception.errors import ConfigError
 from kd_perception.nodes.environment import PARENT_VARIABLE
+from kd_perception.paths import child_environment
 
 _UNITS = {'': 1, 'k': 10 ** 3, 'm': 10 ** 6, 'g': 10 ** 9, 't': 10 ** 12}
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
                'compression': '' if args.compression == 'none' else args.compression}
     child = subprocess.Popen([sys.executable, '-m', 'kd_perception.cli.bag_record_live',
                               json.dumps(request)],
-                             env={**os.environ, PARENT_VARIABLE: str(os.getpid())})
+                             env={**child_environment(), PARENT_VARIABLE: str(os.getpid())})
     while True:
         try:
             return child.wait()

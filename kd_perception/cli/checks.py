@@ -22,7 +22,12 @@ import psutil
 from kd_perception.engines.loader import available_engines
 from kd_perception.errors import KdPerceptionError
 from kd_perception.evaluation.host import cpu_model, gpu_model, package_versions
-from kd_perception.paths import cache_directory, models_directory, share_directory
+from kd_perception.paths import (
+    cache_directory,
+    child_environment,
+    models_directory,
+    share_directory,
+)
 
 OK, WARN, MISSING = 'ok', 'warn', 'missing'
 _GIB = 2 ** 30
@@ -66,9 +71,11 @@ def probe(code: str, timeout_s: float = 30.0) -> tuple[bool, str]:
 
     :returns: (whether it ended well, the last line that it printed or the reason).
     """
+    # The current directory is not imported from, in Python 3.10 too.
+    code = f'import sys; sys.path[:] = filter(None, sys.path); {code}'
     try:
         done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                              timeout=timeout_s, check=False)
+                              env=child_environment(), timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         return False, f'no answer within {timeout_s:.0f} s'
     text = (done.stdout if done.returncode == 0 else done.stderr).strip()

@@ -31,6 +31,7 @@ from kd_perception.imaging import (
     raw_view,
 )
 from kd_perception.imaging.encodings import ENCODINGS
+from kd_perception.paths import child_environment
 
 _log = logging.getLogger(__name__)
 
@@ -129,11 +130,13 @@ def _difference(codec: CvBridgeCodec, name: str) -> str:
 
 def _ask_child() -> tuple[frozenset[str], str]:
     """Return the encodings that ``cv_bridge`` decodes as we do, and the first reason if any."""
-    code = ('import json; from kd_perception.nodes.cv_bridge_codec import self_test; '
+    # The current directory is not imported from, in Python 3.10 too.
+    code = ('import json, sys; sys.path[:] = filter(None, sys.path); '
+            'from kd_perception.nodes.cv_bridge_codec import self_test; '
             'print(json.dumps(self_test()))')
     try:
         done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                              timeout=_PROBE_TIMEOUT_S, check=False)
+                              env=child_environment(), timeout=_PROBE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return frozenset(), f'no answer within {_PROBE_TIMEOUT_S:.0f} s'
     if done.returncode < 0:

@@ -29,6 +29,7 @@ from kd_perception.nodes.environment import (
 )
 from kd_perception.nodes.graph import NodeSpec, parameter_yaml, RunGraph
 from kd_perception.nodes.pending import read_progress
+from kd_perception.paths import child_environment
 
 ProgressCallback = Callable[[int, int, str], None]
 _POLL_S = 0.1
@@ -88,7 +89,7 @@ def started(graph: RunGraph, log_dir: Path, *, isolated: bool = True,
     with ExitStack() as stack:
         domain = stack.enter_context(reserved_domain() if isolated else nullcontext(None))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='kd_perception.')))
-        variables = {**os.environ, **tuning(), PARENT_VARIABLE: str(os.getpid()),
+        variables = {**child_environment(), **tuning(), PARENT_VARIABLE: str(os.getpid()),
                      'PYTHONUNBUFFERED': '1'}
         if domain is not None:
             variables.update(isolation(domain))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.errors import BundleError
+from kd_perception.paths import child_environment
 
 TIMEOUT_S = 300.0
 MEMORY_SHARE = 0.7
@@ -51,14 +52,13 @@ def run(jobs: Sequence[Job], feeds: Mapping[str, np.ndarray], where: str, *,
     """
     with tempfile.TemporaryDirectory(prefix='kd_perception_probe_') as name:
         folder = Path(name)
-        (folder / 'jobs.json').write_text(json.dumps([asdict(j) for j in jobs]))
+        (folder / 'jobs.json').write_text(json.dumps(
+            [{**asdict(j), 'model': os.path.abspath(j.model)} for j in jobs]))
         np.savez(folder / 'feed.npz', **feeds)  # type: ignore[arg-type]
         command = [sys.executable, '-m', 'kd_perception.networks.foreign.probe', name]
-        # The child imports this package from where the parent did.
-        root = str(Path(__file__).resolve().parents[3])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
         try:
-            child = subprocess.run(command, env={**os.environ, 'PYTHONPATH': path},
+            # In its own folder: modules that lie beside a downloaded graph are not to be run.
+            child = subprocess.run(command, env=child_environment(), cwd=folder,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                    timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:

@@ -155,6 +155,18 @@ def test_a_graph_that_does_not_end(tmp_path: Path) -> None:
         probe.run([job], {'frame': np.zeros((1, 3, 8, 8), np.float32)}, 'b', timeout_s=2.0)
 
 
+def test_no_module_beside_a_graph_is_run(make_graph: Make, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_graph()
+    for name in ('onnxruntime', 'numpy', 'kd_perception'):
+        (path.parent / f'{name}.py').write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(path.parent)
+    job = probe.Job(path.name, 'onnxruntime', 'frame', (1, 3, 32, 48))
+    results = probe.run([job], {'frame': np.zeros((1, 3, 32, 48), np.float32)}, 'b')
+    assert isinstance(results[0], dict), results
+    assert not (tmp_path / 'ran').exists()
+
+
 def test_mutated_graphs_are_read_or_refused(make_graph: Make, tmp_path: Path) -> None:
     whole = make_graph(metadata={'names': "['a', 'b', 'c', 'd']"}).read_bytes()
     rng = np.random.default_rng(11)
