@@ -93,6 +93,11 @@ def load_suite(name: str) -> SuitePlan:
         raise ConfigError(f'{path}: a suite has exactly the keys {", ".join(sorted(wanted))}')
     if not isinstance(data['groups'], Mapping) or not data['groups']:
         raise ConfigError(f'{path}: groups needs at least one group of drives')
+    for side in ('width', 'height'):
+        if type(data[side]) is not int or data[side] < 1:
+            raise ConfigError(f'{path}: {side} {data[side]!r} must be a whole number of pixels '
+                              'above zero')
+    _check_names(data['truth'] or [], f'{path}: truth')
     unknown = sorted(set(data['truth'] or ()) - set(TRUTH))
     if unknown:
         raise ConfigError(f'{path}: truth {unknown[0]!r}: known are {", ".join(TRUTH)}')
@@ -103,7 +108,7 @@ def load_suite(name: str) -> SuitePlan:
         if roles.setdefault(part.seed, part.role) != part.role:
             raise ConfigError(f'{path}: seed {part.seed} is in {roles[part.seed]} and in '
                               f'{part.role}; drives must not be shared')
-    return SuitePlan(str(data['name']), int(data['width']), int(data['height']),
+    return SuitePlan(str(data['name']), data['width'], data['height'],
                      tuple(data['truth'] or ()), tuple(parts))
 
 
@@ -116,6 +121,8 @@ def _group(data: Any, where: str) -> _Group:
     except TypeError:
         raise ConfigError(f'{where}: needs role, scenarios, first_seed, drives, frames and '
                           'rate_hz') from None
+    _check_names(group.scenarios, f'{where}: scenarios')
+    _check_names(group.worlds, f'{where}: worlds')
     if group.role not in ROLES:
         raise ConfigError(f'{where}: role {group.role!r} is none of {", ".join(ROLES)}')
     if not re.fullmatch(r'[a-z0-9_]+', where.rpartition(' ')[2]):
@@ -126,6 +133,11 @@ def _group(data: Any, where: str) -> _Group:
         raise ConfigError(f'{where}: drives, frames and rate_hz must be above zero, seed and '
                           'start not below')
     return group
+
+
+def _check_names(data: Any, where: str) -> None:
+    if not isinstance(data, list) or not all(isinstance(n, str) for n in data):
+        raise ConfigError(f'{where}: {data!r} is no list of names, such as [a, b]')
 
 
 def _parts(name: str, group: _Group, where: str) -> list[Part]:

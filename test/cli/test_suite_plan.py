@@ -86,3 +86,19 @@ def test_what_is_missing_shared_or_no_suite_is_refused(tmp_path):
     path.write_text('a: [')
     with pytest.raises(ConfigError, match='not readable'):
         load_suite(str(path))
+
+
+@pytest.mark.parametrize(('key', 'value'), [
+    ('width', 'abc'), ('height', 0), ('width', True), ('truth', 5)])
+def test_a_value_of_another_type_is_refused(key, value, tmp_path):
+    path = tmp_path / 'suite.yaml'
+    path.write_text(yaml.safe_dump({'name': 'mine', 'width': 64, 'height': 36, 'truth': [],
+                                    'groups': {'a': GROUP}, key: value}))
+    with pytest.raises(ConfigError, match=key):
+        load_suite(str(path))
+
+
+@pytest.mark.parametrize('change', [{'scenarios': 5}, {'scenarios': [5]}, {'worlds': 'street'}])
+def test_names_that_are_no_list_are_refused(change, tmp_path):
+    with pytest.raises(ConfigError, match='is no list of names'):
+        load_suite(suite(tmp_path, a={**GROUP, **change}))
