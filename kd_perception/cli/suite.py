@@ -7,15 +7,16 @@ each is made of and the hash of its content. A part is in the manifest when it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 import hashlib
 from pathlib import Path
+import re
 from typing import Any
 
 import yaml
 
-from kd_perception import __version__
+from kd_perception import __version__, simulation
 from kd_perception.cli.recording import record_simulation
 from kd_perception.cli.suite_plan import Part, SuitePlan
 from kd_perception.errors import BagError, ConfigError
@@ -98,13 +99,20 @@ def suite_bags(out: Path, names: Sequence[str] = ()) -> list[Path]:
     Return the recordings of a suite, in order.
 
     :param names: groups (``test_weather``), roles (``train``) or parts; all without.
-    :raises BagError: when there is no suite in ``out``, or nothing of that name.
+    :raises BagError: when there is no suite in ``out``, it is not whole, or has nothing of that
+        name.
     """
-    parts = read_manifest(out)['parts']
+    manifest = read_manifest(out)
+    parts = manifest['parts']
     for name in names:
         if not any(_matches(path, facts, name) for path, facts in parts.items()):
             groups = sorted({str(f['group']) for f in parts.values()})
             raise BagError(f'{out}: no part {name!r}; there are {", ".join(groups)}')
+    gone = [path for path in parts if not (out / path).is_dir()]
+    if gone or not manifest['complete']:
+        why = f'{gone[0]} is missing' if gone else 'its recording was interrupted'
+        raise BagError(f'{out}: the suite {manifest["name"]!r} is not whole: {why}; go on with: '
+                       f'kd_perception bag record --suite {out} --size NAME')
     return [out / path for path, facts in parts.items()
             if not names or any(_matches(path, facts, n) for n in names)]
 
@@ -121,14 +129,22 @@ def read_manifest(out: Path) -> dict[str, Any]:
                        f'kd_perception bag record --suite {out}')
     try:
         data = yaml.safe_load(path.read_text())
-        if data['schema'] != SCHEMA or not isinstance(data['parts'], dict):
+        wanted = {'schema': int, 'name': str, 'plan': str, 'complete': bool, 'parts': dict}
+        if data['schema'] != SCHEMA or not _typed(data, wanted):
             raise ValueError('unknown schema')
-        for facts in data['parts'].values():
-            facts['sha256'], facts['bytes'], facts['group'], facts['role']
+        wanted = {'sha256': str, 'bytes': int, 'group': str, 'role': str}
+        for part, facts in data['parts'].items():
+            # Two plain names: what is read and replaced lies inside the suite.
+            if not re.fullmatch(r'[a-z0-9_]+/[a-z0-9_]+', part) or not _typed(facts, wanted):
+                raise ValueError('no part')
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         raise BagError(f'{path}: is damaged or of another version; remove {out} and record the '
                        'suite anew') from None
     return dict(data)
+
+
+def _typed(data: dict[str, Any], wanted: Mapping[str, type]) -> bool:
+    return all(isinstance(data[key], kind) for key, kind in wanted.items())
 
 
 def _matches(path: str, facts: dict[str, Any], name: str) -> bool:
@@ -160,11 +176,19 @@ def _write(plan: SuitePlan, out: Path, known: dict[str, Any]) -> None:
 
 
 def _fingerprint(plan: SuitePlan) -> str:
-    """Return a hash of all that decides what is recorded, the scenarios' values included."""
+    """
+    Return a hash of all that decides what is recorded.
+
+    These are the scenarios' values and the simulator itself: another version draws other pictures.
+    """
     scenarios = sorted({p.scenario for p in plan.parts})
     worlds = sorted({p.world for p in plan.parts})
     told = repr((plan, [load_scenario(s) for s in scenarios], [load_world(w) for w in worlds]))
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(told.encode())
+    folder = Path(simulation.__file__).parent
+    for file in sorted(f for f in folder.rglob('*') if f.suffix in ('.py', '.glsl')):
+        digest.update(file.relative_to(folder).as_posix().encode() + b'\0' + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _is_whole(out: Path, path: str, facts: dict[str, Any]) -> bool:
