@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from kd_perception.classes import ClassSet, MAX_MASK_CLASSES
-from kd_perception.errors import BundleError, ConfigError
-from kd_perception.paths import atomic_directory, models_directory
+from kd_perception.errors import BundleError, ConfigError, first_line
+from kd_perception.paths import atomic_directory, file_hash, models_directory
 
 SCHEMA_VERSION = 1
 MANIFEST = 'bundle.yaml'
@@ -189,7 +189,7 @@ class ModelBundle:
             self.check_complete(name)
             path = self.file(name)
             with _in_one_line(path):
-                digest = _sha256(path)
+                digest = file_hash(path)
             if digest != self.files[name]:
                 raise BundleError(f'{path}: content differs from its hash in {MANIFEST}; '
                                   'the file was changed or damaged, copy the bundle again')
@@ -220,7 +220,7 @@ def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
     try:
         data = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError) as error:
-        raise BundleError(f'{manifest}: not readable: {str(error).splitlines()[0]}') from None
+        raise BundleError(f'{manifest}: not readable: {first_line(error)}') from None
     if not isinstance(data, dict):
         raise BundleError(f'{manifest}: is no mapping')
     version = data.get('schema_version')
@@ -275,7 +275,7 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, bytes | Path]
                     shutil.copyfile(content, folder / name)
                 else:
                     (folder / name).write_bytes(content)
-                entries[name] = {'sha256': _sha256(folder / name),
+                entries[name] = {'sha256': file_hash(folder / name),
                                  'bytes': (folder / name).stat().st_size}
             data = {**spec.to_dict(), 'files': entries}
             text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()
@@ -349,14 +349,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager

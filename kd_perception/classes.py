@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file, share_directory
 
 UNLABELLED = 255
@@ -212,7 +212,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
 
 
 def _rgb(color: Any) -> tuple[int, int, int]:

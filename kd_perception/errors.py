@@ -8,6 +8,12 @@ and exits with 2; the nodes log it. Anything else that escapes is a defect of ou
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of others that says something, cut at 200 letters."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:200]
+
+
 class KdPerceptionError(Exception):
     """Base of all errors that a user can cause and mend; the message is one readable line."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import hashlib
 import os
 from pathlib import Path
 import shutil
@@ -152,6 +153,15 @@ def move_directory(source: Path, path: Path, *, overwrite: bool) -> None:
     else:
         os.replace(source, path)
     _sync(path.parent)
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, read in pieces that leave other threads their turn."""
+    digest = hashlib.sha256()
+    with path.open('rb') as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -48,7 +48,6 @@ READ_MESSAGES, READ_FRAMES = 40, 12
 
 def main() -> int:
     """Run the cases and say what came out."""
-    '''Run the cases and say what came out.'''
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('recordings', nargs='*', type=Path)

@@ -36,7 +36,7 @@ def write_depth(writer: BagWriter, topic: str, depth: np.ndarray, stamp_ns: int,
                 frame_id: str = 'camera') -> None:
     """Write float32 ``[H, W]`` metres along the optical axis, infinite where nothing is."""
     image = msgs.make_image(depth.astype(np.float32, copy=False), '32FC1', stamp_ns, frame_id)
-    writer._write(topic, msgs.IMAGE, image, stamp_ns)
+    writer.write_message(topic, msgs.IMAGE, image, stamp_ns)
 
 
 def write_detections(writer: BagWriter, topic: str, stamp_ns: int, frame_id: str, *,
@@ -74,7 +74,7 @@ def write_detections(writer: BagWriter, topic: str, stamp_ns: int, frame_id: str
 
     message = types[DETECTIONS](header=header,
                                 detections=[detection(n) for n in range(len(ids))])
-    writer._write(topic, DETECTIONS, message, stamp_ns)
+    writer.write_message(topic, DETECTIONS, message, stamp_ns)
 
 
 def _types() -> Typestore:

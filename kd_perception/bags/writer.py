@@ -69,15 +69,16 @@ class BagWriter:
         if image_rgb.ndim != channels or encoding not in ('rgb8', 'bgr8', 'mono8', 'mono16'):
             raise BagError(f'cannot write an image of shape {image_rgb.shape} as {encoding!r}')
         pixels = image_rgb[:, :, ::-1] if encoding == 'bgr8' else image_rgb
-        self._write(topic, msgs.IMAGE, msgs.make_image(pixels, encoding, stamp_ns, frame_id),
-                    stamp_ns if log_ns is None else log_ns)
+        self.write_message(topic, msgs.IMAGE,
+                           msgs.make_image(pixels, encoding, stamp_ns, frame_id),
+                           stamp_ns if log_ns is None else log_ns)
 
     def write_compressed(self, topic: str, data: bytes, kind: str, stamp_ns: int,
                          frame_id: str = 'camera', log_ns: int | None = None) -> None:
         """Write a picture that is compressed already; ``kind`` is ``jpeg`` or ``png``."""
-        self._write(topic, msgs.COMPRESSED_IMAGE,
-                    msgs.make_compressed(data, kind, stamp_ns, frame_id),
-                    stamp_ns if log_ns is None else log_ns)
+        self.write_message(topic, msgs.COMPRESSED_IMAGE,
+                           msgs.make_compressed(data, kind, stamp_ns, frame_id),
+                           stamp_ns if log_ns is None else log_ns)
 
     def write_labels(self, topic: str, labels: np.ndarray, stamp_ns: int,
                      frame_id: str = 'camera', log_ns: int | None = None) -> None:
@@ -88,15 +89,20 @@ class BagWriter:
                           cx: float, cy: float, stamp_ns: int, frame_id: str = 'camera') -> None:
         """Write the intrinsics of a camera without distortion, in pixels."""
         message = msgs.make_camera_info(width, height, fx, fy, cx, cy, stamp_ns, frame_id)
-        self._write(topic, msgs.CAMERA_INFO, message, stamp_ns)
+        self.write_message(topic, msgs.CAMERA_INFO, message, stamp_ns)
 
     def write_label_info(self, topic: str, classes: ClassSet, stamp_ns: int,
                          frame_id: str = 'camera') -> None:
         """Write what the ids of the label images mean; players offer it to late joiners."""
         message = msgs.make_label_info(classes.names, stamp_ns, frame_id)
-        self._write(topic, msgs.LABEL_INFO, message, stamp_ns)
+        self.write_message(topic, msgs.LABEL_INFO, message, stamp_ns)
 
-    def _write(self, topic: str, kind: str, message: Any, log_ns: int) -> None:
+    def write_message(self, topic: str, kind: str, message: Any, log_ns: int) -> None:
+        """
+        Write a message of any type that ``bags.messages`` or ``bags.truth`` knows.
+
+        :raises BagError: for a bad topic name, or a topic recorded as another type.
+        """
         name = '/' + topic.strip('/')
         if not _TOPIC.fullmatch(name):
             raise BagError(f'{topic!r}: is no ROS topic name (letters, digits and _ between /, '

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from kd_perception.classes import ClassMap, ClassSet, load_class_map, load_class_set, UNLABELLED
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file, share_directory
 
 EPILOG = '''\
@@ -93,7 +93,7 @@ def _load(path: Path) -> dict:
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
     if not isinstance(data, dict):
         raise ConfigError(f'{path}: is neither a class set nor a map')
     return data

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from kd_perception.cli.recording import TRUTH
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
 from kd_perception.simulation.scenario import load_scenario
 from kd_perception.simulation.worlds import load_world
@@ -87,7 +87,7 @@ def load_suite(name: str) -> SuitePlan:
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
     wanted = {'name', 'width', 'height', 'truth', 'groups'}
     if not isinstance(data, Mapping) or set(data) != wanted:
         raise ConfigError(f'{path}: a suite has exactly the keys {", ".join(sorted(wanted))}')

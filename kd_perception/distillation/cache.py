@@ -27,7 +27,7 @@ from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.strict import first_difference, to_plain
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
-from kd_perception.paths import atomic_file
+from kd_perception.paths import atomic_file, file_hash
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 MANIFEST = 'manifest.json'
@@ -225,7 +225,7 @@ class SoftLabelCache:
         with self._lock:
             if path not in self._files:
                 try:
-                    intact = self._hashes[path] == _file_hash(path)
+                    intact = self._hashes[path] == file_hash(path)
                     file = safe_open(path, 'numpy')
                     names = sorted(file.keys())
                 except (SafetensorError, OSError) as error:
@@ -305,7 +305,7 @@ def write_shard(path: Path, frames: Sequence[LabelledFrame], bad: Sequence[int] 
                for name, array in frame.record.items()}
     with atomic_file(path) as temporary:
         save_file(tensors, temporary)
-        digest = _file_hash(temporary)
+        digest = file_hash(temporary)
     side = {'frames': [{**asdict(f.key), 'stamp_ns': f.stamp_ns, 'log_ns': f.log_ns,
                         'frame_id': f.frame_id} for f in frames],
             'bad': list(bad), 'bytes': path.stat().st_size, 'sha256': digest}
@@ -334,14 +334,6 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 def _damaged(path: Path, reason: str) -> TrainingError:
     return TrainingError(f'{path}: is damaged ({reason}); delete it and its .json, then run '
                          'kd_perception label again')
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _key(frame: Mapping[str, Any]) -> FrameKey:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from kd_perception.classes import ClassSet, UNLABELLED
-from kd_perception.errors import ConfigError, ImageError, TrainingError
+from kd_perception.errors import ConfigError, first_line, ImageError, TrainingError
 from kd_perception.imaging import decode_label_png
 
 KINDS = ('probabilities', 'logits', 'ids')
@@ -177,7 +177,7 @@ def _npz(path: Path) -> np.lib.npyio.NpzFile:
         loaded = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f'{path}: is no .npz of arrays or is damaged: '
-                            f'{_line(error)}') from None
+                            f'{first_line(error)}') from None
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise TrainingError(f'{path}: is no .npz of arrays')
     return loaded
@@ -190,7 +190,7 @@ def _member(path: Path, name: str) -> np.ndarray:
         except ConfigError:
             raise
         except Exception as error:  # zip, zlib and numpy each raise their own
-            raise ConfigError(f'is damaged: {_line(error)}') from None
+            raise ConfigError(f'is damaged: {first_line(error)}') from None
 
 
 def _file(file: Path) -> np.ndarray:
@@ -213,7 +213,7 @@ def _file(file: Path) -> np.ndarray:
     except ImageError as error:
         raise ConfigError(str(error)) from None
     except Exception as error:
-        raise ConfigError(f'is damaged: {_line(error)}') from None
+        raise ConfigError(f'is damaged: {first_line(error)}') from None
 
 
 def _array(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
@@ -231,7 +231,3 @@ def _check_size(stream: IO[bytes]) -> None:
     shape, _, dtype = read(stream)
     if math.prod(shape) * dtype.itemsize > _MAX_BYTES:
         raise ConfigError(f'{dtype}{list(shape)} is too large for a label')
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -19,7 +19,7 @@ import yaml
 
 from kd_perception.bags.collection import find_recordings
 from kd_perception.distillation.strict import build, override, to_plain
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
 
 OPTIMIZERS = ('adamw', 'sgd')
@@ -258,7 +258,7 @@ def load_recipe(name: str | Path, overrides: Mapping[str, str] | None = None, *,
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
     if not isinstance(data, dict):
         raise ConfigError(f'{path}: must be a mapping')
     return recipe_from_dict(data, overrides, train=train, validation=validation, where=path.name)

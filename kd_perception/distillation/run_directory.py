@@ -21,7 +21,7 @@ import yaml
 from kd_perception.distillation.checkpoint import read_state
 from kd_perception.distillation.recipe import Recipe, recipe_from_dict
 from kd_perception.distillation.strict import first_difference
-from kd_perception.errors import ConfigError, TrainingError
+from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file
 
 
@@ -124,7 +124,7 @@ class RunDirectory:
             # Keys that a later release has added take their defaults.
             old['recipe'] = recipe_from_dict(old['recipe']).to_dict()
         except (OSError, yaml.YAMLError, KeyError, TypeError, ConfigError) as error:
-            raise TrainingError(f'{stored}: not readable ({str(error).splitlines()[0]}); choose '
+            raise TrainingError(f'{stored}: not readable ({first_line(error)}); choose '
                                 'another --out or pass --overwrite') from None
         difference = first_difference(old, plain)
         if difference:

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints, TypeVar, Union
 
 import yaml
 
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 
 T = TypeVar('T')
 
@@ -70,7 +70,7 @@ def override(data: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, An
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(
-                f'--{path}={text}: not readable: {str(error).splitlines()[0]}') from None
+                f'--{path}={text}: not readable: {first_line(error)}') from None
         if isinstance(value, dict) and isinstance(node.get(last), dict):
             node[last] = {**node[last], **value}
         else:

@@ -65,12 +65,6 @@ def check_device(engine: str, device: str) -> None:
         raise EngineError(f'{engine} has no device {device!r}; choose {named}')
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of a runtime's exception that says something."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
-
-
 def check_images(images: np.ndarray, input_shape: tuple[int, int]) -> None:
     """
     Refuse what the graph was not made for.

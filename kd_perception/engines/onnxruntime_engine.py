@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.engines.engine import check_device, check_images, first_line
-from kd_perception.errors import EngineError
+from kd_perception.engines.engine import check_device, check_images
+from kd_perception.errors import EngineError, first_line
 
 _PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
 _DTYPES = {'tensor(uint8)': np.uint8, 'tensor(float)': np.float32}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kd_perception.bundle import DEPLOY, LOGITS, ModelBundle
-from kd_perception.engines.engine import check_device, check_images, first_line
-from kd_perception.errors import EngineError
+from kd_perception.engines.engine import check_device, check_images
+from kd_perception.errors import EngineError, first_line
 
 if TYPE_CHECKING:
     import torch

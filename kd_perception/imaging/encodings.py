@@ -103,5 +103,8 @@ def as_bytes(data: object) -> np.ndarray:
     if isinstance(data, np.ndarray):
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     if isinstance(data, list):  # what some bridges make of uint8[]
-        return np.array(data, np.uint8)
+        try:
+            return np.array(data, np.uint8)
+        except (OverflowError, TypeError, ValueError):
+            raise ImageError('data: holds something other than bytes from 0 to 255') from None
     return np.frombuffer(data, np.uint8)  # type: ignore[call-overload]

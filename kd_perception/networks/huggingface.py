@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import torch
 from torch import nn
 
-from kd_perception.errors import BundleError, ConfigError
+from kd_perception.errors import BundleError, ConfigError, first_line
 from kd_perception.networks.registry import register
 from kd_perception.networks.state_dict import Fitted, unused
 
@@ -54,7 +54,7 @@ def huggingface(num_classes: int, config: Mapping[str, Any]) -> Logits:
         return Logits(auto.from_config(made, attn_implementation='eager'))
     except Exception as error:  # the library refuses configs in many ways
         raise ConfigError(f'network builder hf: transformers refuses this config: '
-                          f'{_line(error)}') from None
+                          f'{first_line(error)}') from None
 
 
 def fitted(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], num_classes: int,
@@ -79,7 +79,7 @@ def fitted(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], num_c
                 ignore_mismatched_sizes=True, dtype=torch.float32)
         except Exception as error:
             raise BundleError(f'{where}: transformers cannot load these weights: '
-                              f'{_line(error)}') from None
+                              f'{first_line(error)}') from None
     surplus = sorted(map(str, told['unexpected_keys']))
     dropped = [n for n in surplus if unused(n)]
     problems = {'missing': sorted(map(str, told['missing_keys'])),
@@ -155,13 +155,9 @@ def _classes(config: Mapping[str, Any], num_classes: int) -> tuple[Any, Any]:
         made.use_auxiliary_head = False
     except Exception as error:
         raise ConfigError(f'network builder hf: transformers refuses this config: '
-                          f'{_line(error)}') from None
+                          f'{first_line(error)}') from None
     return (transformers.AutoModelForSemanticSegmentation if task == 'segmentation'
             else transformers.AutoModelForImageClassification), made
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _keep_offline(config: dict[str, Any]) -> None:

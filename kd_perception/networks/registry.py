@@ -16,7 +16,7 @@ from importlib import metadata
 from torch import nn
 
 from kd_perception.bundle import NetworkSpec
-from kd_perception.errors import ConfigError, KdPerceptionError
+from kd_perception.errors import ConfigError, first_line, KdPerceptionError
 
 Builder = Callable[..., nn.Module]
 
@@ -57,7 +57,7 @@ def build(spec: NetworkSpec, num_classes: int) -> nn.Module:
     except KdPerceptionError:
         raise
     except Exception as error:  # networks of others refuse arguments in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ConfigError(f'network {spec.builder!r}: arguments {spec.arguments} do not fit: '
                           f'{reason}') from None
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import torch
 from torch import nn
 
-from kd_perception.errors import BundleError
+from kd_perception.errors import BundleError, first_line
 
 Tensors = dict[str, torch.Tensor]
 
@@ -68,7 +68,7 @@ def read_tensors(path: Path, key: str = '') -> tuple[Tensors, str]:
             return load_file(path), ''
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise BundleError(f'{path}: is no safetensors file or is damaged: '
-                              f'{_line(error)}') from None
+                              f'{first_line(error)}') from None
     return _choose(_unpickled(path), path, key)
 
 
@@ -130,7 +130,7 @@ def _unpickled(path: Path) -> Any:
                 f'{path}: holds {what}, and code in a weights file is never run; save '
                 'model.state_dict() alone, or safetensors') from None
         raise BundleError(f'{path}: is no weights file of torch or is damaged: '
-                          f'{_line(error)}') from None
+                          f'{first_line(error)}') from None
 
 
 def _is_script(path: Path) -> bool:
@@ -188,7 +188,7 @@ def _read_folder(folder: Path) -> Tensors:
     try:
         files = set(json.loads((folder / name).read_text())['weight_map'].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f'{folder / name}: not readable: {_line(error)}') from None
+        raise BundleError(f'{folder / name}: not readable: {first_line(error)}') from None
     tensors: Tensors = {}
     for file in sorted(map(str, files)):
         if Path(file).name != file:
@@ -251,8 +251,3 @@ def _mismatch(where: str, own: Tensors, given: Tensors,
 
 def _first(names: list[str], most: int = 3) -> str:
     return ', '.join(names[:most]) + (', …' if len(names) > most else '')
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:160]

@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 import torch
 from torch import nn
 
-from kd_perception.errors import BundleError, ConfigError
+from kd_perception.errors import BundleError, ConfigError, first_line
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -57,7 +57,7 @@ def load_weights(module: nn.Module, source: Path | str | bytes, where: str = '')
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BundleError(f'{where}: is no safetensors file or is damaged: '
-                          f'{str(error).splitlines()[0]}') from None
+                          f'{first_line(error)}') from None
     own = module.state_dict()
     missing, surplus = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or surplus:

@@ -21,7 +21,7 @@ _PROGRAMS = {
     **{strip: ('ground_vertex', 'ground_surface', f'{strip}_fragment')
        for strip in ('road', 'walk', 'terrain')},
     'sky': ('screen_vertex', 'sky_fragment'),
-    'camera': ('screen_vertex', 'camera_fragment'),
+    'camera': ('screen_vertex', 'film', 'camera_fragment'),
 }
 _LAYOUT = {'intersection': 'JUNCTIONS', 'highway': 'HIGHWAY', 'suburb': 'SUBURB'}
 
@@ -37,7 +37,7 @@ def shader_stages(plan: StreetPlan, scenario: Scenario) -> tuple[dict[str, tuple
     if scenario.night > .5 and scenario.wet > .6:
         defines.append('WET_NIGHT')
     if not scenario.camera.ideal:
-        stages['camera'] = ('screen_vertex', 'sensor_fragment')
+        stages['camera'] = ('screen_vertex', 'film', 'sensor_fragment')
         stages['lens'] = ('lens_vertex', 'lens_fragment')
     return stages, ''.join(f'#define {d}\n' for d in defines)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
 from kd_perception.simulation.settings import CameraSettings, Content, read_group, read_number
 
@@ -109,7 +109,7 @@ def load_scenario(name: str) -> Scenario:
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
     if changes:
         data = _changed(data, changes, name)
     return Scenario.from_dict(data, str(path))

@@ -73,9 +73,3 @@ class TrafficState:
     far: np.ndarray
     braker: int
     until: float
-
-
-def no_people() -> dict[str, np.ndarray]:
-    """Return the fields of a setup in which nobody crosses."""
-    return {name: np.zeros(0, int if name == 'light' else float)
-            for name in ('step_s', 'step_from', 'step_span', 'trigger', 'light')}

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
 from kd_perception.simulation.plan import EGO_SPEED_MPS
 from kd_perception.simulation.settings import ranged, read_group
@@ -93,5 +93,5 @@ def load_world(name: str) -> WorldSpec:
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {str(error).splitlines()[0]}') from None
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
     return WorldSpec.from_dict(data, str(path))

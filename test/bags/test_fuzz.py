@@ -38,4 +38,6 @@ def test_mutated_recordings():
 @pytest.mark.skipif('KD_PERCEPTION_FUZZ_BAGS' not in os.environ,
                     reason='set KD_PERCEPTION_FUZZ_BAGS=500')
 def test_mutated_recordings_of_others(test_data):
-    fuzz(CASES, 2, *sorted((test_data / 'bags').iterdir()))
+    said = fuzz(CASES, 2, *sorted((test_data / 'bags').iterdir()))
+    assert said['failures'] == 0
+    assert sum(said['outcomes'].values()) == CASES

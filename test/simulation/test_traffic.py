@@ -14,11 +14,17 @@ from kd_perception.simulation.traffic import (
     RECENT_STARTS,
     Traffic,
 )
-from kd_perception.simulation.traffic_setup import NO_LANE, no_people, TrafficSetup
+from kd_perception.simulation.traffic_setup import NO_LANE, TrafficSetup
 from kd_perception.simulation.world import build_world
 from kd_perception.simulation.worlds import load_world
 
 ALIVE = ('downtown', 'intersection', 'highway', 'suburb')
+
+
+def no_people() -> dict[str, np.ndarray]:
+    """Return the fields of a setup in which nobody crosses."""
+    return {name: np.zeros(0, int if name == 'light' else float)
+            for name in ('step_s', 'step_from', 'step_span', 'trigger', 'light')}
 
 
 def one_lane(progress: list[float], **changes: object) -> TrafficSetup:

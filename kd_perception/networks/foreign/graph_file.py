@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.errors import BundleError
+from kd_perception.errors import BundleError, first_line
 
 try:
     import onnx
@@ -101,7 +101,7 @@ def read_graph(path: Path) -> GraphFile:
         model.ParseFromString(content)
         sound = bool(model.graph.node and model.graph.output and model.opset_import)
     except Exception as error:  # DecodeError, and what else a damaged message raises
-        raise BundleError(f'{path}: is no ONNX file or is damaged: {_line(error)}') from None
+        raise BundleError(f'{path}: is no ONNX file or is damaged: {first_line(error)}') from None
     if not sound:
         raise BundleError(f'{path}: is no ONNX file or is damaged: it holds no graph')
     digest = hashlib.sha256(content)
@@ -117,7 +117,7 @@ def read_graph(path: Path) -> GraphFile:
     except BundleError:
         raise
     except Exception as error:  # the message parsed, but is not what its fields promise
-        raise BundleError(f'{path}: is damaged: {_line(error)}') from None
+        raise BundleError(f'{path}: is damaged: {first_line(error)}') from None
     if len(inputs) != 1:
         told = '; '.join(str(_port(i, path)) for i in inputs[:4]) or 'none'
         raise BundleError(f'{path}: has {len(inputs)} inputs ({told}); only graphs that take one '
@@ -238,7 +238,7 @@ def _plain(model: Any, path: Path) -> Any:
             model = onnx.version_converter.convert_version(model, 17)
         except Exception as error:
             raise BundleError(f'{path}: opset {version} cannot be converted to 17 '
-                              f'({_line(error)}); export it with opset 13 or newer') from None
+                              f'({first_line(error)}); export it with opset 13 or newer') from None
     return model
 
 
@@ -312,8 +312,3 @@ def _copy(message: Any) -> Any:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:160]

@@ -1,11 +1,10 @@
 // The camera with what a good one lacks: smear, stray light, drops, dirt, noise of the light.
-// Else as camera_fragment.glsl. Turned upside down, because images have their first row at the top.
+// Turned upside down, because images have their first row at the top.
 in vec2 at;
 uniform sampler2D scene, depth_map, lens_map;
 uniform usampler2D id_map;
-uniform float exposure, grain, rain, gain, shutter, shot;
+uniform float exposure, gain, shutter, shot;
 uniform vec3 balance;
-uniform vec2 jitter;
 uniform mat4 smear;                     // clip space now to clip space before the shutter opened
 out vec4 pixel;
 
@@ -30,15 +29,6 @@ void main() {
   vec3 c = seen(clamp(uv + lens.xy, -0.998, 0.998)) + sun_color * lens.z;
   c = mix(c, fog_color * 0.45 + sun_color * (0.1 + 0.9 * lens.z), lens.w);
   c *= gain * exposure * balance * (1.0 - 0.11 * dot(uv, uv));
-  if (rain > 0.0) {
-    vec2 p = uv * vec2(60.0, 5.0) + vec2(uv.y * 4.0, jitter.y);
-    float streak = step(0.985 - 0.01 * rain, hash(floor(p) + floor(jitter)))
-      * smoothstep(0.5, 0.0, abs(fract(p.x) - 0.5));
-    c = mix(c, vec3(0.8) * max(max(fog_color.r, fog_color.g), 0.15), streak * 0.35 * rain);
-  }
-  c = c / (c + 0.9) * 1.65;
-  c = pow(clamp(c, 0.0, 1.0), vec3(1.0 / 1.25));
-  vec2 px = gl_FragCoord.xy + jitter;
-  vec3 speck = vec3(hash(px * 0.731), hash(px * 0.517 + 3.0), hash(px * 0.913 + 7.0)) - 0.5;
-  pixel = vec4(clamp(c + (grain + shot * 0.25 * sqrt(c)) * speck, 0.0, 1.0), 1);
+  c = developed(c, uv);
+  pixel = vec4(clamp(c + (grain + shot * 0.25 * sqrt(c)) * speck(), 0.0, 1.0), 1);
 }
