@@ -2,8 +2,8 @@
 Distil a student from soft labels.
 
 The cache is what "label" wrote for the same teacher and recordings, or imported. Every key of the
-recipe can be set on the command line, e.g. --distillation.temperature 4. An interrupted run goes
-on when the same command is given again.
+recipe can be set on the command line, e.g. --distillation.losses.kl.temperature 4. An interrupted
+run goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import argparse
 from pathlib import Path
 
 from kd_perception.bundle import find_bundle
+from kd_perception.cli.parser import Parser
 from kd_perception.cli.progress import progress
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
 from kd_perception.cli.train import print_how_to_resume, show_result
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the arguments of ``distill``."""
     parser.add_argument('--teacher', metavar='BUNDLE',
                         help='path of a bundle, or its name in the models directory; none for '

@@ -16,6 +16,7 @@ import signal
 import sys
 
 from kd_perception import __version__
+from kd_perception.cli.parser import Parser
 from kd_perception.errors import KdPerceptionError
 
 VERBS: dict[str, str] = {
@@ -41,13 +42,6 @@ examples:
 
 exit codes: 0 done, 2 bad input (one line says what to do), 130 interrupted
 '''
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,13 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog='kd_perception', epilog=EPILOG,
+    parser = Parser(prog='kd_perception', epilog=EPILOG,
                      description='Distil, compress, run and compare camera networks on ROS 2.',
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     parser.add_argument('--debug', action='store_true',
                         help='log everything and show tracebacks')
-    verbs = parser.add_subparsers(dest='verb', metavar='<command>', parser_class=_Parser)
+    verbs = parser.add_subparsers(dest='verb', metavar='<command>', parser_class=Parser)
     for verb, summary in VERBS.items():
         sub = verbs.add_parser(verb, help=summary,
                                formatter_class=argparse.RawDescriptionHelpFormatter)

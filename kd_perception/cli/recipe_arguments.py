@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kd_perception.cli.parser import Parser
 from kd_perception.distillation.recipe import load_recipe, Recipe
 from kd_perception.distillation.strict import dotted_keys
 
@@ -12,7 +13,7 @@ _PREFIX = 'recipe:'
 _LENGTHS = ('optimization.steps', 'optimization.epochs')
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser, required: str = '') -> None:
+def add_recipe_arguments(parser: Parser, required: str = '') -> None:
     """
     Declare the recipe, its data, the output and one option per key of a recipe.
 
@@ -30,7 +31,11 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, required: str = '') ->
                              '(default: the tail of the data)')
     parser.add_argument('--overwrite', action='store_true',
                         help='remove the run that is in --out first')
-    group = parser.add_argument_group('keys of the recipe (values are YAML)')
+    group = parser.add_argument_group(
+        'keys of the recipe (values are YAML)',
+        'Mappings can be entered: --distillation.losses.kl.temperature 4. Losses and their '
+        'settings: docs/losses.md.')
+    parser.mappings = tuple(k for k, default in dotted_keys(Recipe) if isinstance(default, dict))
     for key, default in dotted_keys(Recipe):
         if key not in ('data.train', 'data.validation'):
             shown = '' if default in (None, '', (), {}) else f'default {default}'
@@ -44,7 +49,7 @@ def recipe_from_arguments(args: argparse.Namespace) -> Recipe:
     :raises ConfigError: one line with the dotted path of what is wrong.
     """
     overrides = {key[len(_PREFIX):]: value for key, value in vars(args).items()
-                 if key.startswith(_PREFIX) and value is not None}
+                 if key.startswith(_PREFIX) and value is not None} | args.below
     # They exclude each other: who asks for one takes leave of the recipe's other.
     for asked, other in (_LENGTHS, _LENGTHS[::-1]):
         if overrides.get(asked, '0') != '0':

@@ -15,11 +15,12 @@ from pathlib import Path
 import sys
 
 from kd_perception.cli.metrics_table import print_metrics
+from kd_perception.cli.parser import Parser
 from kd_perception.cli.progress import progress
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the arguments of ``train``."""
     add_recipe_arguments(parser)
 

@@ -179,9 +179,9 @@ class SoftLabelCache:
                                 'frames; import labels of this recording')
         return frames.subset(chosen)
 
-    def require(self, teacher: ModelBundle | None, *, loss: str, temperature: float) -> None:
+    def require(self, teacher: ModelBundle | None) -> None:
         """
-        Check that the cache is of this teacher and serves this loss.
+        Check that the cache is of this teacher.
 
         :param teacher: None for imported labels.
         :raises TrainingError: one line that says what differs.
@@ -193,9 +193,6 @@ class SoftLabelCache:
                                 if self.imported else
                                 f'{self.path}: was labelled by {made["teacher"]["name"]!r}; name '
                                 'it with --teacher')
-        if not self.codec.serves(loss, temperature):
-            raise TrainingError(f'{self.path}: its codec {self.codec.name!r} cannot serve '
-                                f'{loss!r} at temperature {temperature:g}; label with another')
         if teacher is None:
             return
         if made['teacher']['hash'] != teacher.hash:
@@ -206,6 +203,19 @@ class SoftLabelCache:
         if made['preprocessing']['hash'] != _hash(to_plain(teacher.spec.input)):
             raise TrainingError(f'{self.path}: was labelled with another preprocessing of '
                                 'pictures; label again into another directory')
+
+    def require_service(self, loss: str, looks_at: str, temperature: float) -> None:
+        """
+        Check that the codec serves a loss.
+
+        :param loss: its name, for people.
+        :param looks_at: what it sees of the teacher (``SoftLabelCodec.serves``).
+        :raises TrainingError: when it does not.
+        """
+        if not self.codec.serves(looks_at, temperature):
+            raise TrainingError(
+                f'{self.path}: its codec {self.codec.name!r} cannot serve loss {loss!r}, which '
+                f'looks at {looks_at}, at temperature {temperature:g}; label with another')
 
     def require_frames(self, keys: Iterable[FrameKey]) -> None:
         """

@@ -145,7 +145,7 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     if samples < 1:
         raise ConfigError(f'check of {samples} frames: at least one')
     cache = SoftLabelCache(cache_dir)
-    cache.require(teacher, loss='kl', temperature=1.0)
+    cache.require(teacher)
     chosen = sorted({round(p) for p in np.linspace(0, len(source) - 1, samples)})
     agreement: list[float] = []
     divergence: dict[float, list[float]] = {t: [] for t in CHECK_TEMPERATURES}

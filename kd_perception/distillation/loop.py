@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 class Target(Protocol):
     """What is learned: weighted loss terms by name."""
 
-    def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, torch.Tensor]:
-        """Return terms whose sum is minimised."""
+    def losses(self, network: nn.Module, batch: Batch, at: float) -> Mapping[str, torch.Tensor]:
+        """Return terms whose sum is minimised when the share ``at`` of the run is done."""
         ...
 
 
@@ -162,7 +162,7 @@ class Loop:
         for group in self._optimizer.param_groups:
             group['lr'] = rate
         with autocast(self.precision, self._device):
-            terms = self._target.losses(self._network, batch)
+            terms = self._target.losses(self._network, batch, at)
             loss = torch.stack([t.float() for t in terms.values()]).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
         for name, value in values.items():

@@ -189,15 +189,12 @@ class DistillationRecipe:
     """
     What the student learns from the teacher.
 
-    :param temperature: softens both distributions.
-    :param soft_weight: weight of the divergence from the teacher.
-    :param hard_weight: weight of the cross-entropy on ground truth, where there is any.
+    :param losses: settings by name of a loss, e.g. ``{kl: {temperature: 4}}``; every one has
+        ``weight``, ``start`` and ``end``. ``cross_entropy`` is that on ground truth.
     :param view: ``warp``: cached logits are cropped, scaled and mirrored like the picture.
     """
 
-    temperature: float = 2.0
-    soft_weight: float = 1.0
-    hard_weight: float = 0.0
+    losses: dict[str, Any] = field(default_factory=lambda: {'kl': {}})
     view: str = 'warp'
 
 
@@ -319,13 +316,13 @@ def _sources(entry: Any, defaults: dict[str, Any], where: str) -> list[dict[str,
 
 
 def _validate(recipe: Recipe) -> None:
-    optimization, augment, soft = recipe.optimization, recipe.augment, recipe.distillation
+    optimization, augment = recipe.optimization, recipe.augment
     choices = (
         ('optimization.optimizer', optimization.optimizer, OPTIMIZERS),
         ('optimization.schedule', optimization.schedule, SCHEDULES),
         ('optimization.class_weights', optimization.class_weights, CLASS_WEIGHTS),
         ('optimization.precision', optimization.precision, PRECISIONS),
-        ('distillation.view', soft.view, VIEWS),
+        ('distillation.view', recipe.distillation.view, VIEWS),
         ('weights_dtype', recipe.weights_dtype, WEIGHT_DTYPES))
     for key, value, allowed in choices:
         if value not in allowed:
@@ -360,17 +357,11 @@ def _validate(recipe: Recipe) -> None:
         ('augment.saturation', augment.saturation, 0, 1), ('augment.hue', augment.hue, 0, 0.5),
         ('augment.gamma', augment.gamma, 0, 0.9), ('augment.noise', augment.noise, 0, 100),
         ('augment.scale[0]', augment.scale[0], 0.1, augment.scale[1]),
-        ('augment.scale[1]', augment.scale[1], augment.scale[0], 10),
-        ('distillation.temperature', soft.temperature, 0.05, 100),
-        ('distillation.soft_weight', soft.soft_weight, 0, 1e6),
-        ('distillation.hard_weight', soft.hard_weight, 0, 1e6))
+        ('augment.scale[1]', augment.scale[1], augment.scale[0], 10))
     for key, number, low, high in ranges:
         if not low <= number <= high:
             # Ten digits: a seed must not be told as 4.29497e+09.
             raise ConfigError(f'{key}: {number:.10g} is not within {low:.10g} to {high:.10g}')
-    if not soft.soft_weight and not soft.hard_weight:
-        raise ConfigError('distillation.soft_weight and distillation.hard_weight are both 0, '
-                          'which leaves nothing to learn: set one of them above 0')
     if len(augment.crop) not in (0, 2) or any(c < 16 for c in augment.crop):
         raise ConfigError(f'augment.crop: {list(augment.crop)} is not [height, width] of at '
                           'least 16 pixels each')

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 import logging
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,14 @@ from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
 from kd_perception.distillation.loop import Loop, State
+from kd_perception.distillation.losses import build_losses
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
+from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
+from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.distillation.teachers.cached import CachedTeacher
 from kd_perception.errors import TrainingError
 from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
@@ -81,8 +86,13 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
     :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
         frames.
     """
+    losses = build_losses(recipe.distillation.losses)
+    recipe = replace(recipe, distillation=replace(recipe.distillation, losses=to_plain(losses)))
     cache = SoftLabelCache(cache_dir)
-    cache.require(teacher, loss='kl', temperature=recipe.distillation.temperature)
+    cache.require(teacher)
+    for name, loss in losses.items():
+        if loss.looks_at != LABELS:
+            cache.require_service(name, loss.looks_at, getattr(loss, 'temperature', 1.0))
     classes = load_class_set(recipe.classes)
     if classes.names != cache.classes:
         what = 'imported labels are' if teacher is None else 'the teacher predicts'
@@ -91,9 +101,8 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
         raise TrainingError(f'{what} {named}, the recipe asks for {classes.name!r}: set classes '
                             'in the recipe')
     with _opened(recipe, classes, progress) as (learn, check):
-        if recipe.distillation.hard_weight and not any(s.class_map for s in learn):
-            raise TrainingError(f'{_names(learn)}: has no labels, but distillation.hard_weight is '
-                                f'{recipe.distillation.hard_weight:g}; set it to 0')
+        if not any(s.class_map for s in learn):
+            _require_no_truth(losses, _names(learn))
         identity = {'data': [s.source.fingerprint for s in [*learn, *check]],
                     'teacher': cache.teacher_hash, 'soft_labels': cache.made_with}
         accelerator = _accelerator()
@@ -106,16 +115,16 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
             labelled = all(held.has_labels)
             cache.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
             truth = _truth(held) if labelled else _pseudo_truth(held, cache)
-            return _fit(recipe, classes, frames, truth, run, accelerator, cache=cache,
-                        teacher=teacher, against=GROUND_TRUTH if labelled else TEACHER,
-                        progress=progress)
+            return _fit(recipe, classes, frames, truth, run, accelerator, losses=losses,
+                        cache=cache, teacher=teacher, progress=progress,
+                        against=GROUND_TRUTH if labelled else TEACHER)
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
          truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
-         accelerator: Accelerator, *, cache: SoftLabelCache | None = None,
-         teacher: ModelBundle | None = None, against: str = GROUND_TRUTH,
-         progress: Progress | None = None) -> ModelBundle:
+         accelerator: Accelerator, *, losses: Mapping[str, Loss] | None = None,
+         cache: SoftLabelCache | None = None, teacher: ModelBundle | None = None,
+         against: str = GROUND_TRUTH, progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
@@ -125,9 +134,10 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     network = build(network_spec, len(classes))
     pixels = frames.class_pixels(len(classes))
     target = SegmentationTarget(
-        input_spec, class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
-        label_smoothing=optimization.label_smoothing,
-        soft=None if cache is None else recipe.distillation, device=accelerator.device,
+        input_spec, losses=losses,
+        teacher=None if cache is None else CachedTeacher((input_spec.height, input_spec.width)),
+        class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
+        label_smoothing=optimization.label_smoothing, device=accelerator.device,
         channels_last=optimization.channels_last)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size, cache=cache,
@@ -245,6 +255,13 @@ def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:
         return None
     share = pixels / pixels.sum()
     return np.where(share > 0, 1 / np.sqrt(np.maximum(share, 1e-4)), 0.0)
+
+
+def _require_no_truth(losses: Mapping[str, Loss], names: str) -> None:
+    for name, loss in losses.items():
+        if loss.looks_at == LABELS and loss.weight:
+            raise TrainingError(f'{names}: has no labels, which loss {name!r} learns from; leave '
+                                f'it out (--distillation.losses.{name} null)')
 
 
 def _names(sources: Sequence[LabelledSource]) -> str:

@@ -23,9 +23,6 @@ CODECS = ('fp16', 'u8', 'topk')
 # Name of a plane, uint8 [h, w], that imported labels have: 0 where nothing is known.
 VALID = 'valid'
 
-# Losses that see softmax (or the arg-max) of a pixel only. Others, such as channel-wise
-# distillation, compare one class over all pixels, and that is lost with the largest logit.
-_SERVED = ('kl', 'cross_entropy', 'dist')
 _LEVELS = 255
 _U8_MIN_TEMPERATURE = 0.5
 
@@ -89,11 +86,17 @@ class SoftLabelCodec:
             raise ConfigError(f'soft-label codec {dict(data)}: bad or missing value {error}') \
                 from None
 
-    def serves(self, loss: str, temperature: float) -> bool:
-        """Return whether decoded labels are true enough for a loss at a temperature."""
-        if loss not in _SERVED or not temperature > 0:
+    def serves(self, looks_at: str, temperature: float) -> bool:
+        """
+        Return whether decoded labels are true enough for a loss at a temperature.
+
+        :param looks_at: what the loss sees of the teacher. ``softmax``: the distribution of each
+            pixel. Not served: ``logits``, since one class cannot be compared over pixels once the
+            largest logit of each is gone, and ``features``.
+        """
+        if looks_at != 'softmax' or not temperature > 0:
             return False
-        if loss == 'cross_entropy' or self.name == 'fp16':
+        if self.name == 'fp16':
             return True
         if self.name == 'u8':
             return temperature >= _U8_MIN_TEMPERATURE

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
+from kd_perception.cli.parser import Parser
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.errors import ConfigError
 
 
 def recipe(*words: str) -> Recipe:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_recipe_arguments(parser)
-    return recipe_from_arguments(parser.parse_args([*words, '--out', 'o']))
+    return recipe_from_arguments(parser.parse_args(['--out', 'o', *words]))
 
 
 @pytest.mark.parametrize(('name', 'words', 'expected'), [
@@ -31,3 +30,21 @@ def test_one_length_of_a_run_replaces_the_other(name, words, expected):
 def test_both_lengths_are_refused():
     with pytest.raises(ConfigError, match='exclude each other'):
         recipe('student_sim', '--optimization.steps', '7', '--optimization.epochs', '2')
+
+
+def test_options_below_a_mapping_are_merged_into_it():
+    made = recipe('student_camvid', '--distillation.losses.kl.temperature', '4',
+                  '--distillation.losses.cross_entropy.weight=0.5',
+                  '--network.arguments.width', '24')
+    assert made.distillation.losses == {'kl': {'temperature': 4}, 'cross_entropy': {'weight': 0.5}}
+    assert made.network.arguments == {'width': 24}
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (('--distillation.losses.kl.weight',), 'expected one argument'),
+    (('--distillation.loses.kl.weight', '1'), 'unrecognized arguments: --distillation.loses')])
+def test_what_is_no_option_below_a_mapping_is_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        recipe('student_camvid', *words)
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err

@@ -66,17 +66,17 @@ def test_frames_that_are_missing_are_counted_and_named(written: Path) -> None:
 
 def test_another_teacher_or_use_is_refused(written: Path, teacher: ModelBundle) -> None:
     cache = SoftLabelCache(written)
-    cache.require(teacher, loss='kl', temperature=2.0)
+    cache.require(teacher)
     other = ModelBundle(teacher.path, teacher.spec, teacher.files, 'e' * 64)
     with pytest.raises(TrainingError, match=f"by 'toy_teacher' .{teacher.hash[:12]}., not by"):
-        cache.require(other, loss='kl', temperature=2.0)
-    with pytest.raises(TrainingError, match="cannot serve 'cwd'"):
-        cache.require(teacher, loss='cwd', temperature=2.0)
+        cache.require(other)
+    with pytest.raises(TrainingError, match="cannot serve loss 'cwd'"):
+        cache.require_service('cwd', 'logits', 2.0)
     manifest = json.loads((written / MANIFEST).read_text())
     manifest['preprocessing']['hash'] = '0'
     (written / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(TrainingError, match='another preprocessing'):
-        SoftLabelCache(written).require(teacher, loss='kl', temperature=2.0)
+        SoftLabelCache(written).require(teacher)
 
 
 def test_a_cache_of_another_making_is_not_written_into(written: Path,

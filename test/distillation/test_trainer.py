@@ -213,7 +213,8 @@ def test_a_student_comes_to_agree_with_its_teacher_without_labels(
 
 def test_ground_truth_is_used_beside_soft_labels(make_recipe: Make, teacher: ModelBundle,
                                                  cache: Path, tmp_path: Path) -> None:
-    recipe = make_recipe(distillation={'hard_weight': 0.5, 'temperature': 4})
+    recipe = make_recipe(distillation={'losses': {
+        'cross_entropy': {'weight': 0.5}, 'kl': {'temperature': 4}}})
     distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
     terms = events(tmp_path / 'run', 'train')[0]
     assert terms['loss'] == pytest.approx(terms['kl'] + terms['cross_entropy'], rel=1e-4)
@@ -261,8 +262,8 @@ def test_what_does_not_fit_the_cache_is_refused(make_recipe: Make, teacher: Mode
 
     refused('3 of 12 frames have no soft labels',
             make_recipe(train=bare_stripes))
-    refused('hard_weight is 1; set it to 0',
-            make_recipe(train=bare_stripes, distillation={'hard_weight': 1}))
+    refused("no labels, which loss 'cross_entropy' learns from",
+            make_recipe(train=bare_stripes, distillation={'losses': {'cross_entropy': {}}}))
     refused("the teacher predicts 'driving', the recipe asks for 'camvid'",
             make_recipe(train=bare_stripes, classes='camvid'))
     refused('was labelled by', make_recipe(train=bare_stripes),

@@ -46,7 +46,7 @@ def test_distributions_survive(logits: np.ndarray, name: str, limit: float,
     assert (back.max(0) == 0).all()
     assert (back.argmax(0) == logits.argmax(0)).mean() > 0.999
     assert divergence(softmax(logits, temperature), softmax(back, temperature)) < limit
-    assert codec.serves('kl', temperature)
+    assert codec.serves('softmax', temperature)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 4.0])
@@ -62,8 +62,8 @@ def test_top_k_keeps_the_rest_at_its_temperature(logits: np.ndarray, temperature
     np.testing.assert_allclose(np.take_along_axis(back, order[:3], 0), kept, atol=0.02)
     np.testing.assert_allclose(np.take_along_axis(back, order[3:], 0).sum(0),
                                1 - kept.sum(0), atol=0.02)
-    assert codec.serves('kl', temperature)
-    assert not codec.serves('kl', temperature + 1)
+    assert codec.serves('softmax', temperature)
+    assert not codec.serves('softmax', temperature + 1)
     assert sum(a.nbytes for a in record.values()) < 8 * 32 * 48
 
 
@@ -122,10 +122,10 @@ def test_manifest_form() -> None:
 
 
 def test_what_is_served() -> None:
-    assert not SoftLabelCodec('fp16').serves('cwd', 4.0)
-    assert not SoftLabelCodec('u8').serves('kl', 0.1)
-    assert not SoftLabelCodec('u8').serves('kl', 0.0)
-    assert SoftLabelCodec('topk').serves('cross_entropy', 3.0)
+    assert not SoftLabelCodec('fp16').serves('logits', 4.0)
+    assert not SoftLabelCodec('u8').serves('softmax', 0.1)
+    assert not SoftLabelCodec('u8').serves('softmax', 0.0)
+    assert not SoftLabelCodec('topk').serves('softmax', 3.0)
 
 
 def test_foreign_record_is_refused(logits: np.ndarray) -> None:

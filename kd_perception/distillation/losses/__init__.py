@@ -1,1 +1,52 @@
-"""Losses: plain functions of tensors, each with a golden value in the tests."""
+"""
+Losses, one module each: an equation, the paper it is from, and settings that a recipe gives.
+
+Every module is imported on first use, so a new loss is one new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+from kd_perception.distillation.losses.loss import KINDS, Loss
+from kd_perception.distillation.strict import build
+from kd_perception.errors import ConfigError
+
+
+def loss_kinds() -> dict[str, type[Loss]]:
+    """Return the losses that recipes can choose, by name."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f'{__name__}.{module.name}')
+    return dict(sorted(KINDS.items()))
+
+
+def build_losses(settings: Mapping[str, Any],
+                 where: str = 'distillation.losses') -> dict[str, Loss]:
+    """
+    Return the losses of a recipe by name; one that is set to null is left out.
+
+    :raises ConfigError: one line with the dotted path of what is wrong.
+    """
+    kinds = loss_kinds()
+    losses = {}
+    for name, given in settings.items():
+        if name not in kinds:
+            near = difflib.get_close_matches(str(name), kinds, n=2)
+            hint = f'did you mean {" or ".join(near)}?' if near else f'known: {", ".join(kinds)}'
+            raise ConfigError(f'{where}.{name}: no such loss; {hint}')
+        if given is None:
+            continue
+        try:
+            losses[name] = build(kinds[name], given, f'{where}.{name}')
+        except ConfigError as error:
+            # A loss checks its own values and does not know where it stands in a recipe.
+            text = str(error)
+            raise ConfigError(text if text.startswith(where) else f'{where}.{name}.{text}') \
+                from None
+    if not any(loss.weight for loss in losses.values()):
+        raise ConfigError(f'{where}: leaves nothing to learn: give a loss a weight above 0')
+    return losses

@@ -8,11 +8,28 @@ For labels ``y``, class weights ``w`` and smoothing ``e`` over the valid pixels 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch.nn import functional
 
 from kd_perception.classes import UNLABELLED
+from kd_perception.distillation.losses.loss import LABELS, Loss, register, Signals
+
+
+@register('cross_entropy')
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Loss):
+    """Ground truth; class weights and smoothing are those of ``optimization``."""
+
+    looks_at: ClassVar[str] = LABELS
+
+    def __call__(self, signals: Signals) -> torch.Tensor:
+        """Return the mean cross-entropy, a scalar."""
+        return cross_entropy(signals.own, signals.labels, class_weights=signals.class_weights,
+                             label_smoothing=signals.label_smoothing)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *,

@@ -7,43 +7,45 @@ goes wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from kd_perception.bundle import InputSpec
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.losses.cross_entropy import cross_entropy, upsample
-from kd_perception.distillation.losses.kl import kl_divergence
-from kd_perception.distillation.recipe import DistillationRecipe
+from kd_perception.distillation.losses.cross_entropy import CrossEntropy, upsample
+from kd_perception.distillation.losses.loss import LABELS, Loss, Signals
+from kd_perception.distillation.teachers.teacher import Teacher
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 
 class SegmentationTarget:
     """
-    Cross-entropy on ground truth, divergence from cached logits, or both.
+    The weighted losses of a recipe, on ground truth, on what a teacher says, or on both.
 
     :param input_spec: normalisation of the network's input.
+    :param losses: by name; None: cross-entropy on ground truth.
+    :param teacher: gives lessons; None: ground truth alone.
     :param class_weights: float ``[K]`` for the cross-entropy, or None.
-    :param soft: weights of a distillation; None: ground truth alone.
     """
 
-    def __init__(self, input_spec: InputSpec, *, class_weights: np.ndarray | None = None,
-                 label_smoothing: float = 0.0, soft: DistillationRecipe | None = None,
-                 device: torch.device | None = None, channels_last: bool = True) -> None:
+    def __init__(self, input_spec: InputSpec, *, losses: Mapping[str, Loss] | None = None,
+                 teacher: Teacher | None = None, class_weights: np.ndarray | None = None,
+                 label_smoothing: float = 0.0, device: torch.device | None = None,
+                 channels_last: bool = True) -> None:
         self._device = device or torch.device('cpu')
         self._channels_last = channels_last
         self._mean, self._std = (
             torch.tensor(v, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
             for v in (input_spec.mean, input_spec.std))
         self._scale = input_spec.scale
-        self._frame_size = (input_spec.height, input_spec.width)
         self._reverse = input_spec.channel_order == 'bgr'
+        self._losses = {'cross_entropy': CrossEntropy()} if losses is None else dict(losses)
+        self._teacher = teacher
         self._label_smoothing = label_smoothing
-        self._soft = soft
         self._class_weights = (None if class_weights is None else
                                torch.as_tensor(class_weights, device=self._device))
 
@@ -55,18 +57,17 @@ class SegmentationTarget:
         pixels = (pixels * self._scale - self._mean) / self._std
         return pixels if self._channels_last else pixels.contiguous()
 
-    def losses(self, network: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return the weighted terms of the loss; their sum is what is minimised."""
+    def losses(self, network: nn.Module, batch: Batch, at: float = 0.0,
+               ) -> dict[str, torch.Tensor]:
+        """
+        Return the weighted terms of the loss; their sum is what is minimised.
+
+        :param at: share of the run that is done; a loss may count in a part of it only.
+        """
         logits = network(self.normalise(batch.images))
-        soft = self._soft
-        if soft is None:
-            return {'cross_entropy': self._hard(logits, batch)}
-        terms: dict[str, torch.Tensor] = {}
-        if soft.soft_weight and batch.soft is not None:
-            terms['kl'] = soft.soft_weight * self._divergence(logits, batch, soft.temperature)
-        if soft.hard_weight:
-            terms['cross_entropy'] = soft.hard_weight * self._hard(logits, batch)
-        return terms
+        active = {n: loss for n, loss in self._losses.items() if loss.active(at)}
+        signals = self._signals(logits, batch, active)
+        return {name: loss.weight * loss(signals) for name, loss in active.items()}
 
     def predict(self, network: nn.Module, images: torch.Tensor, size: tuple[int, int],
                 ) -> torch.Tensor:
@@ -74,47 +75,20 @@ class SegmentationTarget:
         logits = network(self.normalise(images))
         return upsample(logits.float(), *size).argmax(1)
 
-    def _hard(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return cross_entropy(logits, batch.labels, class_weights=self._class_weights,
-                             label_smoothing=self._label_smoothing)
-
-    def _divergence(self, logits: torch.Tensor, batch: Batch, temperature: float) -> torch.Tensor:
-        """Bring the teacher's logits into the view, the student's onto their grid; compare."""
-        assert batch.soft is not None
-        teacher, valid = warp_logits(batch.soft, batch.theta,
-                                     self._grid_size(batch, logits))
-        return kl_divergence(upsample(logits.float(), *teacher.shape[-2:]), teacher, temperature,
-                             valid=valid)
-
-    def _grid_size(self, batch: Batch, logits: torch.Tensor) -> tuple[int, int]:
-        """Return the finer of both grids, that of the cache taken at zoom 1."""
-        assert batch.soft is not None
-        rows, columns = (
-            min(crop, max(own, round(crop * cached / frame)))
-            for crop, own, cached, frame in zip(batch.images.shape[1:3], logits.shape[-2:],
-                                                batch.soft.shape[-2:], self._frame_size,
-                                                strict=True))
-        return rows, columns
-
-
-def warp_logits(logits: torch.Tensor, theta: torch.Tensor,
-                size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Return logits of whole frames as a view shows them.
-
-    :param logits: float32 ``[N, K, h, w]`` of whole frames.
-    :param theta: float32 ``[N, 2, 3]`` (``View.theta``).
-    :param size: rows and columns that come out.
-    :returns: float32 ``[N, K, *size]`` and bool ``[N, *size]``, false beyond the frame and
-        where the logits are NaN (nothing is known).
-    """
-    count, classes = logits.shape[:2]
-    grid = functional.affine_grid(theta, [count, classes, *size], align_corners=False)
-    warped = functional.grid_sample(logits, grid, mode='bilinear', padding_mode='border',
-                                    align_corners=False)
-    valid = (grid.abs() <= 1).all(-1)
-    unknown = warped[:, 0].isnan()
-    return warped.nan_to_num(nan=0.0), valid & ~unknown
+    def _signals(self, logits: torch.Tensor, batch: Batch,
+                 active: Mapping[str, Loss]) -> Signals:
+        """Return what the losses look at; no teacher is asked when none of them needs it."""
+        own = logits.float()
+        signals = Signals(student=own, own=own, labels=batch.labels,
+                          class_weights=self._class_weights,
+                          label_smoothing=self._label_smoothing)
+        if self._teacher is None or all(x.looks_at == LABELS for x in active.values()):
+            return signals
+        with torch.no_grad():
+            lesson = self._teacher.teach(batch, (own.shape[2], own.shape[3]))
+        return replace(signals, student=upsample(own, *lesson.logits.shape[-2:]),
+                       teacher=lesson.logits, weights=lesson.valid.float(),
+                       teacher_features=lesson.features)
 
 
 class Validation:

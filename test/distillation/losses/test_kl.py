@@ -44,7 +44,7 @@ def test_value_and_gradient_agree_with_an_independent_computation(
     expected, expected_gradient = independent(student, teacher, tau, valid)
     tensor = torch.tensor(student, dtype=torch.float32, requires_grad=True)
     loss = kl_divergence(tensor, torch.tensor(teacher), tau,
-                         valid=torch.from_numpy(valid) if masked else None)
+                         weights=torch.from_numpy(valid).float() if masked else None)
     loss.backward()
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(tensor.grad, expected_gradient, atol=1e-6)
@@ -78,7 +78,7 @@ def test_extreme_logits_stay_finite_even_in_half_precision() -> None:
 def test_nothing_valid_is_zero_with_a_zero_gradient() -> None:
     student = torch.randn(1, 3, 2, 2, requires_grad=True)
     loss = kl_divergence(student, torch.randn(1, 3, 2, 2), 1.0,
-                         valid=torch.zeros(1, 2, 2, dtype=torch.bool))
+                         weights=torch.zeros(1, 2, 2))
     loss.backward()
     assert float(loss) == 0
     assert not student.grad.any()

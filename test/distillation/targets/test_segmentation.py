@@ -8,13 +8,10 @@ from torch import nn
 from kd_perception.bundle import InputSpec
 from kd_perception.distillation.augmentation import View
 from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.losses import build_losses
 from kd_perception.distillation.losses.kl import kl_divergence
-from kd_perception.distillation.recipe import DistillationRecipe
-from kd_perception.distillation.targets.segmentation import (
-    SegmentationTarget,
-    Validation,
-    warp_logits,
-)
+from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.distillation.teachers.cached import CachedTeacher, warp_logits
 
 SPEC = InputSpec(16, 24)
 
@@ -34,6 +31,10 @@ def batch(soft: torch.Tensor | None = None, labels: int = 255) -> Batch:
                  soft)
 
 
+def taught(**losses: dict) -> SegmentationTarget:
+    return SegmentationTarget(SPEC, losses=build_losses(losses), teacher=CachedTeacher((16, 24)))
+
+
 def test_normalises_as_the_bundle_says() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8)
     expected = (images / 255.0 - SPEC.mean) / SPEC.std
@@ -45,7 +46,7 @@ def test_normalises_as_the_bundle_says() -> None:
 
 
 def test_a_student_that_says_what_the_teacher_says_has_no_divergence() -> None:
-    target = SegmentationTarget(SPEC, soft=DistillationRecipe(temperature=2, soft_weight=3))
+    target = taught(kl={'temperature': 2, 'weight': 3})
     images = batch().images
     same = Painter()(target.normalise(images))
     assert float(target.losses(Painter(), batch(same))['kl']) == pytest.approx(0, abs=1e-6)
@@ -58,11 +59,11 @@ def test_terms_are_those_that_the_recipe_weighs() -> None:
     soft = torch.randn(2, 3, 8, 12)
     plain = SegmentationTarget(SPEC).losses(Painter(), batch(labels=1))
     assert set(plain) == {'cross_entropy'}
-    both = SegmentationTarget(SPEC, soft=DistillationRecipe(soft_weight=1, hard_weight=0.5))
+    both = taught(kl={}, cross_entropy={'weight': 0.5})
     terms = both.losses(Painter(), batch(soft, labels=1))
     assert set(terms) == {'kl', 'cross_entropy'}
     assert float(terms['cross_entropy']) == pytest.approx(0.5 * float(plain['cross_entropy']))
-    only = SegmentationTarget(SPEC, soft=DistillationRecipe(soft_weight=0, hard_weight=1))
+    only = taught(kl={'weight': 0}, cross_entropy={})
     assert set(only.losses(Painter(), batch(soft, labels=1))) == {'cross_entropy'}
 
 
@@ -93,3 +94,11 @@ def test_validation_counts_every_pixel_and_keeps_the_mode() -> None:
     with pytest.raises(KeyboardInterrupt):
         validation(network, lambda: True)
     assert network.training
+
+
+def test_a_loss_counts_in_its_part_of_the_run() -> None:
+    target = taught(kl={'end': 0.5}, cross_entropy={'start': 0.5})
+    lesson = batch(torch.randn(2, 3, 8, 12), labels=1)
+    assert set(target.losses(Painter(), lesson, 0.49)) == {'kl'}
+    assert set(target.losses(Painter(), lesson, 0.5)) == {'cross_entropy'}
+    assert set(target.losses(Painter(), lesson, 1.0)) == {'cross_entropy'}

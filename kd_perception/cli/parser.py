@@ -1,0 +1,52 @@
+"""The argument parser of all verbs: errors are one line, and mappings have options below them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """
+    An argument parser whose errors are one line.
+
+    ``mappings`` names options that stand for mappings: ``--losses.kl.weight 2`` is then taken
+    where only ``--losses`` is declared. ``below`` of what comes out holds these, by dotted key.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mappings: tuple[str, ...] = ()
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Leave with exit code 2 and one line."""
+        self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
+
+    def parse_known_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                         namespace: argparse.Namespace | None = None,
+                         ) -> tuple[argparse.Namespace, list[str]]:
+        """Take the options below mappings out, parse the rest."""
+        below: dict[str, str] = {}
+        if args is not None and self.mappings:
+            args = self._take(list(args), below)
+        found, extra = super().parse_known_args(args, namespace)
+        if self.mappings:
+            found.below = below
+        return found, extra
+
+    def _take(self, words: list[str], below: dict[str, str]) -> list[str]:
+        prefixes = tuple(f'--{m}.' for m in self.mappings)
+        rest: list[str] = []
+        while words:
+            word = words.pop(0)
+            if not word.startswith(prefixes):
+                rest.append(word)
+                continue
+            key, equals, value = word[2:].partition('=')
+            if not equals:
+                if not words:
+                    self.error(f'argument --{key}: expected one argument')
+                value = words.pop(0)
+            below[key] = value
+        return rest
