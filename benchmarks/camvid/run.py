@@ -1,0 +1,168 @@
+"""
+The CamVid table: students with and without a teacher, from scratch, several seeds.
+
+    python benchmarks/camvid/run.py --data camvid --out runs/camvid --budget cpu
+
+480x360, 11 classes, single scale, SegNet's split (367 / 101 / 233 frames, whose drives overlap;
+Seq05VD of the test frames shares none). The checkpoint is chosen on ``val``; ``test`` is measured
+once, in the end, with void ignored and with void counted in the union, and on Seq05VD alone. A
+stopped call goes on when it is given again; what is finished is not repeated. A GPU is used where
+there is one.
+
+``all``: baseline and student learn from all 367 labels; the teacher has seen the same. ``few``:
+92 labels for the baseline; the student learns from the 367 pictures without any label, by a
+teacher that was trained on all 367 labels (``owned``) or on the same 92 (``semi``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+import json
+from pathlib import Path
+import shutil
+import sys
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from plan import BUDGETS, FEW, plan, Run
+import result
+from table import lines, summary
+import yaml
+
+from kd_perception.bags.source import open_source
+from kd_perception.bundle import load_bundle
+from kd_perception.cli.progress import progress
+from kd_perception.distillation.labelling import check, label
+from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.trainer import distill, train
+from kd_perception.evaluation.evaluate import evaluate
+from kd_perception.paths import atomic_file, config_file
+
+DRIVE_APART = 'Seq05VD'
+
+
+class Bench:
+    """The folder of the benchmark and the steps that fill it."""
+
+    def __init__(self, data: Path, out: Path, teacher: Path | None) -> None:
+        self.data, self.out = data.absolute(), out.absolute()
+        if teacher is not None and not (self.out / 'teacher' / 'bundle').is_dir():
+            load_bundle(teacher)  # a wrong one is told before anything is copied
+            shutil.copytree(teacher.parent, self.out / 'teacher',
+                            ignore=shutil.ignore_patterns('checkpoints', 'tensorboard'))
+        self._link('unlabelled', 'train', labels=False)
+        self._link('seq05vd', 'test', labels=True, prefix=DRIVE_APART)
+
+    def run(self, run: Run) -> None:
+        """Train or distil one network and measure it; what is there already stays."""
+        folder = self.out / run.name
+        if not (folder / 'bundle').is_dir():
+            recipe = self._recipe(run)
+            with progress(f'{run.name}') as update:
+                if run.teacher:
+                    distill(recipe, folder, teacher=self._bundle(run.teacher),
+                            cache_dir=self._cache(run.teacher), progress=update)
+                else:
+                    train(recipe, folder, progress=update)
+        for split in ('val', 'test', 'seq05vd'):
+            self._once(folder / f'{split}.json', partial(self._measure, run.name, split))
+
+    def _recipe(self, run: Run) -> Recipe:
+        plain = yaml.safe_load(config_file('recipes', run.recipe).read_text())
+        source: dict[str, Any] = {'path': str(self._frames(run))}
+        if run.frames == 'few':
+            source['count'] = FEW
+        plain['data'] |= {'train': [source], 'validation': [str(self.data / 'val')]}
+        plain['seed'] = run.seed
+        plain['optimization'] |= {'steps': run.steps, 'epochs': 0, 'class_weights': 'log',
+                                  'validate_every': 0}
+        if run.teacher:
+            plain['distillation'] = {'losses': run.losses}
+        return recipe_from_dict(plain, where=run.name)
+
+    def _frames(self, run: Run) -> Path:
+        return self.out / 'unlabelled' if run.frames == 'unlabelled' else self.data / 'train'
+
+    def _bundle(self, name: str) -> Any:
+        return load_bundle(self.out / name / 'bundle')
+
+    def _cache(self, teacher: str) -> Path:
+        """Let a teacher label all pictures, once, and check what the cache keeps of it."""
+        path = self.out / f'{teacher}_cache'
+        bundle = self._bundle(teacher)
+        with closing(open_source(self.out / 'unlabelled')) as source:
+            with progress(f'labelling by {teacher}') as update:
+                label(bundle, source, path, engine='onnxruntime', precision='fp32',
+                      progress=update)
+            self._once(self.out / f'{teacher}_cache_check.json', lambda: vars(
+                check(bundle, source, path, engine='onnxruntime', precision='fp32')))
+        return path
+
+    def _measure(self, name: str, split: str) -> dict[str, Any]:
+        folder = self.out if split == 'seq05vd' else self.data
+        with closing(open_source(folder / split, classes='camvid')) as source:
+            return evaluate(self._bundle(name), source, engine='onnxruntime',
+                            precision='fp32').to_dict()
+
+    def _link(self, name: str, split: str, *, labels: bool, prefix: str = '') -> None:
+        """Make a folder of links to some of the pictures, with or without their labels."""
+        kinds = ('', '_labels') if labels else ('',)
+        for kind in kinds:
+            folder = self.out / f'{name}{kind}'
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in sorted((self.data / f'{split}{kind}').iterdir()):
+                link = folder / file.name
+                if file.name.startswith(prefix) and not link.exists():
+                    link.symlink_to(file)
+
+    @staticmethod
+    def _once(path: Path, make: Callable[[], dict[str, Any]]) -> None:
+        if not path.is_file():
+            with atomic_file(path) as temporary:
+                temporary.write_text(json.dumps(make(), indent=1) + '\n')
+
+
+def main() -> None:
+    parser = result.parser(__doc__ or '')
+    parser.add_argument('--data', type=Path, required=True,
+                        help='folder with train, val, test and their _labels')
+    parser.add_argument('--out', type=Path, required=True, help='folder of all runs')
+    parser.add_argument('--budget', choices=tuple(BUDGETS), default='cpu',
+                        help='cpu: 40 epochs, without and with a teacher; full: 600 epochs, all '
+                             'methods (a GPU)')
+    parser.add_argument('--teacher', type=Path, metavar='BUNDLE',
+                        help='take the bundle of a finished run as the teacher of all labels, '
+                             'instead of training one')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--table', action='store_true',
+                        help='run nothing: the table of what is there')
+    args = parser.parse_args()
+    for split in ('train', 'val', 'test'):
+        if not (args.data / f'{split}_labels').is_dir():
+            parser.error(f'{args.data}: has no folder {split}_labels')
+    runs = plan(BUDGETS[args.budget], args.seeds)
+    if not args.table:
+        bench = Bench(args.data, args.out, args.teacher)
+        for run in runs:
+            bench.run(run)
+    report(args, runs)
+
+
+def report(args: argparse.Namespace, runs: list[Run]) -> None:
+    """Print the table of all runs that are measured, and the line of the benchmark."""
+    print('\n'.join(lines(args.out, runs)))
+    figures = summary(args.out, runs)
+    gains = figures.get('gains', {})
+    result.state(
+        name='camvid', value=gains.get('few_owned', float('nan')), unit='mIoU gained',
+        workload={'data': 'CamVid 480x360, JPEG q82, SegNet split', 'budget': args.budget,
+                  'engine': 'onnxruntime', 'precision': 'fp32', 'seeds': args.seeds},
+        spread=figures.get('spread', {}), details=figures, json_file=args.json)
+
+
+if __name__ == '__main__':
+    main()
