@@ -21,11 +21,11 @@ from typing import Any, Protocol
 from accelerate import Accelerator
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from kd_perception.distillation.checkpoint import load_checkpoint, save_checkpoint
 from kd_perception.distillation.dataset import Batch, Batches
 from kd_perception.distillation.ema import WeightAverage
+from kd_perception.distillation.optimizer import make_optimizer
 from kd_perception.distillation.precision import autocast, choose_precision
 from kd_perception.distillation.recipe import OptimizationRecipe
 from kd_perception.distillation.run_directory import RunDirectory
@@ -259,18 +259,6 @@ class Loop:
             self._scaler.load_state_dict(self._state.scaler)
         log.info('resuming at step %d', self._state.step)
         self._run.event('resumed', self._state.step)
-
-
-def make_optimizer(network: nn.Module, recipe: OptimizationRecipe) -> Optimizer:
-    """Return the optimiser; norms and biases are not decayed, which would only shrink them."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{'params': decayed, 'weight_decay': recipe.weight_decay},
-              {'params': others, 'weight_decay': 0.0}]
-    if recipe.optimizer == 'sgd':
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum,
-                               nesterov=recipe.momentum > 0)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
 
 @contextmanager

@@ -18,16 +18,10 @@ from typing import Any
 import yaml
 
 from kd_perception.bags.collection import find_recordings
+from kd_perception.distillation.recipe_checks import validate
 from kd_perception.distillation.strict import build, override, to_plain
 from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
-
-OPTIMIZERS = ('adamw', 'sgd')
-SCHEDULES = ('one_cycle', 'cosine', 'poly', 'constant')
-CLASS_WEIGHTS = ('none', 'log', 'median')
-PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
-VIEWS = ('warp',)
-WEIGHT_DTYPES = ('fp32', 'fp16')
 
 
 @dataclass(frozen=True)
@@ -223,7 +217,7 @@ class Recipe:
     weights_dtype: str = 'fp32'
 
     def __post_init__(self) -> None:
-        _validate(self)
+        validate(self)
 
     @property
     def crop(self) -> tuple[int, int]:
@@ -313,60 +307,3 @@ def _sources(entry: Any, defaults: dict[str, Any], where: str) -> list[dict[str,
     return [{**out, 'path': str(one.path.absolute()), 'image_topic': one.topic}
             if topic else {**out, 'path': str(one.path.absolute())}
             for one in find_recordings(path, topic)]
-
-
-def _validate(recipe: Recipe) -> None:
-    optimization, augment = recipe.optimization, recipe.augment
-    choices = (
-        ('optimization.optimizer', optimization.optimizer, OPTIMIZERS),
-        ('optimization.schedule', optimization.schedule, SCHEDULES),
-        ('optimization.class_weights', optimization.class_weights, CLASS_WEIGHTS),
-        ('optimization.precision', optimization.precision, PRECISIONS),
-        ('distillation.view', recipe.distillation.view, VIEWS),
-        ('weights_dtype', recipe.weights_dtype, WEIGHT_DTYPES))
-    for key, value, allowed in choices:
-        if value not in allowed:
-            raise ConfigError(f'{key}: {value!r} is none of {", ".join(allowed)}')
-    ranges = (
-        ('seed', recipe.seed, 0, 2 ** 32 - 1),  # what numpy and torch both take
-        ('input.height', recipe.input.height, 16, 8192),
-        ('input.width', recipe.input.width, 16, 8192),
-        ('optimization.steps', optimization.steps, 0, 1e9),
-        ('optimization.epochs', optimization.epochs, 0, 1e6),
-        ('optimization.budget_minutes', optimization.budget_minutes, 0, 1e6),
-        ('optimization.batch_size', optimization.batch_size, 1, 4096),
-        ('optimization.learning_rate', optimization.learning_rate, 1e-9, 100),
-        ('optimization.weight_decay', optimization.weight_decay, 0, 10),
-        ('optimization.momentum', optimization.momentum, 0, 0.9999),
-        ('optimization.poly_power', optimization.poly_power, 0, 10),
-        ('optimization.gradient_clip', optimization.gradient_clip, 0, 1e6),
-        ('optimization.checkpoint_minutes', optimization.checkpoint_minutes, 0, 1e4),
-        ('optimization.warmup', optimization.warmup, 0, 0.9),
-        ('optimization.ema_decay', optimization.ema_decay, 0, 0.999999),
-        ('optimization.label_smoothing', optimization.label_smoothing, 0, 0.9),
-        ('optimization.log_every', optimization.log_every, 1, 1e6),
-        ('optimization.loader_threads', optimization.loader_threads, 1, 64),
-        ('optimization.validate_every', optimization.validate_every, 0, 1e9),
-        ('optimization.validation_frames', optimization.validation_frames, 0, 1e9),
-        ('data.validation_share', recipe.data.validation_share, 0, 0.9),
-        ('data.memory_gb', recipe.data.memory_gb, 0, 4096),
-        ('augment.flip', augment.flip, 0, 1), ('augment.blur', augment.blur, 0, 1),
-        ('augment.focus', augment.focus, 0, 1), ('augment.aspect', augment.aspect, 0, 0.5),
-        ('augment.brightness', augment.brightness, 0, 0.9),
-        ('augment.contrast', augment.contrast, 0, 0.9),
-        ('augment.saturation', augment.saturation, 0, 1), ('augment.hue', augment.hue, 0, 0.5),
-        ('augment.gamma', augment.gamma, 0, 0.9), ('augment.noise', augment.noise, 0, 100),
-        ('augment.scale[0]', augment.scale[0], 0.1, augment.scale[1]),
-        ('augment.scale[1]', augment.scale[1], augment.scale[0], 10))
-    for key, number, low, high in ranges:
-        if not low <= number <= high:
-            # Ten digits: a seed must not be told as 4.29497e+09.
-            raise ConfigError(f'{key}: {number:.10g} is not within {low:.10g} to {high:.10g}')
-    if len(augment.crop) not in (0, 2) or any(c < 16 for c in augment.crop):
-        raise ConfigError(f'augment.crop: {list(augment.crop)} is not [height, width] of at '
-                          'least 16 pixels each')
-    if optimization.steps and optimization.epochs:
-        raise ConfigError('optimization.steps and optimization.epochs exclude each other: '
-                          'set one of them to 0')
-    if not (optimization.steps or optimization.epochs or optimization.budget_minutes):
-        raise ConfigError('optimization: needs steps, epochs or budget_minutes')

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kd_perception.distillation.recipe import SCHEDULES
+from kd_perception.distillation.recipe_checks import SCHEDULES
 from kd_perception.distillation.schedule import progress_fraction, rate_factor
 
 
