@@ -125,6 +125,11 @@ class SoftLabelCache:
         """Return the logits of a frame, float32 ``[K, h, w]``."""
         return self.codec.decode(self.record(key))
 
+    def lesson(self, key: FrameKey) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return logits as ``[key]`` does, and the full-size decision uint8 ``[H, W]`` if kept."""
+        record = self.record(key)
+        return self.codec.decode(record), self.codec.winner(record)
+
     @property
     def keys(self) -> tuple[FrameKey, ...]:
         """Return the frames that are labelled."""

@@ -8,9 +8,10 @@ sees exactly what the uninterrupted one would have seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class Batch:
     :param labels: uint8 ``[N, H, W]``, 255 where unlabelled.
     :param theta: float32 ``[N, 2, 3]``, view to whole frame (``View.theta``).
     :param soft: float32 ``[N, K, h, w]``, logits of the teacher on the whole frames, or None.
+    :param winners: uint8 ``[N, H', W']``, its decision, finer than ``soft``; None if not kept.
     """
 
     keys: tuple[str, ...]
@@ -46,13 +48,14 @@ class Batch:
     labels: torch.Tensor
     theta: torch.Tensor
     soft: torch.Tensor | None = None
+    winners: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        return Batch(self.keys, self.images.to(device, non_blocking=True),
-                     self.labels.to(device, non_blocking=True),
-                     self.theta.to(device, non_blocking=True),
-                     None if self.soft is None else self.soft.to(device, non_blocking=True))
+        def moved(tensor: torch.Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+        return Batch(self.keys, *(moved(t) for t in (self.images, self.labels, self.theta,
+                                                     self.soft, self.winners)))
 
 
 class Batches:
@@ -88,10 +91,10 @@ class Batches:
         """Return the batch of ``step``, counted from 0."""
         first = (step * self._world + self._rank) * self._batch_size
         samples = [self._sample(first + i) for i in range(self._batch_size)]
-        keys, images, labels, thetas, softs = zip(*samples, strict=True)
-        soft = None if self._cache is None else torch.from_numpy(np.stack(softs))
-        return Batch(tuple(keys), torch.from_numpy(np.stack(images)),
-                     torch.from_numpy(np.stack(labels)), torch.from_numpy(np.stack(thetas)), soft)
+        keys, images, labels, thetas, softs, winners = zip(*samples, strict=True)
+        return Batch(tuple(keys), _stack(images), _stack(labels), _stack(thetas),
+                     None if softs[0] is None else _stack(softs),
+                     None if any(w is None for w in winners) else _stack(winners))
 
     def prefetch(self, first_step: int, threads: int = 1) -> Iterator[Batch]:
         """Yield the batches from ``first_step`` on, prepared by ``threads`` ahead of time."""
@@ -107,26 +110,34 @@ class Batches:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _sample(self, number: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _sample(self, number: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray,
+                                            np.ndarray | None, np.ndarray | None]:
         epoch, place = divmod(number, len(self._store))
         position = int(self._order(epoch)[place])
         rng = np.random.default_rng((self._seed, 1, number))
         sample = self._store[position]
         height, width = sample.image.shape[:2]
-        soft = np.empty(0, np.float32) if self._cache is None else self._cache[sample.key]
+        soft, winners = (None, None) if self._cache is None else self._cache.lesson(sample.key)
         centre = None
         if self._focus_weights is not None and rng.random() < self._augment.focus:
             # Without ground truth the teacher's own decision says where rare things are.
-            ids = decided(soft) if sample.labels is None else sample.labels[::4, ::4]
-            centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
+            ids = None if soft is None else decided(soft)
+            if sample.labels is not None:
+                ids = sample.labels[::4, ::4]
+            if ids is not None:
+                centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
         view = draw_view(rng, self._augment, (height, width), self._crop, centre)
         image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))
         if sample.labels is None:
             labels = np.full(self._crop, UNLABELLED, np.uint8)
         else:
             labels = view_labels(sample.labels, view, self._crop)
-        return str(sample.key), image, labels, view.theta(height, width), soft
+        return str(sample.key), image, labels, view.theta(height, width), soft, winners
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the order of frames in ``epoch``; a permutation costs microseconds."""
         return np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._store))
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(arrays))

@@ -29,6 +29,7 @@ from kd_perception.distillation.cache import (
 )
 from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
+from kd_perception.distillation.teachers.cached import settle
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, ImageError, TrainingError
@@ -162,7 +163,10 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
             size = (where.height, where.width)
             logits = where.crop_grid(model.infer(image[None])['logits'][0])
             fresh = upsample(torch.from_numpy(logits)[None], *size)
-            stored = upsample(torch.from_numpy(cache[frame.key])[None], *size)
+            soft, winners = cache.lesson(frame.key)
+            stored = upsample(torch.from_numpy(soft)[None], *size)
+            if winners is not None:
+                stored = settle(stored, torch.from_numpy(winners)[None])
             agreement.append(float((fresh.argmax(1) == stored.argmax(1)).float().mean()))
             for temperature, values in divergence.items():
                 values.append(float(kl_divergence(stored, fresh, temperature))

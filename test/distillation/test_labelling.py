@@ -128,7 +128,10 @@ def test_check_finds_the_teacher_again_and_sees_a_coarse_cache(
     assert fine.agreement > 0.995
     assert set(fine.divergence) == {1.0, 4.0}
     assert max(fine.divergence.values()) < 1e-4
-    run(teacher, source, tmp_path / 'coarse', codec=SoftLabelCodec(stride=16))
+    run(teacher, source, tmp_path / 'packed', codec=SoftLabelCodec('packed', stride=8))
+    packed = check(teacher, source, tmp_path / 'packed', samples=4, engine='onnxruntime')
+    assert packed.agreement > 0.9999
+    run(teacher, source, tmp_path / 'coarse', codec=SoftLabelCodec('u8', stride=16))
     coarse = check(teacher, source, tmp_path / 'coarse', samples=4, engine='onnxruntime')
     assert coarse.agreement < fine.agreement
     assert coarse.divergence[1.0] > 10 * fine.divergence[1.0]

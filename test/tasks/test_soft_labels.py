@@ -35,7 +35,7 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
     return float((p * (np.log(p + 1e-30) - np.log(q + 1e-30))).sum(0).mean())
 
 
-@pytest.mark.parametrize(('name', 'limit'), [('fp16', 1e-6), ('u8', 1e-3)])
+@pytest.mark.parametrize(('name', 'limit'), [('fp16', 1e-6), ('u8', 1e-3), ('packed', 3e-3)])
 @pytest.mark.parametrize('temperature', [1.0, 4.0])
 def test_distributions_survive(logits: np.ndarray, name: str, limit: float,
                                temperature: float) -> None:
@@ -44,7 +44,7 @@ def test_distributions_survive(logits: np.ndarray, name: str, limit: float,
     assert back.dtype == np.float32
     assert back.shape == logits.shape
     assert (back.max(0) == 0).all()
-    assert (back.argmax(0) == logits.argmax(0)).mean() > 0.999
+    assert (back.argmax(0) == logits.argmax(0)).mean() > (0.99 if name == 'packed' else 0.999)
     assert divergence(softmax(logits, temperature), softmax(back, temperature)) < limit
     assert codec.serves('softmax', temperature)
 
@@ -80,7 +80,31 @@ def test_stride_averages_areas(logits: np.ndarray, name: str) -> None:
     back = codec.decode(codec.encode(logits))
     mean = logits.reshape(K, 8, 4, 12, 4).mean((2, 4))
     assert back.shape == (K, 8, 12)
-    np.testing.assert_allclose(back, mean - mean.max(0), atol=0.25)
+    below = np.maximum(mean - mean.max(0), -24) if name == 'packed' else mean - mean.max(0)
+    np.testing.assert_allclose(back, below, atol=0.4 if name == 'packed' else 0.25)
+
+
+def test_packed_keeps_the_winner_where_it_is_finer(logits: np.ndarray) -> None:
+    codec = SoftLabelCodec('packed', stride=4)
+    record = codec.encode(logits)
+    np.testing.assert_array_equal(codec.winner(record), logits.argmax(0))
+    twice = codec.winner(codec.encode(logits, (64, 96)))
+    assert twice is not None
+    assert (twice[::2, ::2] == logits.argmax(0)).mean() > 0.9
+    # Logits that are kept as they are need no winner beside them, nor do other codecs have one.
+    assert codec.winner(SoftLabelCodec('packed', stride=1).encode(logits)) is None
+    assert codec.winner(SoftLabelCodec('u8').encode(logits)) is None
+
+
+def test_a_damaged_packed_record_is_refused(logits: np.ndarray) -> None:
+    codec = SoftLabelCodec('packed')
+    record = codec.encode(logits)
+    for change in ({'planes': record['planes'][:40]}, {'planes': np.zeros(9, np.uint8)},
+                   {'shape': np.array([K, 9, 12], np.uint16)}):
+        with pytest.raises(ConfigError, match='are no planes of shape'):
+            codec.decode({**record, **change})
+    with pytest.raises(ConfigError, match='are no ids of shape'):
+        codec.winner({**record, 'winner': record['winner'][:-9]})
 
 
 def test_stride_refers_to_the_full_size(logits: np.ndarray) -> None:
