@@ -28,9 +28,10 @@ from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
 from kd_perception.distillation.loop import Loop, State
-from kd_perception.distillation.losses import build_losses
+from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
+from kd_perception.distillation.losses.weighting import PixelWeighting
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.strict import to_plain
@@ -88,6 +89,10 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
     """
     losses = build_losses(recipe.distillation.losses)
     recipe = replace(recipe, distillation=replace(recipe.distillation, losses=to_plain(losses)))
+    if not recipe.distillation.weighting.off and not any(x.per_pixel for x in losses.values()):
+        takers = ', '.join(n for n, kind in loss_kinds().items() if kind.per_pixel)
+        raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
+                            f'mean over pixels that it could weigh; these are: {takers}')
     cache = SoftLabelCache(cache_dir)
     cache.require(teacher)
     for name, loss in losses.items():
@@ -133,15 +138,18 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     network_spec = NetworkSpec(recipe.network.builder, recipe.network.arguments)
     network = build(network_spec, len(classes))
     pixels = frames.class_pixels(len(classes))
+    seen = _seen(frames, cache, pixels)
+    weighting = recipe.distillation.weighting
     target = SegmentationTarget(
         input_spec, losses=losses,
         teacher=None if cache is None else CachedTeacher((input_spec.height, input_spec.width)),
+        weighting=None if weighting.off else PixelWeighting(weighting, seen, accelerator.device),
         class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
         label_smoothing=optimization.label_smoothing, device=accelerator.device,
         channels_last=optimization.channels_last)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size, cache=cache,
-                      focus_weights=_focus_weights(_seen(frames, cache, pixels)),
+                      focus_weights=_focus_weights(seen),
                       rank=accelerator.process_index, world=accelerator.num_processes)
     validation = Validation(target, len(classes), truth, accelerator.device)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,

@@ -106,9 +106,12 @@ class SoftLabelCodec:
         Return whether decoded labels are true enough for a loss at a temperature.
 
         :param looks_at: what the loss sees of the teacher. ``softmax``: the distribution of each
-            pixel. Not served: ``logits``, since one class cannot be compared over pixels once the
-            largest logit of each is gone, and ``features``.
+            pixel. ``relative logits``: how far the logits of a pixel lie apart, which ``topk``
+            knows of the likeliest alone. Not served: ``logits``, since one class cannot be
+            compared over pixels once the largest logit of each is gone, and ``features``.
         """
+        if looks_at == 'relative logits':
+            return self.name != 'topk'
         if looks_at != 'softmax' or not temperature > 0:
             return False
         if self.name == 'fp16':

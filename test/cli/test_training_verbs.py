@@ -68,11 +68,14 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 'arg-max agreement' in run(*label, '--check', 3)
     out = run('distill', recipe, '--teacher', teacher, '--cache', tmp_path / 'cache', '--data',
               world / 'bare', '--out', tmp_path / 'student',
-              '--distillation.losses.kl.temperature', '3', '--optimization.steps=3')
+              '--distillation.losses.kl.temperature', '3', '--optimization.steps=3',
+              '--distillation.losses.dist.gamma', '2', '--distillation.weighting.boundary', '2')
     assert str(tmp_path / 'student' / 'bundle') in out
     assert 'against the teacher: agreement, not accuracy; step' in ' '.join(out.split())
     resolved = yaml.safe_load((tmp_path / 'student' / 'recipe.yaml').read_text())['recipe']
     assert resolved['distillation']['losses']['kl']['temperature'] == 3
+    assert resolved['distillation']['losses']['dist']['gamma'] == 2
+    assert resolved['distillation']['weighting']['boundary'] == 2
     assert resolved['optimization']['steps'] == 3
     figures = tmp_path / 'figures.json'
     evaluate = ('evaluate', tmp_path / 'student' / 'bundle', world / 'drive', '--classes',

@@ -150,6 +150,8 @@ def test_what_is_served() -> None:
     assert not SoftLabelCodec('u8').serves('softmax', 0.1)
     assert not SoftLabelCodec('u8').serves('softmax', 0.0)
     assert not SoftLabelCodec('topk').serves('softmax', 3.0)
+    assert SoftLabelCodec('u8').serves('relative logits', 1.0)
+    assert not SoftLabelCodec('topk').serves('relative logits', 1.0)
 
 
 def test_foreign_record_is_refused(logits: np.ndarray) -> None:

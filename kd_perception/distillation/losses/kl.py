@@ -13,6 +13,7 @@ independent of tau.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -21,10 +22,10 @@ from kd_perception.distillation.losses.loss import (
     in_range,
     Loss,
     register,
+    same_shape,
     Signals,
     weighted_mean,
 )
-from kd_perception.errors import ConfigError
 
 
 @register('kl')
@@ -36,6 +37,7 @@ class KullbackLeibler(Loss):
     :param temperature: softens both distributions.
     """
 
+    per_pixel: ClassVar[bool] = True
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
@@ -58,9 +60,7 @@ def kl_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: flo
     :param weights: float ``[N, h, w]``, what each pixel counts; None: all the same.
     :raises ConfigError: when the shapes differ.
     """
-    if student.shape != teacher.shape:
-        raise ConfigError(f'student logits {tuple(student.shape)} and teacher logits '
-                          f'{tuple(teacher.shape)} must have one shape')
+    same_shape(student, teacher)
     log_p = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
     log_q = functional.log_softmax(student.float() / temperature, dim=1)
     pixels = (log_p.exp() * (log_p - log_q)).sum(dim=1)

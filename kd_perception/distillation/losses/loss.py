@@ -22,10 +22,12 @@ import torch
 
 from kd_perception.errors import ConfigError
 
-# What a loss may look at. Of the teacher's output: its softmax per pixel, the logits themselves
+# What a loss may look at. Of the teacher's output: its softmax per pixel; how far the logits of a
+# pixel lie apart, which says also how unlikely the unlikely ones are; the logits themselves
 # (softmax does not change when a number is added to all logits of a pixel; these losses do see
-# it), or layers inside of it. Or ground truth alone.
-SOFTMAX, LOGITS, FEATURES, LABELS = 'softmax', 'logits', 'features', 'labels'
+# it); or layers inside of it. Or ground truth alone.
+SOFTMAX, RELATIVE, LOGITS = 'softmax', 'relative logits', 'logits'
+FEATURES, LABELS = 'features', 'labels'
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Signals:
     :param own: float32 logits ``[N, K, h', w']`` of the student at its own stride.
     :param teacher: float32 logits ``[N, K, h, w]``, or None where there is no teacher.
     :param weights: float32 ``[N, h, w]``, what each pixel of the grid counts; 0 where the teacher
-        says nothing, 1 on average elsewhere.
+        says nothing, 1 on average elsewhere. A loss that is no mean over pixels asks where they
+        are above 0.
     :param class_weights: float32 ``[K]`` for ground truth, or None.
     :param label_smoothing: share of a ground-truth target spread over all classes.
     :param student_features: layers of the student by name.
@@ -77,6 +80,8 @@ class Loss:
     """
 
     looks_at: ClassVar[str] = SOFTMAX
+    # Whether it is a mean over pixels that heeds what each counts (``distillation.weighting``).
+    per_pixel: ClassVar[bool] = False
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
@@ -116,6 +121,27 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise ConfigError(f'{name}: {value:.10g} is not within {low:.10g} to {high:.10g}')
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """
+    Check a setting.
+
+    :raises ConfigError: when it is none of ``allowed``.
+    """
+    if value not in allowed:
+        raise ConfigError(f'{name}: {value!r} is none of {", ".join(allowed)}')
+
+
+def same_shape(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    """
+    Check that two outputs can be compared class by class and pixel by pixel.
+
+    :raises ConfigError: when the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ConfigError(f'student logits {tuple(student.shape)} and teacher logits '
+                          f'{tuple(teacher.shape)} must have one shape')
 
 
 def weighted_mean(pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from kd_perception.bundle import InputSpec
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.losses.cross_entropy import CrossEntropy, upsample
 from kd_perception.distillation.losses.loss import LABELS, Loss, Signals
+from kd_perception.distillation.losses.weighting import PixelWeighting
 from kd_perception.distillation.teachers.teacher import Teacher
 from kd_perception.tasks.metrics import ConfusionMatrix
 
@@ -29,11 +30,13 @@ class SegmentationTarget:
     :param input_spec: normalisation of the network's input.
     :param losses: by name; None: cross-entropy on ground truth.
     :param teacher: gives lessons; None: ground truth alone.
+    :param weighting: what the pixels that the teacher speaks of count; None: all the same.
     :param class_weights: float ``[K]`` for the cross-entropy, or None.
     """
 
     def __init__(self, input_spec: InputSpec, *, losses: Mapping[str, Loss] | None = None,
-                 teacher: Teacher | None = None, class_weights: np.ndarray | None = None,
+                 teacher: Teacher | None = None, weighting: PixelWeighting | None = None,
+                 class_weights: np.ndarray | None = None,
                  label_smoothing: float = 0.0, device: torch.device | None = None,
                  channels_last: bool = True) -> None:
         self._device = device or torch.device('cpu')
@@ -45,6 +48,7 @@ class SegmentationTarget:
         self._reverse = input_spec.channel_order == 'bgr'
         self._losses = {'cross_entropy': CrossEntropy()} if losses is None else dict(losses)
         self._teacher = teacher
+        self._weighting = weighting
         self._label_smoothing = label_smoothing
         self._class_weights = (None if class_weights is None else
                                torch.as_tensor(class_weights, device=self._device))
@@ -86,8 +90,11 @@ class SegmentationTarget:
             return signals
         with torch.no_grad():
             lesson = self._teacher.teach(batch, (own.shape[2], own.shape[3]))
+            weights = lesson.valid.float()
+            if self._weighting is not None:
+                weights = self._weighting(lesson.logits, weights, batch.labels)
         return replace(signals, student=upsample(own, *lesson.logits.shape[-2:]),
-                       teacher=lesson.logits, weights=lesson.valid.float(),
+                       teacher=lesson.logits, weights=weights,
                        teacher_features=lesson.features)
 
 
