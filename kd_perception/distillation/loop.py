@@ -25,7 +25,11 @@ from torch import nn
 from kd_perception.distillation.checkpoint import load_checkpoint, save_checkpoint
 from kd_perception.distillation.dataset import Batch, Batches
 from kd_perception.distillation.ema import WeightAverage
-from kd_perception.distillation.optimizer import make_optimizer
+from kd_perception.distillation.optimizer import (
+    decayed_parameters,
+    make_optimizer,
+    penalties,
+)
 from kd_perception.distillation.precision import autocast, choose_precision
 from kd_perception.distillation.recipe import OptimizationRecipe
 from kd_perception.distillation.run_directory import RunDirectory
@@ -98,6 +102,7 @@ class Loop:
         self._average = WeightAverage(network, recipe.ema_decay) if recipe.ema_decay else None
         self._network = accelerator.prepare_model(network)
         self._optimizer = make_optimizer(network, recipe)
+        self._decayed = decayed_parameters(network)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
         self._state = State()
         self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
@@ -162,7 +167,8 @@ class Loop:
         for group in self._optimizer.param_groups:
             group['lr'] = rate
         with autocast(self.precision, self._device):
-            terms = self._target.losses(self._network, batch, at)
+            terms = {**self._target.losses(self._network, batch, at),
+                     **penalties(self._decayed, recipe)}
             loss = torch.stack([t.float() for t in terms.values()]).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
         for name, value in values.items():

@@ -141,6 +141,11 @@ class OptimizationRecipe:
     :param epochs: passes over the training frames; 0: not limited; exclusive with ``steps``.
     :param budget_minutes: wall time; 0: not limited.
     :param batch_size: samples per process and step.
+    :param optimizer: ``adamw``, ``sgd``, ``momentum`` or ``adagrad``.
+    :param weight_decay: of weights, not of norms and biases; so are ``l1`` and ``l2``.
+    :param l1: factor of the sum of absolute weights in the loss; with ``l2`` the elastic net.
+    :param l2: factor of half the sum of squared weights in the loss.
+    :param momentum: share of the last step in the next, for ``optimizer: momentum``.
     :param warmup: share of the run in which the rate rises.
     :param gradient_clip: largest norm of the gradient; 0: no clipping.
     :param ema_decay: weight of the past in the average of weights; 0: no average.
@@ -161,6 +166,8 @@ class OptimizationRecipe:
     optimizer: str = 'adamw'
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    l1: float = 0.0
+    l2: float = 0.0
     momentum: float = 0.9
     schedule: str = 'one_cycle'
     warmup: float = 0.1

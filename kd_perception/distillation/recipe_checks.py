@@ -14,7 +14,7 @@ from kd_perception.errors import ConfigError
 if TYPE_CHECKING:
     from kd_perception.distillation.recipe import Recipe
 
-OPTIMIZERS = ('adamw', 'sgd')
+OPTIMIZERS = ('adamw', 'sgd', 'momentum', 'adagrad')
 SCHEDULES = ('one_cycle', 'cosine', 'poly', 'constant')
 CLASS_WEIGHTS = ('none', 'log', 'median')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
@@ -49,6 +49,8 @@ def validate(recipe: Recipe) -> None:
         ('optimization.batch_size', optimization.batch_size, 1, 4096),
         ('optimization.learning_rate', optimization.learning_rate, 1e-9, 100),
         ('optimization.weight_decay', optimization.weight_decay, 0, 10),
+        ('optimization.l1', optimization.l1, 0, 10),
+        ('optimization.l2', optimization.l2, 0, 10),
         ('optimization.momentum', optimization.momentum, 0, 0.9999),
         ('optimization.poly_power', optimization.poly_power, 0, 10),
         ('optimization.gradient_clip', optimization.gradient_clip, 0, 1e6),
@@ -83,6 +85,8 @@ def validate(recipe: Recipe) -> None:
     if len(augment.crop) not in (0, 2) or any(c < 16 for c in augment.crop):
         raise ConfigError(f'augment.crop: {list(augment.crop)} is not [height, width] of at '
                           'least 16 pixels each')
+    if optimization.optimizer == 'momentum' and not optimization.momentum:
+        raise ConfigError('optimization.momentum: is 0, which is optimizer sgd: set one of them')
     if optimization.steps and optimization.epochs:
         raise ConfigError('optimization.steps and optimization.epochs exclude each other: '
                           'set one of them to 0')

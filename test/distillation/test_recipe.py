@@ -67,7 +67,10 @@ def test_any_change_changes_the_hash() -> None:
 @pytest.mark.parametrize(('change', 'message'), [
     ({'optimisation': {}}, "recipe.optimisation: unknown key; did you mean 'optimization'"),
     ({'optimization': {'steps': 1, 'optimizer': 'adam'}}, "optimization.optimizer: 'adam' is "
-     'none of adamw, sgd'),
+     'none of adamw, sgd, momentum, adagrad'),
+    ({'optimization': {'steps': 1, 'optimizer': 'momentum', 'momentum': 0}}, 'is optimizer sgd'),
+    ({'optimization': {'steps': 1, 'l1': -1}}, 'optimization.l1: -1 is not'),
+    ({'optimization': {'steps': 1, 'l2': float('nan')}}, 'optimization.l2: nan is not'),
     ({'optimization': {}}, 'needs steps, epochs or budget_minutes'),
     ({'optimization': {'steps': 1, 'epochs': 1}}, 'exclude each other'),
     ({'optimization': {'steps': -1}}, 'optimization.steps: -1 is not within'),

@@ -173,7 +173,7 @@ def test_data_without_labels_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize('options', [
-    {'optimizer': 'sgd', 'schedule': 'poly', 'class_weights': 'median'},
+    {'optimizer': 'momentum', 'schedule': 'poly', 'class_weights': 'median'},
     {'schedule': 'cosine', 'class_weights': 'log', 'ema_decay': 0, 'precision': 'bf16'},
     {'epochs': 0.5, 'steps': 0, 'channels_last': False, 'gradient_clip': 0,
      'validation_frames': 2, 'loader_threads': 2}])
