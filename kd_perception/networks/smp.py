@@ -122,8 +122,9 @@ def _drop_unused(net: nn.Module) -> int:
     encoder = net.encoder
     assert isinstance(encoder, nn.Module)
     ran: set[str] = set()
-    hooks = [child.register_forward_hook(lambda *_, name=name: ran.add(name))
-             for name, child in encoder.named_children()]
+    # Of containers whose children are called one by one only these run.
+    hooks = [part.register_forward_hook(lambda *_, name=name: ran.add(name))
+             for name, child in encoder.named_children() for part in child.modules()]
     training = net.training
     net.eval()
     with torch.no_grad():
@@ -132,7 +133,6 @@ def _drop_unused(net: nn.Module) -> int:
     for hook in hooks:
         hook.remove()
     for name, child in list(encoder.named_children()):
-        # Containers whose children are called one by one do not run themselves.
         if name not in ran and any(True for _ in child.parameters()) and not isinstance(
                 child, (nn.ModuleList, nn.ModuleDict)):
             setattr(encoder, name, nn.Identity())
