@@ -9,7 +9,7 @@ nothing had happened.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 import logging
 import math
@@ -25,6 +25,8 @@ from torch import nn
 from kd_perception.distillation.checkpoint import load_checkpoint, save_checkpoint
 from kd_perception.distillation.dataset import Batch, Batches
 from kd_perception.distillation.ema import WeightAverage
+from kd_perception.distillation.failed_batch import save_failed_batch
+from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.optimizer import (
     decayed_parameters,
     make_optimizer,
@@ -139,7 +141,9 @@ class Loop:
                     if at >= 1.0:
                         break
                     asked = time.monotonic()
-                    batch = next(batches).to(self._device)
+                    with memory_advice(self._device, 'while preparing a batch',
+                                       'lower data.memory_gb or optimization.batch_size'):
+                        batch = next(batches).to(self._device)
                     self._step(batch, at, time.monotonic() - asked)
                     if time.monotonic() - saved > 60 * self._recipe.checkpoint_minutes:
                         self._save()
@@ -166,7 +170,7 @@ class Loop:
                                                   recipe.poly_power)
         for group in self._optimizer.param_groups:
             group['lr'] = rate
-        with autocast(self.precision, self._device):
+        with self._memory(batch), autocast(self.precision, self._device):
             terms = {**self._target.losses(self._network, batch, at),
                      **penalties(self._decayed, recipe)}
             loss = torch.stack([t.float() for t in terms.values()]).sum()
@@ -175,18 +179,22 @@ class Loop:
             if not math.isfinite(value):
                 raise TrainingError(
                     f'loss term {name!r} is {value} at step {state.step} (learning rate '
-                    f'{rate:.3g}); frames of the batch: {", ".join(batch.keys[:3])}…; lower '
-                    'optimization.learning_rate or look at these frames')
+                    f'{rate:.3g}); frames of the batch: {", ".join(batch.keys[:3])}…; '
+                    f'{self._keep(batch, values)}; lower optimization.learning_rate or look at '
+                    'these frames')
         self._optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(self._scaler.scale(loss))
+        with self._memory(batch):
+            self._accelerator.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self._optimizer)
         limit = recipe.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self._network.parameters(), limit))
         # With fp16 an overflow is expected: the scaler skips the step and lowers its scale.
         if not math.isfinite(norm) and not self._scaler.is_enabled():
-            raise TrainingError(f'the gradient is {norm} at step {state.step}; lower '
+            raise TrainingError(f'the gradient is {norm} at step {state.step}; '
+                                f'{self._keep(batch, {**values, "gradient": norm})}; lower '
                                 'optimization.learning_rate')
-        self._scaler.step(self._optimizer)
+        with self._memory(batch):  # an optimiser takes its own memory in the first step
+            self._scaler.step(self._optimizer)
         self._scaler.update()
         state.step += 1
         if self._average is not None:
@@ -201,7 +209,9 @@ class Loop:
     def _validate_now(self, at: float, stop: threading.Event) -> None:
         state = self._state
         if self._validate is not None:
-            with autocast(self.precision, self._device):
+            with memory_advice(self._device, f'in validation ({self.precision}, whole frames)',
+                               'lower input.height and input.width of the recipe'), \
+                    autocast(self.precision, self._device):
                 result = self._validate(self.shipped, stop.is_set)
             score = result.mean_iou()
             scalars = {'mean_iou': score, 'pixel_accuracy': result.pixel_accuracy()}
@@ -215,6 +225,21 @@ class Loop:
         state.validations += 1
         self._save()
         self._report(at, 'validated')
+
+    def _keep(self, batch: Batch, values: Mapping[str, float]) -> str:
+        """Save a batch on which training failed and say where."""
+        return save_failed_batch(self._run.failed_batch(self._accelerator.process_index), batch,
+                                 {'step': self._state.step, **values})
+
+    def _memory(self, batch: Batch) -> AbstractContextManager[None]:
+        """Return the context that says what to lower when memory runs out on a batch."""
+        count, height, width = batch.images.shape[:3]
+        lower = 'lower optimization.batch_size or augment.crop'
+        if self.precision == 'fp32':
+            lower += ', or set optimization.precision to bf16'
+        return memory_advice(
+            self._device, f'at step {self._state.step} with batch_size {count}, crop '
+            f'{height}×{width}, precision {self.precision}', lower)
 
     def _due(self, at: float) -> bool:
         """Return whether to validate now: every so many steps or at each tenth, and at the end."""

@@ -2,7 +2,8 @@
 The directory of one run: what is in it, and whether to start, to resume or to refuse.
 
 Contents: ``recipe.yaml`` (resolved), ``train.jsonl`` (one event per line), ``tensorboard/``,
-``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``.
+``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``; where a
+loss was not finite ``failed_batch/``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 import fcntl
 import json
 from pathlib import Path
+import re
 import shutil
 import time
 from typing import Any
@@ -23,6 +25,8 @@ from kd_perception.distillation.recipe import Recipe, recipe_from_dict
 from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file
+
+_FAILED = 'failed_batch'
 
 
 class RunDirectory:
@@ -66,6 +70,10 @@ class RunDirectory:
         """Path of the bundle that comes out."""
         return self.path / 'bundle'
 
+    def failed_batch(self, rank: int = 0) -> Path:
+        """Return the path of the batch on which a process failed."""
+        return self.path / (f'{_FAILED}_{rank}' if rank else _FAILED)
+
     def __enter__(self) -> RunDirectory:
         return self
 
@@ -101,8 +109,10 @@ class RunDirectory:
         stored = self.path / 'recipe.yaml'
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f'{self.path}: is a file; choose another --out')
-        # A kill right after the start leaves the lock file alone, which holds nothing.
-        if self.path.is_dir() and any(p.name != '.lock' for p in self.path.iterdir()):
+        # A kill right after the start leaves the lock file alone, which holds nothing; a failure
+        # in the first step leaves the batch, which holds back no other try.
+        if self.path.is_dir() and any(p.name != '.lock' and p not in self._failed_batches()
+                                      for p in self.path.iterdir()):
             if not stored.is_file():
                 raise TrainingError(f'{self.path}: is not empty and no run directory; choose '
                                     'another --out')
@@ -114,6 +124,7 @@ class RunDirectory:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_file()
+            self._clear()
         (self.path / 'checkpoints').mkdir(exist_ok=True)
         with atomic_file(stored) as temporary:
             temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
@@ -148,14 +159,20 @@ class RunDirectory:
         """Take back what was written for a run that failed before its first step."""
         if self.last.is_file():
             return
-        self._clear()
+        self._clear(but_failed=True)
         (self.path / '.lock').unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
-    def _clear(self) -> None:
+    def _failed_batches(self) -> list[Path]:
+        """Return the batches on which processes failed, also one whose writing was killed."""
+        return [p for p in self.path.iterdir()
+                if p.is_dir() and re.fullmatch(rf'\.?{_FAILED}(_\d+)?(\.tmp)?', p.name)]
+
+    def _clear(self, *, but_failed: bool = False) -> None:
         """Remove what a run writes, and nothing else."""
-        for name in ('checkpoints', 'tensorboard', 'bundle'):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        folders = [self.path / name for name in ('checkpoints', 'tensorboard', 'bundle')]
+        for folder in [*folders, *([] if but_failed else self._failed_batches())]:
+            shutil.rmtree(folder, ignore_errors=True)
         for name in ('metrics.json', 'train.jsonl', 'recipe.yaml'):
             (self.path / name).unlink(missing_ok=True)

@@ -18,7 +18,6 @@ from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import TrainingError
-from kd_perception.networks.registry import register
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 Make = Callable[..., Recipe]
@@ -142,27 +141,6 @@ def test_a_finished_run_is_not_touched(make_recipe: Make, tmp_path: Path) -> Non
         train(make_recipe(steps=3), tmp_path)
     assert load_bundle(tmp_path / 'bundle').hash == bundle.hash
     train(make_recipe(steps=3), tmp_path, overwrite=True)
-
-
-@register('broken_toy')
-class Broken(torch.nn.Module):
-    """Says NaN from the third batch on."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.layer = torch.nn.Conv2d(3, num_classes, 1)
-        self.calls = 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += self.training
-        return self.layer(x) * (float('nan') if self.calls > 2 else 1.0)
-
-
-def test_a_loss_of_nan_is_named_with_its_step_and_frames(make_recipe: Make,
-                                                         tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"loss term 'cross_entropy' is nan at step 2 .*frames "
-                       r'of the batch: \w+:'):
-        train(make_recipe(network={'builder': 'broken_toy'}), tmp_path)
 
 
 def test_data_without_labels_is_refused_before_anything_is_written(
