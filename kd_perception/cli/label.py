@@ -1,8 +1,9 @@
 """
 Let a teacher label recordings with soft labels, or import labels that exist already.
 
-The cache can take several recordings. An interrupted labelling goes on when the same command is
-given again.
+The cache can take several recordings. Several processes (torchrun --nproc_per_node 4 -m
+kd_perception.cli.main label ...) divide the work among them. An interrupted labelling goes on
+when the same command is given again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from kd_perception.bags.collection import find_recordings
 from kd_perception.bundle import find_bundle, ModelBundle
 from kd_perception.classes import load_class_set
+from kd_perception.cli.processes import process_rank
 from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
 from kd_perception.errors import ConfigError
@@ -71,15 +73,18 @@ def run(args: argparse.Namespace) -> int:
 def _label(args: argparse.Namespace, teacher: ModelBundle, name: str,
            source: FrameSource) -> None:
     from kd_perception.distillation.labelling import label
+    rank, world, device = process_rank(args.device)
     try:
         with progress(f'labelling {source.name}') as update:
             report = label(teacher, source, args.out, codec=SoftLabelCodec(stride=args.stride),
-                           engine=args.engine, device=args.device, precision=args.precision,
-                           threads=args.threads, shard_size=args.shard_size, progress=update)
+                           engine=args.engine, device=device, precision=args.precision,
+                           threads=args.threads, shard_size=args.shard_size, rank=rank,
+                           world=world, progress=update if rank == 0 else None)
     except KeyboardInterrupt:
         print(f'\nthe same command resumes the labelling in {args.out}', file=sys.stderr)
         raise
-    print(f'{name}: {report.labelled} frames labelled, {report.present} were already, '
+    of = f' (process {rank + 1} of {world})' if world > 1 else ''
+    print(f'{name}{of}: {report.labelled} frames labelled, {report.present} were already, '
           f'{report.bad} not decodable ({report.engine}, {report.precision})')
 
 

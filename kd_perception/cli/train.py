@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 import sys
 
 from kd_perception.cli.metrics_table import print_metrics
 from kd_perception.cli.parser import Parser
+from kd_perception.cli.processes import process_rank
 from kd_perception.cli.progress import progress
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
 
@@ -48,7 +48,7 @@ def print_how_to_resume(args: argparse.Namespace) -> None:
 
 def show_result(out: Path, bundle: Path) -> None:
     """Print the validation metrics of a finished run, once where torchrun started several."""
-    if os.environ.get('RANK', '0') != '0':
+    if process_rank()[0]:
         return
     metrics = json.loads((out / 'metrics.json').read_text())
     against = metrics['validation_against']

@@ -75,16 +75,19 @@ class CheckReport:
 
 def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
           codec: SoftLabelCodec | None = None, engine: str = 'auto', device: str = 'cpu',
-          precision: str = 'auto', threads: int = 0, shard_size: int = 64,
-          progress: Progress | None = None) -> LabellingReport:
+          precision: str = 'auto', threads: int = 0, shard_size: int = 64, rank: int = 0,
+          world: int = 1, progress: Progress | None = None) -> LabellingReport:
     """
     Write the teacher's soft labels of all frames of ``source`` into the cache.
 
     Shards that are there already are kept, so an interrupted labelling goes on, and further
-    recordings are added to a cache by further calls.
+    recordings are added to a cache by further calls. Several processes, on one machine or many
+    that share a disk, divide the shards among them; what they write does not depend on how many
+    they are.
 
     :param codec: how logits are stored; None: the task's default.
     :param shard_size: frames per file; what a stop loses at most.
+    :param rank: which of ``world`` processes this is.
     :raises TrainingError: when the directory holds labels of another teacher or codec.
     """
     _require_logits(teacher)
@@ -102,6 +105,9 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                                  'shard_size': shard_size})
         wanted, present = _plan(cache, recording, len(source), shard_size)
         labelled, bad = 0, len(source) - sum(len(p) for _, p in wanted) - present
+        # By place in the recording, not in the list: another process may see other shards done.
+        wanted = [(path, shard) for path, shard in wanted
+                  if shard.start // shard_size % world == rank]
 
         def read(position: int) -> tuple[Frame, np.ndarray] | None:
             frame = _decodable(source, position, failures)

@@ -100,6 +100,9 @@ class Loop:
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.to(self._device)
+        if accelerator.num_processes > 1 and self._device.type == 'cuda':
+            # Statistics over the whole step, as one process would have them; GPUs only.
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self._plain = network
         self._average = WeightAverage(network, recipe.ema_decay) if recipe.ema_decay else None
         self._network = accelerator.prepare_model(network)
@@ -134,7 +137,9 @@ class Loop:
             try:
                 while True:
                     state.elapsed_s = time.monotonic() - begun
-                    at = self._agreed(self._fraction())
+                    at = self._agreed(self._fraction(), stop)
+                    if stop.is_set():
+                        raise KeyboardInterrupt
                     if self._due(at):
                         self._validate_now(at, stop)
                         saved = time.monotonic()
@@ -148,8 +153,6 @@ class Loop:
                     if time.monotonic() - saved > 60 * self._recipe.checkpoint_minutes:
                         self._save()
                         saved = time.monotonic()
-                    if stop.is_set():
-                        raise KeyboardInterrupt
             except KeyboardInterrupt:
                 # Between two steps everything is consistent; a second Ctrl-C inside of one is not.
                 if stop.is_set():
@@ -254,13 +257,22 @@ class Loop:
         return progress_fraction(self._state.step, self._total_steps, self._state.elapsed_s,
                                  60 * self._recipe.budget_minutes)
 
-    def _agreed(self, fraction: float) -> float:
-        """Return what rank 0 says: clocks differ, but all ranks must end at the same step."""
+    def _agreed(self, fraction: float, stop: threading.Event) -> float:
+        """
+        Return the fraction that rank 0 says, and set ``stop`` where any rank was asked to stop.
+
+        Clocks differ and signals come one after the other, but all ranks must leave the loop
+        before the same step, or the others wait for ever.
+        """
         if self._accelerator.num_processes == 1:
             return fraction
-        value = torch.tensor([fraction], dtype=torch.float64, device=self._device)
-        torch.distributed.broadcast(value, 0)
-        return float(value)
+        own = fraction if self._run.main else 0.0
+        said = torch.tensor([own, float(stop.is_set())], dtype=torch.float64,
+                            device=self._device)
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+        if said[1]:
+            stop.set()
+        return float(said[0])
 
     def _report(self, at: float, note: str) -> None:
         if self._progress is None or not self._run.main:
