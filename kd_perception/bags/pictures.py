@@ -2,12 +2,14 @@
 The pictures of a camera topic, whatever its messages hold: raw, compressed, or a video stream.
 
 A picture of a video stream depends on those before it, back to the last key frame. Reading in
-order decodes each packet once; a jump decodes from the key frame before its target.
+order decodes each packet once; a jump decodes from the key frame before its target. Packets go to
+the decoder as it asks for them, so neither takes memory for more than some.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 import os
 import threading
 from typing import Any, TYPE_CHECKING
@@ -17,14 +19,17 @@ import numpy as np
 from kd_perception.bags import messages as msgs
 from kd_perception.errors import BagError, ImageError
 from kd_perception.imaging import decode_message
-from kd_perception.imaging.video import is_key_frame, parameter_sets, VideoDecoder
+from kd_perception.imaging.video import (
+    is_key_frame,
+    parameter_sets,
+    refuse_b_frames,
+    stream_format,
+    VideoDecoder,
+)
 
 if TYPE_CHECKING:
     from kd_perception.bags.topics import TopicIndex
 
-# Decoded at once for one request; long enough for the key frame distance of most encoders.
-_FIRST_WINDOW = 128
-_WINDOW_BYTES = 1 << 28
 _SKIPPED_PICTURES = 15  # decoding so many takes as long as to begin anew behind them
 _KEPT_PICTURES = 8  # readers in several threads ask a little out of order
 _SEARCHED_PACKETS = 256  # for what a stream repeats at least every few seconds
@@ -53,6 +58,11 @@ class TopicPictures:
             return decode_message(message)
         return self._video.picture(position, message)
 
+    def close(self) -> None:
+        """Release the decoder of a video."""
+        if self._video is not None:
+            self._video.close()
+
 
 class _Stream:
     """A topic of video packets, with the decoder that has come furthest."""
@@ -66,8 +76,8 @@ class _Stream:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._decoder: VideoDecoder | None = None
         self._process = os.getpid()
-        # The packets that the decoder has, and the one that it decodes next.
-        self._begin, self._end, self._next = -1, 0, 0
+        # The packets that the decoder began with and decodes next; whether it has come to its end.
+        self._begin, self._next, self._ended = 0, 0, False
 
     def picture(self, position: int, message: Any) -> np.ndarray:
         with self._lock:
@@ -90,6 +100,11 @@ class _Stream:
                 break
         raise ImageError('there is no key frame')
 
+    def close(self) -> None:
+        """Release the decoder."""
+        with self._lock:
+            self._forget()
+
     def _decode_to(self, position: int) -> None:
         key = self._key_before(position)
         if key in self._refused:
@@ -97,50 +112,50 @@ class _Stream:
         try:
             self._decode_from(key, position)
         except ImageError as error:
-            self._refused[key], self._decoder = str(error), None
+            self._refused[key] = str(error)
+            self._forget()
             raise
 
     def _decode_from(self, key: int, position: int) -> None:
-        reached = self._begin <= key and self._next <= position < self._end
-        if self._decoder is None or not reached or key - self._next > _SKIPPED_PICTURES:
-            window = _FIRST_WINDOW
-            if key == self._begin and position >= self._end:
-                # A stream without further key frames: again from the only one, twice as far.
-                window = 2 * (self._end - self._begin)
-            self._open(key, position, window)
-        while self._next <= position and self._decoder is not None:
+        if self._decoder is None or self._stale(key, position):
+            self._open(key, position)
+        while self._decoder is not None and self._next <= position and not self._ended:
             found = self._decoder.read()
-            if found is None:
-                self._next = self._end
-                return
-            number, image = found
-            self._next = self._begin + number + 1
-            image.flags.writeable = False
-            self._kept[self._begin + number] = image
-            while len(self._kept) > _KEPT_PICTURES:
-                self._kept.popitem(last=False)
+            if found is not None:
+                number, image = found
+                self._next = self._begin + number + 1
+                image.flags.writeable = False
+                self._kept[self._begin + number] = image
+                while len(self._kept) > _KEPT_PICTURES:
+                    self._kept.popitem(last=False)
+            elif not self._given(position) and (self._decoder.full or self._begin < key):
+                self._open(key, position)
+            else:
+                self._next, self._ended = position + 1, True
 
-    def _open(self, key: int, position: int, window: int) -> None:
+    def _stale(self, key: int, position: int) -> bool:
+        """Return whether it is better, or needed, to begin anew at the key frame."""
+        assert self._decoder is not None
+        if position < self._next or key - self._next > _SKIPPED_PICTURES:
+            return True
+        more = self._decoder.full and not self._given(position)
+        return self._ended and (more or key >= self._next)
+
+    def _given(self, position: int) -> bool:
+        """Return whether the decoder has been given a packet."""
+        return self._decoder is not None and self._begin + self._decoder.taken > position
+
+    def _open(self, key: int, position: int) -> None:
+        self._forget()
+        first, codec = self._with_parameters(key), self._codec(key)
+        self._decoder = VideoDecoder(_stretch(self._index, key, first, codec), codec,
+                                     need=position - key + 1)
+        self._begin, self._next, self._ended = key, key, False
+
+    def _forget(self) -> None:
         if self._decoder is not None:
             self._decoder.close()
-            self._decoder = None
-        # Who goes on where the last window ended reads in order: key frames need not end the next.
-        in_order = key == self._end
-        packets, size = [self._with_parameters(key)], 0
-        stop = min(len(self._index), max(position + 1, key + window))
-        for at in range(key + 1, stop):
-            packet = self._packet(at)
-            if (self._keys[at] and not in_order) or (size > _WINDOW_BYTES and at > position):
-                break
-            packets.append(packet)
-            size += len(packet)
-        else:
-            # Ends before a key frame where it can, so that the next window begins with it.
-            last = max((k for k in range(position + 1, stop) if self._keys[k]), default=stop)
-            if stop < len(self._index):
-                del packets[last - key:]
-        self._decoder = VideoDecoder(packets, self._codec(key))
-        self._begin, self._next, self._end = key, key, key + len(packets)
+        self._decoder = None
 
     def _key_before(self, position: int) -> int:
         key = -1
@@ -167,29 +182,50 @@ class _Stream:
 
     def _with_parameters(self, key: int) -> bytes:
         """Return a key frame with the parameter sets that may have come in an earlier packet."""
-        packet, codec = self._packet(key), self._codec(key)
+        packet, codec = _packet(self._index, key), self._codec(key)
         near = range(key, max(-1, key - _SEARCHED_PACKETS), -1)
         for at in (*near, *range(min(key, _SEARCHED_PACKETS))):
             try:
-                found = parameter_sets(self._packet(at), codec)
+                found = parameter_sets(_packet(self._index, at), codec)
             except ImageError:
                 continue
             if found:
                 return packet if at == key else found + packet
         return packet
 
-    def _packet(self, position: int) -> bytes:
-        """Return a packet; an empty one, which has no picture, in place of a damaged one."""
-        try:
-            message = self._index.message(position)
-            self._keys[position] = is_key_frame(message.data, msgs.video_codec_of(message))
-        except (BagError, ImageError):
-            self._keys[position] = False
-            return b''
-        return bytes(message.data)
-
     def _codec(self, position: int) -> str:
         return msgs.video_codec_of(self._index.message(position))
+
+
+def _stretch(index: TopicIndex, key: int, first: bytes, codec: str) -> Iterator[bytes]:
+    """
+    Yield the packets from a key frame on, up to where a stream of another form begins.
+
+    No method of the stream, which could not be freed while its decoder holds this generator.
+
+    :param first: the packet of the key frame, with parameter sets.
+    :raises ImageError: at a B-frame.
+    """
+    form = stream_format(first, codec)
+    yield first
+    for at in range(key + 1, len(index)):
+        packet = _packet(index, at, codec)
+        if packet:
+            if stream_format(packet, codec) not in (b'', form):
+                return
+            refuse_b_frames(packet, codec)
+        yield packet
+
+
+def _packet(index: TopicIndex, position: int, codec: str = '') -> bytes:
+    """Return a packet; an empty one, without picture, for one damaged or of another codec."""
+    try:
+        message = index.message(position)
+        found = msgs.video_codec_of(message)
+        is_key_frame(message.data, found)
+    except (BagError, ImageError):
+        return b''
+    return bytes(message.data) if codec in ('', found) else b''
 
 
 def describe_video(index: TopicIndex) -> tuple[str, int, int]:

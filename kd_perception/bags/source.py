@@ -139,6 +139,7 @@ class BagSource(FrameSequence):
 
     def close(self) -> None:
         """Release the bag."""
+        self._pictures.close()
         self._reader.close()
 
     def _load_labels(self, classes: str, *, asked: bool) -> None:

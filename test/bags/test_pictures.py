@@ -123,18 +123,6 @@ def test_parameter_sets_may_come_before_the_key_frame(video_bag, drive):
     source.close()
 
 
-@pytest.mark.parametrize(('window', 'count'), [(4, 30), (33, 36)])
-def test_long_streams_are_decoded_in_windows(video_bag, drive, monkeypatch, window, count):
-    """Within one key frame's stretch, and over several."""
-    monkeypatch.setattr('kd_perception.bags.pictures._FIRST_WINDOW', window)
-    packets, pictures = drive
-    source = open_source(video_bag(packets[:count]))
-    for number, frame in enumerate(source):
-        np.testing.assert_array_equal(frame.image, pictures[number])
-    assert source.bad_frames == 0
-    source.close()
-
-
 def test_subsampled_video(video_bag, drive):
     packets, pictures = drive
     source = open_source(video_bag(packets), rate_hz=2.0)
