@@ -73,8 +73,10 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
             f'{host["python"]}.', '', '| benchmark | value | spread | bar |', '|---|---|---|---|']
     for row, _ in rows:
         spread = ', '.join(f'{k} {v}' for k, v in row['spread'].items())
-        text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} | '
-                    f'{BARS.get(row["name"], "")} |')
+        bar = BARS.get(row['name'], '')
+        if not row['workload'].get('counts_for_bar', True):
+            bar = f'({bar}, on a larger workload)'
+        text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} | {bar} |')
     text += ['', '## Workloads', '']
     for row, _ in rows:
         text.append(f'- **{row["name"]}**: ' + ', '.join(

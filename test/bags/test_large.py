@@ -46,3 +46,20 @@ def test_memory_does_not_follow_the_number_of_frames(storage, compression, tmp_p
     assert many['read'] > 130
     # Pages of a mapped SQLite file count as well; they are let go of at 128 MB.
     assert many['peak_mb'] < few['peak_mb'] + (150 if storage == 'sqlite3' else 30)
+
+
+def test_a_benchmark_of_less_than_its_bar_says_so(tmp_path):
+    script = Path(__file__).parents[2] / 'benchmarks' / 'bag_open.py'
+
+    def run(size_gb):
+        return subprocess.run([sys.executable, str(script), '--gb', size_gb, '--folder',
+                               str(tmp_path)], capture_output=True, text=True)
+
+    done = run('0.01')
+    assert done.returncode == 0, done.stderr
+    workload = json.loads(done.stdout)['workload']
+    assert (workload['gb'], workload['counts_for_bar']) == (0.01, False)
+    refused = run('1e9')
+    assert refused.returncode == 2
+    assert 'does not count for the bar' in ' '.join(refused.stderr.split())
+    assert list(tmp_path.iterdir()) == []
