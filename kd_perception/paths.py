@@ -13,19 +13,38 @@ import hashlib
 import os
 from pathlib import Path
 import shutil
+import sys
 import tempfile
 
 from kd_perception.errors import ConfigError
 
 PACKAGE = 'kd_perception'
+# An empty entry stands for the current directory, which may be a folder of foreign files. Python
+# 3.11 can leave it out itself (PYTHONSAFEPATH); 3.10 cannot.
+_SAFE_PATH = 'import sys; sys.path[:] = filter(None, sys.path)'
+_AS_MAIN = 'import runpy; runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """
+    Return the command that runs a module as ``python -m`` does.
+
+    Not from the current directory; to be run with ``child_environment``.
+    """
+    return [sys.executable, '-c', f'{_SAFE_PATH}; {_AS_MAIN}', module, *arguments]
+
+
+def code_command(code: str) -> list[str]:
+    """Return the command that runs Python code; like ``module_command``."""
+    return [sys.executable, '-c', f'{_SAFE_PATH}; {code}']
 
 
 def child_environment() -> dict[str, str]:
     """
     Return the variables for a Python child that imports this package from where we did.
 
-    The child does not import from the current directory, which may be a folder of foreign files
-    (Python 3.11 and later; 3.10 does not know ``PYTHONSAFEPATH``).
+    What it starts itself does not import from the current directory either, in Python 3.11 and
+    later.
     """
     root = Path(__file__).resolve().parents[1]
     given = [os.path.abspath(p) for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p]

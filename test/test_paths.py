@@ -15,8 +15,10 @@ from kd_perception.paths import (
     atomic_file,
     cache_directory,
     child_environment,
+    code_command,
     config_file,
     models_directory,
+    module_command,
     share_directory,
 )
 
@@ -161,20 +163,40 @@ def umask() -> int:
     return mask
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.10 knows no safe path')
+@pytest.fixture
+def foreign_folder(tmp_path, monkeypatch):
+    """Work in a folder whose modules must not be run, but for those in ``relative``."""
+    for name in ('yaml', 'runpy'):
+        (tmp_path / f'{name}.py').write_text('raise SystemExit(7)')
+    (tmp_path / 'relative').mkdir()
+    (tmp_path / 'relative' / 'beside.py').write_text(
+        'import sys, yaml, kd_perception.paths as p; print(p.__file__, __name__, *sys.argv[1:])')
+    monkeypatch.chdir(tmp_path)
+
+
+def said_by(command):
+    """Run a child as under Python 3.10, which knows no ``PYTHONSAFEPATH``; return its words."""
+    environment = child_environment()
+    del environment['PYTHONSAFEPATH']
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 0, done.stderr
+    package = str(Path(__file__).parents[1] / 'kd_perception')
+    assert done.stdout.startswith(package) or 'site-packages' in done.stdout
+    return done.stdout.split()[1:]
+
+
 @pytest.mark.parametrize('given', ['', 'relative', '/somewhere:'])
 def test_children_import_this_package_and_nothing_from_the_current_directory(
-        given, tmp_path, monkeypatch):
-    (tmp_path / 'yaml.py').write_text('raise SystemExit(7)')
-    (tmp_path / 'relative').mkdir()
-    (tmp_path / 'relative' / 'beside.py').write_text('')
-    monkeypatch.chdir(tmp_path)
+        given, foreign_folder, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', given)
     code = 'import yaml, kd_perception.paths as p; print(p.__file__)'
     if given == 'relative':
         code += '; import beside'
-    done = subprocess.run([sys.executable, '-c', code], env=child_environment(), check=False,
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    package = str(Path(__file__).parents[1] / 'kd_perception')
-    assert done.stdout.startswith(package) or 'site-packages' in done.stdout
+    said_by(code_command(code))
+
+
+def test_a_module_is_run_as_main_with_its_arguments(foreign_folder, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', 'relative')
+    assert said_by(module_command('beside', '--ros-args', 'a b')) \
+        == ['__main__', '--ros-args', 'a', 'b']

@@ -19,7 +19,7 @@ from typing import Any
 
 from kd_perception.errors import ConfigError
 from kd_perception.nodes.environment import PARENT_VARIABLE
-from kd_perception.paths import child_environment
+from kd_perception.paths import child_environment, module_command
 
 _UNITS = {'': 1, 'k': 10 ** 3, 'm': 10 ** 6, 'g': 10 ** 9, 't': 10 ** 12}
 
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     request = {'out': str(args.out), 'topics': args.live, 'duration_s': args.duration or 0.0,
                'max_bytes': args.max_size, 'overwrite': args.overwrite,
                'compression': '' if args.compression == 'none' else args.compression}
-    child = subprocess.Popen([sys.executable, '-m', 'kd_perception.cli.bag_record_live',
-                              json.dumps(request)],
+    child = subprocess.Popen(module_command('kd_perception.cli.bag_record_live',
+                                            json.dumps(request)),
                              env={**child_environment(), PARENT_VARIABLE: str(os.getpid())})
     while True:
         try:

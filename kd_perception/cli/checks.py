@@ -25,6 +25,7 @@ from kd_perception.evaluation.host import cpu_model, gpu_model, package_versions
 from kd_perception.paths import (
     cache_directory,
     child_environment,
+    code_command,
     models_directory,
     share_directory,
 )
@@ -71,10 +72,8 @@ def probe(code: str, timeout_s: float = 30.0) -> tuple[bool, str]:
 
     :returns: (whether it ended well, the last line that it printed or the reason).
     """
-    # The current directory is not imported from, in Python 3.10 too.
-    code = f'import sys; sys.path[:] = filter(None, sys.path); {code}'
     try:
-        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+        done = subprocess.run(code_command(code), capture_output=True, text=True,
                               env=child_environment(), timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         return False, f'no answer within {timeout_s:.0f} s'

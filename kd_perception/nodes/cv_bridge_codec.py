@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +30,7 @@ from kd_perception.imaging import (
     raw_view,
 )
 from kd_perception.imaging.encodings import ENCODINGS
-from kd_perception.paths import child_environment
+from kd_perception.paths import child_environment, code_command
 
 _log = logging.getLogger(__name__)
 
@@ -130,12 +129,10 @@ def _difference(codec: CvBridgeCodec, name: str) -> str:
 
 def _ask_child() -> tuple[frozenset[str], str]:
     """Return the encodings that ``cv_bridge`` decodes as we do, and the first reason if any."""
-    # The current directory is not imported from, in Python 3.10 too.
-    code = ('import json, sys; sys.path[:] = filter(None, sys.path); '
-            'from kd_perception.nodes.cv_bridge_codec import self_test; '
+    code = ('import json; from kd_perception.nodes.cv_bridge_codec import self_test; '
             'print(json.dumps(self_test()))')
     try:
-        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+        done = subprocess.run(code_command(code), capture_output=True, text=True,
                               env=child_environment(), timeout=_PROBE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return frozenset(), f'no answer within {_PROBE_TIMEOUT_S:.0f} s'

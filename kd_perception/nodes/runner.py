@@ -16,7 +16,6 @@ import os
 from pathlib import Path
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -29,7 +28,7 @@ from kd_perception.nodes.environment import (
 )
 from kd_perception.nodes.graph import NodeSpec, parameter_yaml, RunGraph
 from kd_perception.nodes.pending import read_progress
-from kd_perception.paths import child_environment
+from kd_perception.paths import child_environment, module_command
 
 ProgressCallback = Callable[[int, int, str], None]
 _POLL_S = 0.1
@@ -125,8 +124,8 @@ def check(children: Sequence[Child], ends_with: str = '') -> bool:
 def command(node: NodeSpec, parameter_file: Path) -> list[str]:
     """Return the command line that starts ``node`` in this interpreter."""
     # Logs go to the console alone, which the runner keeps.
-    out = [sys.executable, '-m', node.module, '--ros-args', '--disable-external-lib-logs',
-           '-r', f'__node:={node.name}']
+    out = module_command(node.module, '--ros-args', '--disable-external-lib-logs',
+                         '-r', f'__node:={node.name}')
     if node.namespace:
         out += ['-r', f'__ns:=/{node.namespace}']
     for source, target in node.remappings:

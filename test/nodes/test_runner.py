@@ -249,7 +249,7 @@ def test_no_torch_where_the_engine_needs_none(bundles, tmp_path):
 def test_command_line_of_a_node(tmp_path):
     node = perception_node('a', model='m')
     told = command(node, tmp_path / 'p.yaml')
-    assert told[1:3] == ['-m', 'kd_perception.nodes.perception']
+    assert told[3:5] == ['kd_perception.nodes.perception', '--ros-args']
     assert '__ns:=/a' in told
     assert told[-2:] == ['--params-file', str(tmp_path / 'p.yaml')]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.errors import BundleError
-from kd_perception.paths import child_environment
+from kd_perception.paths import child_environment, module_command
 
 TIMEOUT_S = 300.0
 MEMORY_SHARE = 0.7
@@ -55,12 +55,12 @@ def run(jobs: Sequence[Job], feeds: Mapping[str, np.ndarray], where: str, *,
         (folder / 'jobs.json').write_text(json.dumps(
             [{**asdict(j), 'model': os.path.abspath(j.model)} for j in jobs]))
         np.savez(folder / 'feed.npz', **feeds)  # type: ignore[arg-type]
-        command = [sys.executable, '-m', 'kd_perception.networks.foreign.probe', name]
         try:
-            # In its own folder: modules that lie beside a downloaded graph are not to be run.
-            child = subprocess.run(command, env=child_environment(), cwd=folder,
+            # Modules that lie beside a downloaded graph are not to be run.
+            child = subprocess.run(module_command('kd_perception.networks.foreign.probe', name),
+                                   env=child_environment(), cwd=folder, check=False,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                   timeout=timeout_s, check=False)
+                                   timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise BundleError(f'{where}: one frame took more than {timeout_s:.0f} s; the graph '
                               'does not end or is too slow') from None
