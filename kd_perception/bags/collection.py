@@ -98,6 +98,13 @@ class JoinedSource(FrameSequence):
         self._which, self._index, self._times_ns = self._merged()
         self._positions = np.arange(len(self._which))
 
+    @property
+    def stamps_ns(self) -> np.ndarray:
+        """Return int64 ``[n]``: the stamps of the frames of all recordings."""
+        stamps = [s.stamps_ns for s in self.sources]  # type: ignore[attr-defined]
+        starts = np.cumsum([0, *(len(s) for s in stamps)])[:-1]
+        return np.concatenate(stamps)[starts[self._which] + self._index]
+
     def close(self) -> None:
         """Release all recordings."""
         for source in self.sources:

@@ -68,6 +68,15 @@ class FrameSequence:
         """Return int64 ``[n]``: the times by which the chosen frames are ordered, ascending."""
         return self._times_ns[self._positions]
 
+    @property
+    def stamps_ns(self) -> np.ndarray:
+        """
+        Return int64 ``[n]``: the stamps of the chosen frames; -1 for one that cannot be read.
+
+        Of a bag they are read from the headers at each call, and may be zero or repeat.
+        """
+        return self.times_ns
+
     def _choose(self, times_ns: np.ndarray, sampling: Sampling | None,
                 progress: Progress | None = None) -> None:
         """

@@ -86,7 +86,10 @@ def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         _refuse(path, 'a video', image_topic, label_topic, str(label_dir))
         return VideoSource(path, sampling=sampling, progress=progress)
-    if path.is_dir() and not is_bag_folder(path) and has_images(path):
+    if path.is_dir() and not is_bag_folder(path):
+        if not has_images(path):
+            raise BagError(f'{path}: holds neither a rosbag nor images '
+                           f'({", ".join(IMAGE_SUFFIXES)})')
         _refuse(path, 'an image folder', image_topic, label_topic)
         return FolderSource(path, label_dir=label_dir, classes=classes, sampling=sampling,
                             progress=progress)
@@ -94,9 +97,6 @@ def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
         raise BagError(f'{path}: is neither a rosbag ({", ".join(BAG_SUFFIXES)}, or a folder '
                        f'with {METADATA}), an image folder nor a video '
                        f'({", ".join(VIDEO_SUFFIXES)})')
-    if path.is_dir() and not is_bag_folder(path):
-        raise BagError(f'{path}: holds neither a rosbag nor images '
-                       f'({", ".join(IMAGE_SUFFIXES)})')
     if is_unfinished(path):
         raise BagError(f'{path}: is an unfinished recording; {how_to_recover(path)}')
     _refuse(path, 'a rosbag', str(label_dir))
@@ -136,6 +136,11 @@ class BagSource(FrameSequence):
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the bag itself.
         return self._reopened(partial(BagSource, self._reader.path, **self._arguments))
+
+    @property
+    def stamps_ns(self) -> np.ndarray:
+        """Return int64 ``[n]``: the header stamps of the chosen frames."""
+        return self._images.header_stamps(self._positions)
 
     def close(self) -> None:
         """Release the bag."""

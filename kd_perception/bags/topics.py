@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 from dataclasses import dataclass
 import logging
 from typing import Any
@@ -97,6 +98,15 @@ class TopicIndex:
         data = self.read(position, _HEADER_BYTES)
         return msgs.header_of(data, self.channel(position).serialization)
 
+    def header_stamps(self, positions: np.ndarray) -> np.ndarray:
+        """Return int64 ``[n]``: stamps of messages with a header; -1 for damaged ones."""
+        stamps = np.full(len(positions), -1, np.int64)
+        for at, position in enumerate(positions):
+            # A damaged message is met again, and counted, when it is read as a whole.
+            with contextlib.suppress(BagError):
+                stamps[at] = self.header(int(position))[0]
+        return stamps
+
     def message(self, position: int) -> Any:
         """
         Return a deserialised message.
@@ -129,12 +139,7 @@ def header_times(index: TopicIndex, where: str) -> np.ndarray:
     :param where: recording and topic, for what is told.
     """
     times = index.log_ns.copy()
-    stamps = np.zeros(len(index), np.int64)
-    for position in range(len(index)):
-        try:
-            stamps[position] = index.header(position)[0]
-        except BagError:
-            continue  # met again, and counted, when the frame itself is read
+    stamps = index.header_stamps(np.arange(len(index)))
     known = stamps > 0
     times[known] = stamps[known]
     if not known.all():

@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--check', type=int, nargs='?', const=16, default=0, metavar='N',
                         help='do not label: run the teacher again on N frames (16) and compare')
     group = parser.add_argument_group('import')
-    group.add_argument('--classes', default='', help='class set of the imported labels')
+    # Not ``classes``, which is the class set of labels in a recording.
+    group.add_argument('--classes', dest='label_classes', default='', metavar='SET',
+                       help='class set of the imported labels')
     group.add_argument('--kind', choices=('auto', 'probabilities', 'logits', 'ids'),
                        default='auto', help='what they are (auto: look at the first)')
     group.add_argument('--match', choices=('auto', 'stamp', 'index', 'name'), default='auto',
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.labels is not None:
         _import(args)
         return 0
+    if args.label_classes:
+        raise ConfigError('--classes says what imported labels mean; a teacher knows its classes')
     teacher = find_bundle(args.teacher)
     step = _check if args.check else _label
     for name, source in opened(args, args.bag):
@@ -89,17 +93,16 @@ def _label(args: argparse.Namespace, teacher: ModelBundle, name: str,
 
 
 def _import(args: argparse.Namespace) -> None:
-    if len(find_recordings(args.bag, args.image_topic)) != 1:
-        raise ConfigError('--import takes the labels of one recording; give one, and call again '
-                          'for the next into the same --out')
-    if not args.classes:
+    if not args.label_classes:
         raise ConfigError('--import needs --classes: what do the ids or channels mean?')
     if args.check:
         raise ConfigError('--check runs a teacher; imported labels have none')
-    classes = load_class_set(args.classes)
+    classes = load_class_set(args.label_classes)
+    if len(find_recordings(args.bag, args.image_topic)) != 1:
+        raise ConfigError('--import takes the labels of one recording; give one, and call again '
+                          'for the next into the same --out')
     from kd_perception.distillation.label_import import import_labels
-    # Class set and labels are of the import, not of the recording.
-    for name, source in opened(argparse.Namespace(**{**vars(args), 'classes': ''}), args.bag):
+    for name, source in opened(args, args.bag):
         with progress(f'importing labels of {source.name}') as update:
             report = import_labels(
                 args.labels, source, args.out, classes, kind=args.kind, match=args.match,

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kd_perception.bags.reader import BagReader
-from kd_perception.bags.source import BagSource, open_source
+from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassSet
-from kd_perception.errors import BagError, ConfigError
+from kd_perception.errors import ConfigError
 
 _ENDLESS_S = 86_400.0
 
@@ -120,7 +119,7 @@ class RecordedPictures:
         self.frames = len(self._source)
         self.classes = self._source.label_classes if self._source.has_labels else None
         self.intrinsics: Intrinsics | None = None
-        self._by_log = _stamps_repeat(path, self._source)
+        self._by_log = _zero_or_repeated(self._source)
         self.notes: tuple[str, ...] = ()
         if self._by_log:
             self.notes = ('Header stamps of the recording are zero or repeat: its frames were '
@@ -141,22 +140,11 @@ class RecordedPictures:
         self._source.close()
 
 
-def _stamps_repeat(path: str, source: Any) -> bool:
-    """Return whether header stamps of a rosbag are zero or repeat; files get good ones."""
-    if not isinstance(source, BagSource):
-        return False
-    seen = {0}
-    with BagReader(path) as reader:
-        index = reader.index(source.topic)
-        for position in range(len(index)):
-            try:
-                stamp = index.header(position)[0]
-            except BagError:
-                continue  # met again, and skipped, when the frame itself is read
-            if stamp in seen:
-                return True
-            seen.add(stamp)
-    return False
+def _zero_or_repeated(source: Any) -> bool:
+    """Return whether header stamps are; a frame that cannot be read is met again, and skipped."""
+    stamps = source.stamps_ns
+    stamps = stamps[stamps >= 0]
+    return bool((stamps == 0).any()) or len(np.unique(stamps)) < len(stamps)
 
 
 def open_pictures(values: Mapping[str, Any]) -> PictureSource:

@@ -14,7 +14,7 @@ from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.errors import BagError, ConfigError
-from kd_perception.imaging import encode_jpeg
+from kd_perception.imaging import encode_jpeg, encode_png
 
 SECOND = 1_000_000_000
 
@@ -167,6 +167,19 @@ def test_order_by_header(stamps, expected, told, write_messages, picture, caplog
     assert [f.key.index for f in source] == expected
     assert (told in caplog.text) if told else not caplog.text
     assert [f.key.index for f in open_source(path)] == [0, 1, 2, 3]
+
+
+def test_stamps_of_the_chosen_frames(write_messages, picture, tmp_path):
+    path = stamped(write_messages, picture, [0, 30, 20, 20])
+    source = open_source(path, order='header')
+    assert source.stamps_ns.tolist() == [f.stamp_ns for f in source] == [20, 20, 30, 0]
+    other = stamped(write_messages, picture, [7, 8, 9])
+    joined = open_source([path, other], count=2)
+    assert joined.stamps_ns.tolist() == [f.stamp_ns for f in joined] == [0, 20, 7, 9]
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / '0.png').write_bytes(encode_png(picture(0)))
+    files = open_source(tmp_path / 'images')
+    assert files.stamps_ns.tolist() == [files[0].stamp_ns]
 
 
 def test_rate_goes_by_the_chosen_time(write_messages, picture):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import ConfigError, SimulationError
-from kd_perception.nodes.camera_source import StreetPictures
+from kd_perception.nodes.camera_source import RecordedPictures, StreetPictures
 
 SETTINGS = {'seed': 7, 'rate_hz': 10., 'width': 64, 'height': 36, 'frame_id': 'front'}
 
@@ -30,3 +31,28 @@ def test_the_scenario_decides_world_and_intrinsics():
 def test_an_unknown_world_is_refused():
     with pytest.raises(ConfigError, match='moon'):
         StreetPictures('clear,world=moon', **SETTINGS)
+
+
+@pytest.fixture
+def drives(tmp_path):
+    """Return a folder of two recordings, ``a`` and ``b``, of the same three stamps."""
+    for name in 'ab':
+        with BagWriter(tmp_path / name) as writer:
+            for number in range(3):
+                writer.write_image('camera/image', np.full((8, 8, 3), number, np.uint8),
+                                   (number + 1) * 1_000_000_000)
+    return tmp_path
+
+
+def test_a_pattern_may_stand_for_one_recording(drives):
+    pictures = RecordedPictures(str(drives / 'a*'), frame_id='front')
+    assert pictures.notes == ()
+    assert [pictures.picture(n).stamp_ns for n in range(3)] == [n * 10**9 for n in (1, 2, 3)]
+    pictures.close()
+
+
+def test_stamps_that_repeat_between_recordings_are_seen(drives):
+    pictures = RecordedPictures(str(drives), frame_id='front')
+    assert 'zero or repeat' in pictures.notes[0]
+    assert len({pictures.picture(n).stamp_ns for n in range(6)}) == 6
+    pictures.close()
