@@ -104,7 +104,9 @@ def axes_of(back: np.ndarray) -> np.ndarray:
     """Return ``[3, 3]`` rows right, up, back of a camera with horizontal right axis."""
     back = back / np.linalg.norm(back)
     right = np.cross([0., 0., 1.], back)
-    right /= np.linalg.norm(right)
+    length = np.linalg.norm(right)
+    # Straight up or down, as a sun in the zenith: any horizontal axis will do.
+    right = right / length if length > 1e-6 else np.array([1., 0., 0.])
     return np.stack([right, np.cross(back, right), back])
 
 

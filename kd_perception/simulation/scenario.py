@@ -11,16 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+import math
 from typing import Any
 
 import yaml
 
-from kd_perception.errors import ConfigError, first_line
+from kd_perception.errors import ConfigError
 from kd_perception.paths import config_file
-from kd_perception.simulation.settings import CameraSettings, Content, read_group, read_number
+from kd_perception.simulation.settings import (
+    CameraSettings,
+    Content,
+    read_group,
+    read_number,
+    read_text,
+    read_yaml,
+    told,
+)
 
 Color = tuple[float, float, float]
-_UNIT = ('clouds', 'wet', 'rain', 'night', 'fog', 'grain')
+_UNIT = (0., 1.)
+# Without exposure or a gain a picture is black, and pictures are kept in 16 bits while they are
+# drawn, so that a light of hundreds is infinite.
+_RANGES = {**dict.fromkeys(('clouds', 'wet', 'rain', 'night', 'fog', 'grain'), _UNIT),
+           'exposure': (.01, 20.), 'balance': (.01, 20.), 'sun': (-1e3, 1e3)}
+_LIGHT = (0., 20.)
 
 
 @dataclass(frozen=True)
@@ -81,17 +95,18 @@ class Scenario:
             'content': read_group(Content, data.get('content', {}), f'{where}: content')}
         for item in fields(cls):
             path = f'{where}: {item.name}'
+            span = _RANGES.get(item.name, _LIGHT)
             if item.type == 'Color':
-                values[item.name] = _color(data[item.name], path, signed=item.name == 'sun')
+                values[item.name] = _color(data[item.name], path, span)
             elif item.type == 'float':
-                values[item.name] = read_number(data[item.name], path)
+                values[item.name] = _within(read_number(data[item.name], path), path, span)
             elif item.type == 'str' and item.name in data:
-                values[item.name] = str(data[item.name])
-        for name in _UNIT:
-            if not 0 <= values[name] <= 1:
-                raise ConfigError(f'{where}: {name} is {values[name]}, must be 0 to 1')
+                values[item.name] = read_text(data[item.name], path)
         if values['sun'][2] <= 0:
             raise ConfigError(f'{where}: sun must stand above the horizon (third value > 0)')
+        if math.hypot(*values['sun']) < .01:
+            raise ConfigError(f'{where}: sun {told(data["sun"])} is too short for a direction; '
+                              'give it a length of about 1')
         return cls(**values)
 
 
@@ -106,13 +121,10 @@ def load_scenario(name: str) -> Scenario:
     """
     base, *changes = name.split(',')
     path = config_file('scenarios', base)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
-    if changes:
-        data = _changed(data, changes, name)
-    return Scenario.from_dict(data, str(path))
+    data = read_yaml(path)
+    if not changes:
+        return Scenario.from_dict(data, str(path))
+    return Scenario.from_dict(_changed(data, changes, name), f'scenario {name!r}')
 
 
 def scenario_name(base: str, *, world: str = '', changes: tuple[str, ...] = ()) -> str:
@@ -134,7 +146,7 @@ def _changed(data: Any, changes: list[str], where: str) -> dict[str, Any]:
             # Commas separate changes, so triples are given as 1/2/3.
             value = ([yaml.safe_load(t) for t in text.split('/')] if text.count('/') == 2
                      and key != 'world' else yaml.safe_load(text))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f'scenario {where!r}: the value of {change!r} is not readable') \
                 from None
         group, dot, inner = key.partition('.')
@@ -146,10 +158,16 @@ def _changed(data: Any, changes: list[str], where: str) -> dict[str, Any]:
     return out
 
 
-def _color(value: Any, path: str, signed: bool) -> Color:
+def _color(value: Any, path: str, span: tuple[float, float]) -> Color:
     if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise ConfigError(f'{path}: needs three numbers, found {value!r}')
-    x, y, z = (read_number(v, path) for v in value)
-    if not signed and min(x, y, z) < 0:
-        raise ConfigError(f'{path}: colours are not negative, found {value!r}')
+        raise ConfigError(f'{path}: needs three numbers, found {told(value)}')
+    x, y, z = (_within(read_number(v, f'{path}[{i}]'), f'{path}[{i}]', span)
+               for i, v in enumerate(value))
     return x, y, z
+
+
+def _within(number: float, path: str, span: tuple[float, float]) -> float:
+    low, high = span
+    if not low <= number <= high:
+        raise ConfigError(f'{path}: {number:g} must be {low:g} to {high:g}')
+    return number

@@ -1,17 +1,21 @@
 """
 Strict reading of small groups of numbers from YAML: camera and content of a scenario, worlds.
 
-Comes in: a mapping and the dataclass that it should fill. Goes out: the dataclass, or one line
-that names key, value and range.
+Comes in: a file, or a mapping and the dataclass that it should fill. Goes out: the dataclass, or
+one line that names key, value and range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, Field, field, fields
+from pathlib import Path
+import reprlib
 from typing import Any, TypeVar
 
-from kd_perception.errors import ConfigError
+import yaml
+
+from kd_perception.errors import ConfigError, first_line
 
 T = TypeVar('T')
 
@@ -107,7 +111,48 @@ def read_number(value: Any, where: str) -> float:
     :raises ConfigError: when it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f'{where}: needs a number, found {value!r}')
+        raise ConfigError(f'{where}: needs a number, found {told(value)}{_spelled(value)}')
     if not -1e3 < value < 1e3:
-        raise ConfigError(f'{where}: {value} is out of range')
+        raise ConfigError(f'{where}: {told(value)} is out of range')
     return float(value)
+
+
+def read_text(value: Any, where: str) -> str:
+    """
+    Return a text.
+
+    :raises ConfigError: when it is none.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f'{where}: needs text (in quotes, if it is a number or a date), found '
+                          f'{told(value)}')
+    return value
+
+
+def read_yaml(path: Path) -> Any:
+    """
+    Return what a YAML file holds.
+
+    :raises ConfigError: when it cannot be read as such.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    # The loader lets through what its constructors find: no such day, a number of 5000 digits.
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
+
+
+def told(value: Any) -> str:
+    """Return a value for a message; short, for a few lines of YAML can stand for gigabytes."""
+    short = reprlib.Repr()
+    short.maxlevel = 1
+    return short.repr(value)
+
+
+def _spelled(value: Any) -> str:
+    """Return a hint for numbers that YAML 1.1 takes for text, such as 1e-3."""
+    try:
+        number = float(value) if isinstance(value, str) else None
+    except ValueError:
+        return ''
+    return '' if number is None else ' (YAML wants a decimal point and a sign, as in 1.0e-3)'

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import yaml
-
-from kd_perception.errors import ConfigError, first_line
+from kd_perception.errors import ConfigError
 from kd_perception.paths import config_file
 from kd_perception.simulation.plan import EGO_SPEED_MPS
-from kd_perception.simulation.settings import ranged, read_group
+from kd_perception.simulation.settings import (
+    ranged,
+    read_group,
+    read_text,
+    read_yaml,
+    told,
+)
 
 LAYOUTS = ('street', 'intersection', 'highway', 'suburb')
 
@@ -69,17 +73,19 @@ class WorldSpec:
         if unknown or missing:
             raise ConfigError(f'{where}: unknown keys {unknown}, missing keys {missing}')
         if data['layout'] not in LAYOUTS:
-            raise ConfigError(f'{where}: layout {data["layout"]!r} is none of '
+            raise ConfigError(f'{where}: layout {told(data["layout"])} is none of '
                               f'{", ".join(LAYOUTS)}')
         if not isinstance(data['alive'], bool):
-            raise ConfigError(f'{where}: alive must be true or false, found {data["alive"]!r}')
+            raise ConfigError(f'{where}: alive must be true or false, found '
+                              f'{told(data["alive"])}')
         if not data['alive'] and data['layout'] != 'street':
             raise ConfigError(f'{where}: only the layout street can do without live traffic')
         amounts = read_group(Amounts, data['amounts'], f'{where}: amounts')
         if not data['alive'] and amounts.speed_mps != EGO_SPEED_MPS:
             raise ConfigError(f'{where}: without live traffic the own car drives '
                               f'{EGO_SPEED_MPS} m/s; set speed_mps to that')
-        return cls(name=str(data['name']), description=str(data['description']),
+        return cls(name=read_text(data['name'], f'{where}: name'),
+                   description=read_text(data['description'], f'{where}: description'),
                    layout=data['layout'], alive=data['alive'], amounts=amounts)
 
 
@@ -90,8 +96,4 @@ def load_world(name: str) -> WorldSpec:
     :raises ConfigError: when it does not exist or is no world; known names are listed.
     """
     path = config_file('worlds', name)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
-    return WorldSpec.from_dict(data, str(path))
+    return WorldSpec.from_dict(read_yaml(path), str(path))

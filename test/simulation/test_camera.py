@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kd_perception.errors import SimulationError
-from kd_perception.simulation.camera import CameraModel, CameraPose
+from kd_perception.simulation.camera import axes_of, CameraModel, CameraPose
 
 
 def test_focal_length_follows_from_the_field_of_view():
@@ -52,3 +52,12 @@ def test_roll_turns_the_camera_about_its_line_of_sight():
     assert rolled.axes()[2] == pytest.approx(level.axes()[2])
     assert rolled.axes()[0] @ level.axes()[0] == pytest.approx(np.cos(.2))
     assert rolled.axes() @ rolled.axes().T == pytest.approx(np.eye(3))
+
+
+@pytest.mark.parametrize('back', [(0., 0., 1.), (0., 0., -2.), (1e-300, 0., 1.), (1., 0., 1.)])
+def test_a_camera_may_look_straight_up_or_down_as_a_sun_in_the_zenith_does(back):
+    axes = axes_of(np.array(back))
+    assert axes @ axes.T == pytest.approx(np.eye(3))
+    assert np.linalg.det(axes) == pytest.approx(1)
+    assert axes[2] == pytest.approx(np.array(back) / np.linalg.norm(back))
+    assert axes[0][2] == 0

@@ -9,6 +9,7 @@ from kd_perception.errors import ConfigError
 from kd_perception.paths import share_directory
 from kd_perception.simulation.scenario import load_scenario, Scenario, scenario_name
 from kd_perception.simulation.settings import CameraSettings, Content
+from kd_perception.simulation.worlds import load_world
 
 
 def shipped() -> list[str]:
@@ -45,11 +46,29 @@ def test_an_unknown_name_lists_the_known_ones():
     ({'fogg': 1}, 'fogg'),
     ({'fog': None}, 'fog'),
     ({'fog': True}, 'fog: needs a number'),
-    ({'fog': 2.0}, 'fog is 2.0'),
+    ({'fog': 2.0}, 'mine.yaml: fog: 2 must be 0 to 1'),
+    ({'fog': '1e-3'}, 'decimal point'),
+    ({'fog': 10**400}, 'fog: 1000.*is out of range'),
+    ({'grain': -.1}, 'grain: -0.1 must be 0 to 1'),
+    ({'exposure': 0}, 'mine.yaml: exposure: 0 must be 0.01 to 20'),
+    ({'exposure': -1.}, 'exposure: -1 must'),
+    ({'balance': [1, 0, 1]}, r'mine.yaml: balance\[1\]: 0 must be 0.01 to 20'),
+    ({'sun_color': [900, 1, 1]}, r'sun_color\[0\]: 900 must be 0 to 20'),
+    ({'sun': [0, 0, 1e-200]}, 'sun .* too short'),
+    ({'sun': [0, 0, 0]}, 'above the horizon'),
+    ({'sun': [float('inf'), 0, 1]}, r'sun\[0\]: inf is out of range'),
+    ({'zenith': [0, float('nan'), 0]}, r'zenith\[1\]: nan is out of range'),
+    ({'camera': {'fov_deg': 0}}, 'mine.yaml: camera.fov_deg: 0 must be 20 to 130'),
+    ({'camera': {'fov_deg': 180}}, 'fov_deg: 180 must'),
+    ({'camera': {'shot_noise': -1}}, 'camera.shot_noise: -1 must'),
+    ({'camera': {'shutter_s': float('nan')}}, 'camera.shutter_s: nan is out of range'),
+    ({'content': {'people': float('inf')}}, 'content.people: inf is out of range'),
+    ({'name': 5}, 'name: needs text'),
+    ({'world': None}, 'world: needs text'),
     ({'fog': float('nan')}, 'out of range'),
     ({'sun': [0, 0, -1]}, 'above the horizon'),
     ({'sun': [0, 1]}, 'three numbers'),
-    ({'ambient': [-1, 0, 0]}, 'not negative'),
+    ({'ambient': [-1, 0, 0]}, r'ambient\[0\]: -1 must be 0 to 20'),
 ])
 def test_a_wrong_value_is_refused_by_its_key(change, told):
     data = dataclasses.asdict(load_scenario('clear')) | change
@@ -64,10 +83,30 @@ def test_a_missing_key_and_a_list_are_refused(tmp_path):
         Scenario.from_dict(data)
     with pytest.raises(ConfigError, match='found list'):
         Scenario.from_dict([1])
+
+
+@pytest.mark.parametrize('content', [
+    'a: [', '[' * 3000, 'fog: 2020-13-45', f'fog: {"9" * 5000}', 'name: "\\xff', '\x00'])
+def test_what_is_no_yaml_is_refused_in_one_line(content, tmp_path):
+    """Some of these leave the YAML library as errors of another kind."""
     broken = tmp_path / 'broken.yaml'
-    broken.write_text('a: [')
-    with pytest.raises(ConfigError, match='not readable as YAML'):
-        load_scenario(str(broken))
+    broken.write_text(content)
+    for load in (load_scenario, load_world):
+        with pytest.raises(ConfigError, match='broken.yaml: not readable as YAML') as error:
+            load(str(broken))
+        assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize('key', ['fog', 'ambient', 'world', 'camera'])
+def test_a_few_lines_that_stand_for_gigabytes_are_not_written_out(key, tmp_path):
+    data = {k: list(v) if isinstance(v, tuple) else v
+            for k, v in dataclasses.asdict(load_scenario('clear')).items() if k != key}
+    tens = [f'- &{b} [{", ".join([f"*{a}"] * 10)}]' for a, b in zip('abcdefgh', 'bcdefghi')]
+    path = tmp_path / 'bomb.yaml'
+    path.write_text('\n'.join([yaml.safe_dump(data), f'{key}:', '- &a [1]', *tens]))
+    with pytest.raises(ConfigError, match=f'bomb.yaml: {key}.* found ') as error:
+        load_scenario(str(path))
+    assert len(str(error.value)) < 400
 
 
 def test_changes_stand_behind_commas():
@@ -91,6 +130,10 @@ def test_changes_stand_behind_commas():
     ('clear,camera.fov=60', 'known: fov_deg'),
     ('clear,camera.fov_deg=500', 'must be 20 to 130'),
     ('clear,camera=3', 'found int'),
+    ('clear,sun=0/0/1e-9', r'sun\[2\]: needs a number'),
+    ('clear,sun=0/0/0', "scenario 'clear,sun=0/0/0': sun must stand above"),
+    ('clear,fog=2020-13-45', 'not readable'),
+    ('clear,fog=.nan', 'fog: nan is out of range'),
 ])
 def test_a_wrong_change_is_refused(name, told):
     with pytest.raises(ConfigError, match=told):
