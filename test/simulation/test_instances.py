@@ -77,26 +77,34 @@ def test_positions_project_into_their_boxes_and_distance_is_their_length(downtow
 
 
 def test_depth_agrees_with_the_distance_of_things(downtown):
-    frame = downtown.render(6., depth=True)
-    rows = frame.instances_table()
-    assert frame.depth is not None
-    for ident, at, tag in zip(rows.ids, rows.positions, rows.tags):
-        if tag == Tag.PEDESTRIAN:
-            seen = np.median(frame.depth[frame.instances == ident])
-            assert seen == pytest.approx(at[2], abs=1.2)
+    apart = []
+    for time_s in (6., 50.):
+        frame = downtown.render(time_s, depth=True)
+        rows = frame.instances_table()
+        assert frame.depth is not None
+        # People are thin: what is seen of one lies at the depth of the middle.
+        for ident, at in zip(rows.ids[rows.tags == Tag.PEDESTRIAN],
+                             rows.positions[rows.tags == Tag.PEDESTRIAN]):
+            apart.append(np.median(frame.depth[frame.instances == ident]) - at[2])
+    assert len(apart) > 30
+    assert np.abs(apart).max() < .5
+
+
+LOOKALIKES = {
+    'poster_person': {Tag.BUILDING, Tag.STATIC}, 'poster_car': {Tag.BUILDING, Tag.STATIC},
+    'mannequin': {Tag.BUILDING}, 'reflection': {Tag.BUILDING}, 'road_wall': {Tag.BUILDING},
+    'statue': {Tag.STATIC}, 'van_picture': {Tag.CAR}}
 
 
 def test_lookalikes_are_labelled_as_what_they_are(downtown):
     roles: dict[str, set[int]] = {}
-    for time_s in np.arange(2., 90., 4.):
+    for time_s in np.arange(2., 62., 4.):
         rows = downtown.render(float(time_s)).instances_table()
         for role, tag in zip(rows.roles, rows.tags):
             roles.setdefault(role, set()).add(int(tag))
-    for role in ('poster_person', 'poster_car', 'mannequin', 'reflection', 'road_wall', 'statue'):
-        assert roles.get(role, set()) <= {Tag.BUILDING, Tag.STATIC}, role
-    assert len({'poster_person', 'mannequin', 'statue', 'road_wall', 'reflection', 'poster_car',
-                'van_picture'} & set(roles)) >= 5
-    assert roles['van_picture'] == {Tag.CAR}
+    assert set(LOOKALIKES) - set(roles) == set()
+    for role, tags in LOOKALIKES.items():
+        assert roles[role] <= tags, role
     assert roles['step_out'] == {Tag.PEDESTRIAN}
 
 
