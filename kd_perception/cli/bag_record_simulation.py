@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from kd_perception.bags.importer import DEFAULT_TOPIC
 from kd_perception.cli.progress import progress
@@ -33,12 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record and say where the recording is."""
     # The simulator needs OpenGL, which the other actions can do without.
-    from kd_perception.cli.recording import record_simulation
+    from kd_perception.cli.recording import FASTEST_HZ, record_simulation
+    from kd_perception.simulation.street import LONGEST_S
 
     duration = _DURATION_S if args.duration is None else args.duration
-    if not (0 < args.rate < math.inf and 0 < duration < math.inf):
-        raise ConfigError(f'--rate {args.rate} and --duration {duration} must be finite and '
-                          'above zero')
+    if not (0 < args.rate <= FASTEST_HZ and 0 < duration <= LONGEST_S):
+        raise ConfigError(f'--rate {args.rate} and --duration {duration} must be above zero, and '
+                          f'at most {FASTEST_HZ:.0f} Hz and {LONGEST_S:.0f} s')
     with progress('record') as report:
         path = record_simulation(
             args.out, scenario=scenario_of(args), seed=args.seed, rate_hz=args.rate,

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record, check or list a suite."""
     # The simulator needs OpenGL, which looking at a suite can do without.
-    from kd_perception.cli.suite import check_suite, record_suite, suite_bags
+    from kd_perception.cli.suite import check_suite, of_this_version, record_suite, suite_bags
     from kd_perception.cli.suite_plan import load_suite
 
     out: Path = args.out
@@ -54,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
                            f'{out} --size {args.size}')
         print(f'{out}: the suite {plan.name} is whole: {len(plan.parts)} recordings, '
               f'{plan.frames} frames')
+        if not of_this_version(plan, out):
+            print('another version of the simulator recorded it: compare it with suites of that '
+                  'version only')
         return 0
     try:
         with progress(f'suite {plan.name}') as update:

@@ -11,10 +11,11 @@ from kd_perception.bags.truth import write_depth, write_detections
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.errors import ConfigError
-from kd_perception.simulation.street import SimulatedFrame, StreetSimulator
+from kd_perception.simulation.street import LONGEST_S, SimulatedFrame, StreetSimulator
 
 # What can be recorded beside picture, camera_info and labels, with its topic.
 TRUTH = {'instances': 'instances', 'depth': 'depth', 'detections': 'detections'}
+FASTEST_HZ = 1000.
 
 
 def record_simulation(out: Path | str, *, scenario: str = 'clear', seed: int = 0,
@@ -35,10 +36,12 @@ def record_simulation(out: Path | str, *, scenario: str = 'clear', seed: int = 0
         (``vision_msgs/Detection2DArray``).
     :param progress: called with (done, total, note).
     :returns: the recording's path.
+    :raises ConfigError: when frames lie beyond the simulated day.
     :raises SimulationError: when the simulator cannot start.
     :raises BagError: when ``out`` exists and ``overwrite`` is false.
     """
     check_topic(topic)
+    check_times(frames, rate_hz, start_s)
     unknown = sorted(set(truth) - set(TRUTH))
     if unknown:
         raise ConfigError(f'truth {unknown[0]!r}: known are {", ".join(TRUTH)}')
@@ -62,6 +65,20 @@ def record_simulation(out: Path | str, *, scenario: str = 'clear', seed: int = 0
             if progress is not None:
                 progress(number + 1, frames, '')
     return writer.path
+
+
+def check_times(frames: int, rate_hz: float, start_s: float) -> None:
+    """
+    Refuse a recording that would only fail after hours, or never end.
+
+    :raises ConfigError: when a frame lies outside the simulated day, or the rate is impossible.
+    """
+    if not 0 < rate_hz <= FASTEST_HZ:
+        raise ConfigError(f'a rate of {rate_hz:g} Hz: must be above 0 and at most {FASTEST_HZ:g}')
+    last = start_s + (frames - 1) / rate_hz
+    if not 0 <= start_s <= last <= LONGEST_S:
+        raise ConfigError(f'{frames:g} frames from {start_s:g} to {last:g} s: the simulated time '
+                          f'is 0 to {LONGEST_S:.0f} s')
 
 
 def _write_truth(writer: BagWriter, topic: str, frame: SimulatedFrame,

@@ -80,13 +80,18 @@ def check_suite(out: Path, plan: SuitePlan | None = None, *,
     :raises BagError: when there is no suite in ``out``.
     """
     manifest = read_manifest(out)
-    wanted = list(manifest['parts']) if plan is None else [p.path for p in plan.parts]
+    wanted = dict.fromkeys(manifest['parts'], {}) if plan is None \
+        else {p.path: asdict(p) for p in plan.parts}
+    if plan is not None and _look(manifest) != (plan.width, plan.height, list(plan.truth)):
+        raise BagError(f'{out}: holds the suite {manifest["name"]!r} of another plan than '
+                       f'{plan.name!r}; give its own with --size')
     whole, missing, changed = [], [], []
-    for number, path in enumerate(wanted):
+    for number, (path, asked) in enumerate(wanted.items()):
         facts = manifest['parts'].get(path)
         if facts is None or not (out / path).is_dir():
             missing.append(path)
-        elif _is_whole(out, path, facts):
+        # Another seed or length is another recording, however whole.
+        elif asked.items() <= facts.items() and _is_whole(out, path, facts):
             whole.append(path)
         else:
             changed.append(path)
@@ -141,6 +146,15 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise BagError(f'{path}: is damaged or of another version; remove {out} and record the '
                        'suite anew') from None
     return dict(data)
+
+
+def of_this_version(plan: SuitePlan, out: Path) -> bool:
+    """Tell whether this version of the simulator recorded, and so can go on with, a suite."""
+    return bool(read_manifest(out)['plan'] == _fingerprint(plan))
+
+
+def _look(manifest: dict[str, Any]) -> tuple[Any, ...]:
+    return manifest.get('width'), manifest.get('height'), manifest.get('truth')
 
 
 def _typed(data: dict[str, Any], wanted: Mapping[str, type]) -> bool:

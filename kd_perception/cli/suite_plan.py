@@ -11,15 +11,18 @@ from dataclasses import dataclass, field, fields
 import re
 from typing import Any
 
-import yaml
-
-from kd_perception.cli.recording import TRUTH
-from kd_perception.errors import ConfigError, first_line
+from kd_perception.cli.recording import check_times, TRUTH
+from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.paths import config_file
+from kd_perception.simulation.camera import CameraModel
 from kd_perception.simulation.scenario import load_scenario
+from kd_perception.simulation.settings import read_text, read_yaml, told
 from kd_perception.simulation.worlds import load_world
 
 ROLES = ('train', 'validation', 'test')
+# More is a slip of the finger, and a plan is a list in memory.
+_MOST_DRIVES = 10_000
+_LAST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -84,21 +87,22 @@ def load_suite(name: str) -> SuitePlan:
     :raises ConfigError: when it is not there, is no suite, or has a seed in two roles.
     """
     path = config_file('suites', name)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: not readable as YAML: {first_line(error)}') from None
+    data = read_yaml(path)
     wanted = {'name', 'width', 'height', 'truth', 'groups'}
     if not isinstance(data, Mapping) or set(data) != wanted:
         raise ConfigError(f'{path}: a suite has exactly the keys {", ".join(sorted(wanted))}')
     if not isinstance(data['groups'], Mapping) or not data['groups']:
         raise ConfigError(f'{path}: groups needs at least one group of drives')
+    name = read_text(data['name'], f'{path}: name')
     for side in ('width', 'height'):
-        if type(data[side]) is not int or data[side] < 1:
-            raise ConfigError(f'{path}: {side} {data[side]!r} must be a whole number of pixels '
-                              'above zero')
-    _check_names(data['truth'] or [], f'{path}: truth')
-    unknown = sorted(set(data['truth'] or ()) - set(TRUTH))
+        _whole(data[side], f'{path}: {side}', 1, 2**16)
+    try:
+        CameraModel.from_fov(data['width'], data['height'])
+    except SimulationError as error:
+        raise ConfigError(f'{path}: {error}') from None
+    truth = data['truth'] or []
+    _check_names(truth, f'{path}: truth')
+    unknown = sorted(set(truth) - set(TRUTH))
     if unknown:
         raise ConfigError(f'{path}: truth {unknown[0]!r}: known are {", ".join(TRUTH)}')
     parts = [p for key, value in data['groups'].items()
@@ -108,8 +112,7 @@ def load_suite(name: str) -> SuitePlan:
         if roles.setdefault(part.seed, part.role) != part.role:
             raise ConfigError(f'{path}: seed {part.seed} is in {roles[part.seed]} and in '
                               f'{part.role}; drives must not be shared')
-    return SuitePlan(str(data['name']), data['width'], data['height'],
-                     tuple(data['truth'] or ()), tuple(parts))
+    return SuitePlan(name, data['width'], data['height'], tuple(truth), tuple(parts))
 
 
 def _group(data: Any, where: str) -> _Group:
@@ -124,36 +127,53 @@ def _group(data: Any, where: str) -> _Group:
     _check_names(group.scenarios, f'{where}: scenarios')
     _check_names(group.worlds, f'{where}: worlds')
     if group.role not in ROLES:
-        raise ConfigError(f'{where}: role {group.role!r} is none of {", ".join(ROLES)}')
+        raise ConfigError(f'{where}: role {told(group.role)} is none of {", ".join(ROLES)}')
     if not re.fullmatch(r'[a-z0-9_]+', where.rpartition(' ')[2]):
         raise ConfigError(f'{where}: a group is named with small letters, digits and _')
-    numbers = (group.first_seed, group.drives, group.frames, group.rate_hz, group.start_s)
-    if any(isinstance(n, bool) or not isinstance(n, (int, float)) or n < 0 for n in numbers) or (
-            group.drives < 1 or group.frames < 1 or not group.rate_hz > 0):
-        raise ConfigError(f'{where}: drives, frames and rate_hz must be above zero, seed and '
-                          'start not below')
+    if not group.scenarios:
+        raise ConfigError(f'{where}: scenarios needs at least one name')
+    if not isinstance(group.same_seeds, bool):
+        raise ConfigError(f'{where}: same_seeds must be true or false, found '
+                          f'{told(group.same_seeds)}')
+    _whole(group.drives, f'{where}: drives', 1, _MOST_DRIVES)
+    drives = group.drives * len(group.scenarios) * max(len(group.worlds), 1)
+    _whole(group.first_seed, f'{where}: first_seed', 0, _LAST_SEED - drives)
+    _whole(group.frames, f'{where}: frames', 1, 10**9)
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) or v > 1e9
+           for v in (group.rate_hz, group.start_s)):
+        raise ConfigError(f'{where}: rate_hz and start_s must be numbers')
+    try:
+        check_times(group.frames, group.rate_hz, group.start_s)
+    except ConfigError as error:
+        raise ConfigError(f'{where}: {error}') from None
     return group
+
+
+def _whole(value: Any, where: str, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f'{where}: {told(value)} must be a whole number, {low} to {high}')
 
 
 def _check_names(data: Any, where: str) -> None:
     if not isinstance(data, list) or not all(isinstance(n, str) for n in data):
-        raise ConfigError(f'{where}: {data!r} is no list of names, such as [a, b]')
+        raise ConfigError(f'{where}: {told(data)} is no list of names, such as [a, b]')
+    if len(set(data)) != len(data):
+        raise ConfigError(f'{where}: {told(data)} has a name twice')
 
 
 def _parts(name: str, group: _Group, where: str) -> list[Part]:
     out: list[Part] = []
-    seed = int(group.first_seed)
+    seed = group.first_seed
     for scenario in group.scenarios:
-        own = load_scenario(str(scenario)).world
+        own = load_scenario(scenario).world
         if group.same_seeds:
-            seed = int(group.first_seed)
+            seed = group.first_seed
         for world in group.worlds or [own]:
-            load_world(str(world))
-            for drive in range(int(group.drives)):
+            load_world(world)
+            for drive in range(group.drives):
                 label = re.sub('[^a-z0-9]+', '_', f'{scenario}_{world}'.lower())
-                out.append(Part(name, f'{label}_{drive}', group.role, str(scenario), str(world),
-                                seed, int(group.frames), float(group.rate_hz),
-                                float(group.start_s)))
+                out.append(Part(name, f'{label}_{drive}', group.role, scenario, world, seed,
+                                group.frames, float(group.rate_hz), float(group.start_s)))
                 seed += 1
     if len({p.name for p in out}) != len(out):
         raise ConfigError(f'{where}: two drives have the same name')

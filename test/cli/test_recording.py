@@ -84,6 +84,9 @@ def test_record_another_world_with_all_truth(simulator, tmp_path, capsys):
                                    ['--set', 'fog'], ['--scenario', 'earthquake'], ['--rate', '0'],
                                    ['--rate', 'nan'], ['--rate', 'inf'], ['--duration', '-1'],
                                    ['--duration', 'nan'], ['--duration', 'inf'],
+                                   ['--duration', '1e300'], ['--rate', '1e300'],
+                                   ['--start', 'nan'], ['--start', '86400'],
+                                   ['--set', 'exposure=0'],
                                    ['--seed', '-4'], ['--width', '0'], ['--topic', 'labels']])
 def test_wrong_values_are_one_line_and_leave_nothing(wrong, simulator, tmp_path, capsys):
     assert main(['bag', 'record', str(tmp_path / 'drive'), *SIZE, *wrong]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 
 import pytest
 import yaml
@@ -112,6 +113,33 @@ def test_the_command_checks_mends_and_lists(suite, plan_file, tmp_path, capsys):
     assert read_manifest(copy)['parts'] == read_manifest(suite)['parts']
     assert main([*command, '--parts', 'train']) == 0
     assert capsys.readouterr().out.split() == [str(copy / 'train' / 'clear_street_0')]
+
+
+def test_a_whole_suite_of_another_plan_is_not_that_of_this_plan(suite, plan_file, tmp_path,
+                                                                 capsys):
+    """The names of parts are those of scenario and world, whatever the seed and length."""
+    other = tmp_path / 'other.yaml'
+    groups = PLAN['groups'] | {'train': PLAN['groups']['train'] | {'first_seed': 2}}
+    other.write_text(yaml.safe_dump({**PLAN, 'groups': groups}, sort_keys=False))
+    command = ['bag', 'record', '--suite', str(suite), '--check', '--size']
+    assert check_suite(suite, load_suite(str(other))).changed == ('train/clear_street_0',)
+    assert main([*command, str(other)]) == 2
+    assert 'train/clear_street_0 was changed' in capsys.readouterr().err
+    other.write_text(yaml.safe_dump({**PLAN, 'width': 80}, sort_keys=False))
+    assert main([*command, str(other)]) == 2
+    assert "suite 'tiny' of another plan" in capsys.readouterr().err
+
+
+def test_a_suite_of_another_version_is_whole_and_says_so(suite, plan_file, tmp_path, capsys):
+    copy = tmp_path / 'copy'
+    shutil.copytree(suite, copy)
+    command = ['bag', 'record', '--suite', str(copy), '--size', str(plan_file), '--check']
+    assert main(command) == 0
+    assert 'another version' not in capsys.readouterr().out
+    manifest = yaml.safe_load((copy / 'suite.yaml').read_text())
+    (copy / 'suite.yaml').write_text(yaml.safe_dump({**manifest, 'plan': '0' * 16}))
+    assert main(command) == 0
+    assert 'another version of the simulator recorded it' in capsys.readouterr().out
 
 
 def test_what_is_no_suite_or_another_is_refused_and_left_alone(suite, plan_file, tmp_path,

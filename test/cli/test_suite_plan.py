@@ -59,10 +59,26 @@ def test_drives_are_numbered_on_from_the_first_seed(tmp_path):
     ({'role': 'exam'}, "role 'exam' is none of train"),
     ({'scenarios': ['hail']}, 'hail'),
     ({'worlds': ['moon']}, 'moon'),
-    ({'frames': 0}, 'must be above zero'),
-    ({'rate_hz': 'fast'}, 'must be above zero'),
+    ({'frames': 0}, 'a: frames: 0 must be a whole number'),
+    ({'frames': 2.5}, 'frames: 2.5 must be a whole number'),
+    ({'frames': float('inf')}, 'frames: inf must be a whole number'),
+    ({'drives': float('nan')}, 'drives: nan must be a whole number'),
+    ({'drives': 10**9}, 'drives: 1000000000 must be a whole number, 1 to 10000'),
+    ({'first_seed': 1.5}, 'first_seed: 1.5 must'),
+    ({'first_seed': 2**32 - 1}, 'first_seed: 4294967295 must be a whole number, 0 to 4294967293'),
+    ({'rate_hz': 'fast'}, 'must be numbers'),
+    ({'rate_hz': True}, 'must be numbers'),
+    ({'rate_hz': 10**400}, 'must be numbers'),
+    ({'rate_hz': 0}, 'a rate of 0 Hz'),
+    ({'rate_hz': float('nan')}, 'a rate of nan Hz'),
+    ({'start_s': float('nan')}, 'from nan to nan s'),
+    ({'start_s': -1}, 'from -1 to'),
+    ({'frames': 10**6, 'rate_hz': 1}, 'a: 1e.06 frames from 3 to 1e.06 s: the simulated time'),
+    ({'same_seeds': 'no'}, "same_seeds must be true or false, found 'no'"),
+    ({'scenarios': []}, 'scenarios needs at least one name'),
     ({'colour': 1}, 'a group has the keys role'),
-    ({'scenarios': ['clear', 'clear']}, 'same name'),
+    ({'scenarios': ['clear', 'clear']}, 'a name twice'),
+    ({'scenarios': ['clear,fog=.1', 'clear,fog=1']}, 'same name'),
 ])
 def test_a_wrong_group_is_refused(change, told, tmp_path):
     with pytest.raises(ConfigError, match=told):
@@ -83,13 +99,15 @@ def test_what_is_missing_shared_or_no_suite_is_refused(tmp_path):
     path.write_text('name: x')
     with pytest.raises(ConfigError, match='exactly the keys'):
         load_suite(str(path))
-    path.write_text('a: [')
-    with pytest.raises(ConfigError, match='not readable'):
-        load_suite(str(path))
+    for broken in ('a: [', '[' * 3000, '2020-13-45'):
+        path.write_text(broken)
+        with pytest.raises(ConfigError, match='other.yaml: not readable'):
+            load_suite(str(path))
 
 
 @pytest.mark.parametrize(('key', 'value'), [
-    ('width', 'abc'), ('height', 0), ('width', True), ('truth', 5)])
+    ('width', 'abc'), ('height', 0), ('width', True), ('width', 8), ('height', 5000),
+    ('truth', 5), ('truth', ['depth', 'depth']), ('name', {'a': 1})])
 def test_a_value_of_another_type_is_refused(key, value, tmp_path):
     path = tmp_path / 'suite.yaml'
     path.write_text(yaml.safe_dump({'name': 'mine', 'width': 64, 'height': 36, 'truth': [],
