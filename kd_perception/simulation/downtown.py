@@ -75,6 +75,8 @@ def add_kerb(b: Builder, plan: StreetPlan, wishes: Wishes,
 
 def at_zebra(plan: StreetPlan, s: float, light: int, most: int = 4) -> list[Walker]:
     """Return people who cross at a zebra when the cars there have red."""
+    if not plan.people:
+        return []
     g = np.random.default_rng([plan.seed, 13, round(10 * s)])
     out = []
     for _ in range(int(g.integers(0, most) + (plan.people > .25) * 2)):

@@ -132,6 +132,8 @@ def parked(b: Builder, plan: StreetPlan) -> None:
 def people(b: Builder, plan: StreetPlan, movers: list[tuple[float, ...]], *,
            cross: bool = True) -> None:
     """Add people on the sidewalks, and those who cross when traffic leaves a gap."""
+    if not plan.people:
+        return
     g = stream(plan, 6)
     cars = Movers.from_rows(movers)
     for side in SIDES:

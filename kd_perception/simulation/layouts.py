@@ -32,7 +32,7 @@ def plan_world(seed: int, spec: WorldSpec, content: Content) -> StreetPlan:
             gap=(plan.gap[0] / min(factor, 1.), plan.gap[1] / factor))
     g = np.random.default_rng([seed, 40])
     density = max(content.traffic * amounts.traffic, .05)
-    people = max(plan.people * content.people * amounts.people, 1e-4)
+    people = plan.people * content.people * amounts.people
     plan = replace(plan, layout=spec.layout, speed=amounts.speed_mps, people=people,
                    gap=(9. + 9. / density, 16. + 34. / density))
     if spec.layout == 'intersection':

@@ -150,9 +150,9 @@ def told(value: Any) -> str:
 
 
 def _spelled(value: Any) -> str:
-    """Return a hint for numbers that YAML 1.1 takes for text, such as 1e-3."""
+    """Return a hint for numbers that YAML 1.1 takes for text, such as 1e-3 and -.5."""
     try:
         number = float(value) if isinstance(value, str) else None
     except ValueError:
         return ''
-    return '' if number is None else ' (YAML wants a decimal point and a sign, as in 1.0e-3)'
+    return '' if number is None else f' (text to YAML; write {yaml.safe_dump(number).split()[0]})'

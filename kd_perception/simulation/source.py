@@ -31,7 +31,7 @@ class SimulatorSource:
     def __init__(self, scenario: Scenario | str, *, seed: int, frames: int,
                  rate_hz: float = 30.0, start_s: float = 0.0, width: int = 640,
                  height: int = 360, world: str = '') -> None:
-        if frames < 1 or not 0 < rate_hz <= 1000 or start_s < 0:
+        if frames < 1 or not 0 < rate_hz <= 1000 or not start_s >= 0:
             raise SimulationError(f'{frames} frames at {rate_hz} Hz from {start_s} s: needs at '
                                   'least one frame, a rate up to 1000 Hz and a start from 0')
         self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
@@ -67,13 +67,13 @@ class SimulatorSource:
         for index in range(self._frames):
             yield self[index]
 
-    def simulated(self, index: int) -> SimulatedFrame:
-        """Return frame ``index`` with its instance ids."""
+    def simulated(self, index: int, *, depth: bool = False) -> SimulatedFrame:
+        """Return frame ``index`` with its instance ids and table, and ``depth`` if wanted."""
         if self._simulator is None:
             self._simulator = StreetSimulator(
                 self.scenario, seed=self.seed, width=self.camera.width,
                 height=self.camera.height, world=self._world)
-        return self._simulator.render(self.start_s + index / self.rate_hz)
+        return self._simulator.render(self.start_s + index / self.rate_hz, depth=depth)
 
     def close(self) -> None:
         """Free the OpenGL context; a later use makes a new one."""

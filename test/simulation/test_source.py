@@ -38,6 +38,14 @@ def test_access_at_random_equals_access_in_order(source):
         source[3]
 
 
+def test_all_truth_of_a_frame_is_to_be_had(source):
+    plain, deep = source.simulated(1), source.simulated(1, depth=True)
+    assert plain.depth is None
+    assert deep.depth is not None
+    assert deep.depth.shape == deep.instances.shape == plain.labels.shape
+    assert len(deep.instances_table()) > 3
+
+
 def test_a_closed_source_can_be_used_anew(source):
     before = source[0]
     source.close()
@@ -56,7 +64,8 @@ def test_the_fingerprint_tells_drives_apart(source):
 
 
 @pytest.mark.parametrize('settings', [{'frames': 0}, {'frames': 1, 'rate_hz': 0.},
-                                      {'frames': 1, 'start_s': -1.}])
+                                      {'frames': 1, 'start_s': -1.},
+                                      {'frames': 1, 'start_s': float('nan')}])
 def test_impossible_drives_are_refused(settings):
     with pytest.raises(SimulationError, match='frame'):
         SimulatorSource('clear', seed=1, **settings)

@@ -117,6 +117,13 @@ def test_content_decides_how_many_there_are():
     assert not set(roles.values()) & {'statue', 'poster_person', 'step_out', 'pulls_out'}
 
 
+@pytest.mark.parametrize('name', ['street', *ALIVE])
+def test_a_world_without_people_has_none(name):
+    table = build_world(7, load_world(name), Content(people=0., events=0.)).instances
+    assert Tag.CAR in table.ids[:, 0]
+    assert Tag.PEDESTRIAN not in table.ids[:, 0]
+
+
 def test_the_street_of_the_shipped_teacher_is_untouched():
     """Other streets of these seeds would need another teacher: see tools/street_teacher.py."""
     for seed, rows, place, look in ((3000, 9232, 1975078.58017, 16370.02510),
