@@ -1,7 +1,8 @@
 """
-Distil a student from soft labels.
+Distil a student from soft labels, or from a teacher in the loop.
 
-The cache is what "label" wrote for the same teacher and recordings, or imported. Every key of the
+The cache is what "label" wrote for the same teacher and recordings, or imported. Without one the
+teacher looks at every view itself: --distillation.view online, exact and slower. Every key of the
 recipe can be set on the command line, e.g. --distillation.losses.kl.temperature 4. An interrupted
 run goes on when the same command is given again.
 """
@@ -23,8 +24,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument('--teacher', metavar='BUNDLE',
                         help='path of a bundle, or its name in the models directory; none for '
                              'imported labels')
-    parser.add_argument('--cache', type=Path, required=True, help='soft labels of the data')
-    add_recipe_arguments(parser, '--teacher BUNDLE --cache CACHE ')
+    parser.add_argument('--cache', type=Path,
+                        help='soft labels of the data; none for a teacher in the loop '
+                             '(--distillation.view online)')
+    add_recipe_arguments(parser, '--teacher BUNDLE [--cache CACHE] ')
 
 
 def run(args: argparse.Namespace) -> int:

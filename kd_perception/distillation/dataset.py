@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ from kd_perception.distillation.augmentation import (
     draw_view,
     jitter,
     rare_pixel,
+    View,
     view_image,
     view_labels,
 )
 from kd_perception.distillation.cache import SoftLabelCache
-from kd_perception.distillation.frame_store import FrameStore
+from kd_perception.distillation.frame_store import FrameStore, Sample
 from kd_perception.distillation.recipe import AugmentRecipe
 from kd_perception.tasks.soft_labels import decided
 
@@ -41,6 +42,7 @@ class Batch:
     :param theta: float32 ``[N, 2, 3]``, view to whole frame (``View.theta``).
     :param soft: float32 ``[N, K, h, w]``, logits of the teacher on the whole frames, or None.
     :param winners: uint8 ``[N, H', W']``, its decision, finer than ``soft``; None if not kept.
+    :param further: ``soft`` and ``winners`` of further teachers.
     """
 
     keys: tuple[str, ...]
@@ -49,13 +51,34 @@ class Batch:
     theta: torch.Tensor
     soft: torch.Tensor | None = None
     winners: torch.Tensor | None = None
+    further: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
         def moved(tensor: torch.Tensor | None) -> Any:
             return None if tensor is None else tensor.to(device, non_blocking=True)
-        return Batch(self.keys, *(moved(t) for t in (self.images, self.labels, self.theta,
-                                                     self.soft, self.winners)))
+        return replace(self, images=moved(self.images), labels=moved(self.labels),
+                       theta=moved(self.theta), soft=moved(self.soft),
+                       winners=moved(self.winners),
+                       further=tuple((moved(soft), moved(w)) for soft, w in self.further))
+
+    def cached(self, which: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the logits and winners of the teacher ``which``, counted from 0."""
+        if which:
+            return self.further[which - 1]
+        assert self.soft is not None
+        return self.soft, self.winners
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One of a batch, as arrays."""
+
+    key: str
+    image: np.ndarray
+    labels: np.ndarray
+    theta: np.ndarray
+    softs: Sequence[tuple[np.ndarray, np.ndarray | None]]
 
 
 class Batches:
@@ -65,20 +88,20 @@ class Batches:
     :param store: frames to draw from; each is seen once before any is seen again.
     :param crop: height and width of samples.
     :param focus_weights: float ``[K]``, chance of a class to be looked at (``augment.focus``).
-    :param cache: soft labels of all frames of the store, or None.
+    :param caches: soft labels of all frames of the store, by teacher.
     :param rank: which of ``world`` processes this is; each gets its own part of every step.
     """
 
     def __init__(self, store: FrameStore, augment: AugmentRecipe, *, crop: tuple[int, int],
                  batch_size: int, seed: int, focus_weights: np.ndarray | None = None,
-                 cache: SoftLabelCache | None = None, rank: int = 0, world: int = 1) -> None:
+                 caches: Sequence[SoftLabelCache] = (), rank: int = 0, world: int = 1) -> None:
         self._store = store
         self._augment = augment
         self._crop = crop
         self._batch_size = batch_size
         self._seed = seed
         self._focus_weights = focus_weights
-        self._cache = cache
+        self._caches = tuple(caches)
         self._rank = rank
         self._world = world
 
@@ -91,10 +114,7 @@ class Batches:
         """Return the batch of ``step``, counted from 0."""
         first = (step * self._world + self._rank) * self._batch_size
         samples = [self._sample(first + i) for i in range(self._batch_size)]
-        keys, images, labels, thetas, softs, winners = zip(*samples, strict=True)
-        return Batch(tuple(keys), _stack(images), _stack(labels), _stack(thetas),
-                     None if softs[0] is None else _stack(softs),
-                     None if any(w is None for w in winners) else _stack(winners))
+        return _collated(samples)
 
     def prefetch(self, first_step: int, threads: int = 1) -> Iterator[Batch]:
         """Yield the batches from ``first_step`` on, prepared by ``threads`` ahead of time."""
@@ -110,33 +130,57 @@ class Batches:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _sample(self, number: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray,
-                                            np.ndarray | None, np.ndarray | None]:
+    def _sample(self, number: int) -> _Sample:
         epoch, place = divmod(number, len(self._store))
         position = int(self._order(epoch)[place])
         rng = np.random.default_rng((self._seed, 1, number))
         sample = self._store[position]
         height, width = sample.image.shape[:2]
-        soft, winners = (None, None) if self._cache is None else self._cache.lesson(sample.key)
+        softs = [cache.lesson(sample.key) for cache in self._caches]
         centre = None
         if self._focus_weights is not None and rng.random() < self._augment.focus:
             # Without ground truth the teacher's own decision says where rare things are.
-            ids = None if soft is None else decided(soft)
-            if sample.labels is not None:
-                ids = sample.labels[::4, ::4]
+            ids = sample.labels[::4, ::4] if sample.labels is not None else (
+                decided(softs[0][0]) if softs else None)
             if ids is not None:
                 centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
         view = draw_view(rng, self._augment, (height, width), self._crop, centre)
         image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))
-        if sample.labels is None:
-            labels = np.full(self._crop, UNLABELLED, np.uint8)
-        else:
-            labels = view_labels(sample.labels, view, self._crop)
-        return str(sample.key), image, labels, view.theta(height, width), soft, winners
+        return _Sample(str(sample.key), image, _labels(sample, view, self._crop),
+                       view.theta(height, width), softs)
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the order of frames in ``epoch``; a permutation costs microseconds."""
         return np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._store))
+
+
+def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = ()) -> Batch:
+    """Return a batch of one frame as it is, with its soft labels."""
+    sample = store[position]
+    height, width = sample.image.shape[:2]
+    whole = View(0, 0, height, width)
+    return _collated([_Sample(str(sample.key), sample.image,
+                              _labels(sample, whole, (height, width)),
+                              whole.theta(height, width),
+                              [cache.lesson(sample.key) for cache in caches])])
+
+
+def _labels(sample: Sample, view: View, crop: tuple[int, int]) -> np.ndarray:
+    if sample.labels is None:
+        return np.full(crop, UNLABELLED, np.uint8)
+    return view_labels(sample.labels, view, crop)
+
+
+def _collated(samples: Sequence[_Sample]) -> Batch:
+    softs = []
+    for each in zip(*(s.softs for s in samples), strict=True):
+        logits, winners = zip(*each, strict=True)
+        softs.append((_stack(logits),
+                      None if any(w is None for w in winners) else _stack(winners)))
+    soft, winner = softs[0] if softs else (None, None)
+    return Batch(tuple(s.key for s in samples), _stack([s.image for s in samples]),
+                 _stack([s.labels for s in samples]), _stack([s.theta for s in samples]),
+                 soft, winner, tuple(softs[1:]))
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:

@@ -215,7 +215,8 @@ class DistillationRecipe:
 
     :param losses: settings by name of a loss, e.g. ``{kl: {temperature: 4}}``; every one has
         ``weight``, ``start`` and ``end``. ``cross_entropy`` is that on ground truth.
-    :param view: ``warp``: cached logits are cropped, scaled and mirrored like the picture.
+    :param view: ``warp``: cached logits are cropped, scaled and mirrored like the picture;
+        ``online``: the teacher is in the loop and looks at the very view.
     """
 
     losses: dict[str, Any] = field(default_factory=lambda: {'kl': {}})

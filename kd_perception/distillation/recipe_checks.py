@@ -18,7 +18,8 @@ OPTIMIZERS = ('adamw', 'sgd', 'momentum', 'adagrad')
 SCHEDULES = ('one_cycle', 'cosine', 'poly', 'constant')
 CLASS_WEIGHTS = ('none', 'log', 'median')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
-VIEWS = ('warp',)
+WARP, ONLINE = 'warp', 'online'
+VIEWS = (WARP, ONLINE)
 WEIGHT_DTYPES = ('fp32', 'fp16')
 
 

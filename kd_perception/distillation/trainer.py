@@ -24,7 +24,6 @@ from kd_perception.bundle import (
     NetworkSpec,
 )
 from kd_perception.classes import ClassSet, load_class_set
-from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
 from kd_perception.distillation.loop import Loop, State
@@ -36,12 +35,12 @@ from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
-from kd_perception.distillation.teachers.cached import CachedTeacher
+from kd_perception.distillation.teachers.faculty import hire
+from kd_perception.distillation.teachers.lessons import Lessons
 from kd_perception.errors import TrainingError
 from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build
-from kd_perception.tasks.soft_labels import decided
 
 log = logging.getLogger(__name__)
 # What validation measures against; a student of bags without labels has but its teacher.
@@ -74,16 +73,17 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
 
 
 def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
-            cache_dir: Path | str, progress: Progress | None = None,
+            cache_dir: Path | str | None, progress: Progress | None = None,
             overwrite: bool = False) -> ModelBundle:
     """
-    Train a student on the soft labels that ``label`` has written.
+    Train a student on the soft labels that ``label`` has written, or on what a teacher in the
+    loop says (``distillation.view: online``).
 
     Validation is on ground truth where the recipe has some (``data.validation``, or labelled
     training recordings), else on agreement with the teacher on held-out frames.
 
     :param teacher: what the cache must have been made with; None for imported labels.
-    :param cache_dir: soft labels of all training frames.
+    :param cache_dir: soft labels of all training frames; None with a teacher in the loop.
     :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
         frames.
     """
@@ -93,43 +93,32 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
         takers = ', '.join(n for n, kind in loss_kinds().items() if kind.per_pixel)
         raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
                             f'mean over pixels that it could weigh; these are: {takers}')
-    cache = SoftLabelCache(cache_dir)
-    cache.require(teacher)
-    for name, loss in losses.items():
-        if loss.looks_at != LABELS:
-            cache.require_service(name, loss.looks_at, getattr(loss, 'temperature', 1.0))
     classes = load_class_set(recipe.classes)
-    if classes.names != cache.classes:
-        what = 'imported labels are' if teacher is None else 'the teacher predicts'
-        named = (f'{len(cache.classes)} other classes' if teacher is None
-                 else repr(teacher.spec.classes.name))
-        raise TrainingError(f'{what} {named}, the recipe asks for {classes.name!r}: set classes '
-                            'in the recipe')
+    faculty = hire(recipe, classes, losses, teacher, cache_dir)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
         identity = {'data': [s.source.fingerprint for s in [*learn, *check]],
-                    'teacher': cache.teacher_hash, 'soft_labels': cache.made_with}
+                    **faculty.identity}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             frames, held = _stores(recipe, learn, check, labels_only=False, progress=progress)
-            if teacher is None:
-                # Of imported labels some may be missing, and whoever imported was told.
-                frames = cache.labelled_part(frames)
+            frames = faculty.known_part(frames)
             labelled = all(held.has_labels)
-            cache.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
-            truth = _truth(held) if labelled else _pseudo_truth(held, cache)
+            faculty.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
+            lessons = Lessons(faculty, accelerator.device, recipe.optimization.precision)
+            truth = _truth(held) if labelled else lessons.pseudo_truth(held)
             return _fit(recipe, classes, frames, truth, run, accelerator, losses=losses,
-                        cache=cache, teacher=teacher, progress=progress,
+                        lessons=lessons, progress=progress,
                         against=GROUND_TRUTH if labelled else TEACHER)
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
          truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
          accelerator: Accelerator, *, losses: Mapping[str, Loss] | None = None,
-         cache: SoftLabelCache | None = None, teacher: ModelBundle | None = None,
-         against: str = GROUND_TRUTH, progress: Progress | None = None) -> ModelBundle:
+         lessons: Lessons | None = None, against: str = GROUND_TRUTH,
+         progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
@@ -138,17 +127,19 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     network_spec = NetworkSpec(recipe.network.builder, recipe.network.arguments)
     network = build(network_spec, len(classes))
     pixels = frames.class_pixels(len(classes))
-    seen = _seen(frames, cache, pixels)
     weighting = recipe.distillation.weighting
+    seen = pixels
+    if lessons is not None and not pixels.any() and (recipe.augment.focus or not weighting.off):
+        seen = lessons.seen(frames, len(classes))
     target = SegmentationTarget(
-        input_spec, losses=losses,
-        teacher=None if cache is None else CachedTeacher((input_spec.height, input_spec.width)),
+        input_spec, losses=losses, teacher=None if lessons is None else lessons.teacher,
         weighting=None if weighting.off else PixelWeighting(weighting, seen, accelerator.device),
         class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
         label_smoothing=optimization.label_smoothing, device=accelerator.device,
         channels_last=optimization.channels_last)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
-                      batch_size=optimization.batch_size, cache=cache,
+                      batch_size=optimization.batch_size,
+                      caches=() if lessons is None else lessons.faculty.caches,
                       focus_weights=_focus_weights(seen),
                       rank=accelerator.process_index, world=accelerator.num_processes)
     validation = Validation(target, len(classes), truth, accelerator.device)
@@ -163,7 +154,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
             input=input_spec, network=network_spec,
-            lineage=Lineage(parents=() if teacher is None else (teacher.hash,),
+            lineage=Lineage(parents=() if lessons is None else lessons.faculty.parents,
                             data=frames.fingerprints, recipe=recipe.hash(),
                             code_version=__version__),
             statistics=frames.statistics(classes))
@@ -235,26 +226,6 @@ def _truth(store: FrameStore) -> Callable[[], Iterator[tuple[np.ndarray, np.ndar
             if sample.labels is not None:
                 yield sample.image, sample.labels
     return frames
-
-
-def _pseudo_truth(store: FrameStore, cache: SoftLabelCache,
-                  ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """Return pictures with the teacher's decision, at the resolution of the cache."""
-    def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for position in range(len(store)):
-            sample = store[position]
-            yield sample.image, decided(cache[sample.key])
-    return frames
-
-
-def _seen(frames: FrameStore, cache: SoftLabelCache | None, pixels: np.ndarray) -> np.ndarray:
-    """Return pixels per class by ground truth, or without any as the teacher sees some frames."""
-    if cache is None or pixels.sum():
-        return pixels
-    counts = np.zeros(len(pixels), np.int64)
-    for key in frames.keys[::max(1, len(frames) // 100)]:
-        counts += np.bincount(decided(cache[key]).ravel(), minlength=256)[:len(pixels)]
-    return counts
 
 
 def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:

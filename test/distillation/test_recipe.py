@@ -84,7 +84,7 @@ def test_any_change_changes_the_hash() -> None:
     ({'data': {'defaults': {'path': 'x'}}}, 'data.defaults'),
     ({'data': [1]}, 'recipe.data: must be a mapping'),
     ({'distillation': {'losses': []}}, 'distillation.losses: must be a mapping'),
-    ({'distillation': {'view': 'online'}}, "distillation.view: 'online'"),
+    ({'distillation': {'view': 'sideways'}}, "distillation.view: 'sideways'"),
     ({'distillation': {'weighting': {'edges': 1}}}, 'distillation.weighting.edges: unknown key'),
     ({'distillation': {'weighting': {'boundary': -1}}}, 'weighting.boundary: -1 is not within'),
     ({'distillation': {'weighting': {'boundary_width': 0}}}, 'boundary_width: 0 is not within'),

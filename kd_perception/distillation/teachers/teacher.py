@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
+from torch.nn import functional
 
+from kd_perception.classes import UNLABELLED
 from kd_perception.distillation.dataset import Batch
 
 
@@ -25,6 +28,11 @@ class Lesson:
     valid: torch.Tensor
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
+    def decision(self) -> np.ndarray:
+        """Return uint8 ``[N, h, w]``: the likeliest class, 255 where nothing is known."""
+        ids = self.logits.argmax(1).masked_fill(~self.valid, UNLABELLED)
+        return ids.to(torch.uint8).cpu().numpy()
+
 
 class Teacher(Protocol):
     """Gives a lesson; one of the modules beside this one."""
@@ -36,3 +44,13 @@ class Teacher(Protocol):
         :param grid: rows and columns of the student's logits; the lesson's may be finer.
         """
         ...
+
+
+def inside(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """
+    Return where views show the frame, bool ``[N, *size]``; false beyond its border.
+
+    :param theta: float32 ``[N, 2, 3]`` (``View.theta``).
+    """
+    grid = functional.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+    return (grid.abs() <= 1).all(-1)

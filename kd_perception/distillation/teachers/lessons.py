@@ -1,0 +1,57 @@
+"""The lessons of a run: the loaded teacher, and what it decides where there is no truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from kd_perception.distillation.dataset import Batch, still
+from kd_perception.distillation.frame_store import FrameStore
+from kd_perception.distillation.precision import choose_precision
+from kd_perception.distillation.teachers.faculty import Faculty
+
+# Frames that tell how often the teacher sees each class.
+_SAMPLE = 100
+
+
+class Lessons:
+    """
+    A faculty at work.
+
+    :param precision: ``optimization.precision``: teachers in the loop compute as the student does.
+    """
+
+    def __init__(self, faculty: Faculty, device: torch.device, precision: str) -> None:
+        self.faculty = faculty
+        self.teacher = faculty.teacher(device, choose_precision(precision, device))
+        self._device = device
+
+    def pseudo_truth(self, store: FrameStore,
+                     ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+        """Return pictures with the teacher's decision, at the resolution of its lessons."""
+        decisions: dict[int, np.ndarray] = {}  # a network in the loop is asked once
+
+        def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for position in range(len(store)):
+                shown = self._shown(store, position)
+                if position not in decisions:
+                    decisions[position] = self._decision(shown)
+                yield shown.images[0].numpy(), decisions[position]
+        return frames
+
+    def seen(self, store: FrameStore, classes: int) -> np.ndarray:
+        """Return int64 ``[K]``: cells per class as the teacher sees some of the frames."""
+        counts = np.zeros(classes, np.int64)
+        for position in range(0, len(store), max(1, len(store) // _SAMPLE)):
+            ids = self._decision(self._shown(store, position))
+            counts += np.bincount(ids.ravel(), minlength=256)[:classes]
+        return counts
+
+    def _shown(self, store: FrameStore, position: int) -> Batch:
+        return still(store, position, self.faculty.caches)
+
+    def _decision(self, shown: Batch) -> np.ndarray:
+        with torch.no_grad():
+            return self.teacher.teach(shown.to(self._device), (1, 1)).decision()[0]

@@ -1,0 +1,158 @@
+"""
+A teacher's network, frozen, that looks at views: uint8 pictures in, logits and layers out.
+
+A bundle that says how its network is built becomes a torch module, which takes views of any size.
+A foreign graph runs in an engine and takes the one size that it was exported with. Normalisation
+and order of channels are the teacher's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import difflib
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from kd_perception.bundle import LOGITS, ModelBundle
+from kd_perception.distillation.precision import autocast
+from kd_perception.engines.loader import load_engine
+from kd_perception.errors import ConfigError, EngineError, first_line, TrainingError
+from kd_perception.networks.deploy import load_module, LogitsGraph
+from kd_perception.tasks.placement import place
+
+
+class TeacherNetwork:
+    """
+    A teacher that says something of pictures; nothing in it is ever trained.
+
+    :param frame: height and width that whole frames are brought to. Where the teacher's own input
+        is of another size, views are scaled by the same factor, so that things have the size
+        that it was trained on. None: views are shown as they are.
+    :param crop: height and width of the views; a foreign graph is checked against it.
+    :param precision: ``fp32``, ``bf16`` or ``fp16``: what the module computes in.
+    :param layers: names of submodules whose output is wanted as well.
+    :raises KdPerceptionError: in one line, when the bundle gives no logits, a layer does not
+        exist or the views are not of a foreign graph's size.
+    """
+
+    def __init__(self, bundle: ModelBundle, *, device: torch.device | str = 'cpu',
+                 precision: str = 'fp32', layers: Sequence[str] = (),
+                 frame: tuple[int, int] | None = None,
+                 crop: tuple[int, int] | None = None) -> None:
+        if bundle.spec.task != 'segmentation':
+            raise TrainingError(f'{bundle.path}: task {bundle.spec.task!r} cannot teach '
+                                'segmentation')
+        self.bundle = bundle
+        self.device = torch.device(device)
+        self.precision = precision
+        self._reverse = bundle.spec.input.channel_order == 'bgr'
+        self._factors = (1.0, 1.0)
+        self._caught: dict[str, torch.Tensor] = {}
+        self._whole_batches = True
+        if bundle.spec.network.builder:
+            self._look = self._by_module
+            module = load_module(bundle)
+            _watch(module, layers, self._caught, str(bundle.path))
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+            self._graph = LogitsGraph(module, bundle.spec.input).eval().to(self.device)
+            if frame is not None:
+                where = place(frame, bundle.spec.input)
+                self._factors = where.height / frame[0], where.width / frame[1]
+        else:
+            self._look = self._by_engine
+            self._load_engine(layers, crop)
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        Return what the teacher says of pictures, and the layers that were asked for.
+
+        :param images: uint8 ``[N, H, W, 3]``, RGB, on the device.
+        :returns: float32 logits ``[N, K, h, w]`` at the teacher's stride; layers by name.
+        :raises TrainingError: when the network fails on pictures of this size, or says NaN.
+        """
+        with torch.no_grad():
+            logits = self._look(images.flip(-1) if self._reverse else images)
+        if not bool(torch.isfinite(logits).all()):
+            raise TrainingError(f'{self.bundle.path}: the teacher says NaN or infinity in '
+                                f'{self.precision}; set optimization.precision to fp32')
+        caught = {name: value.to(self.device) for name, value in self._caught.items()}
+        self._caught.clear()
+        return logits, caught
+
+    def _by_module(self, images: torch.Tensor) -> torch.Tensor:
+        size = (round(images.shape[1] * self._factors[0]),
+                round(images.shape[2] * self._factors[1]))
+        try:
+            with autocast(self.precision, self.device):
+                return self._graph(_resized(images, size)).to(self.device)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a network may not take every size
+            raise TrainingError(f'{self.bundle.path}: fails on views of {size[1]}x{size[0]}: '
+                                f'{first_line(error)}; set augment.crop to multiples of 32'
+                                ) from None
+
+    def _by_engine(self, images: torch.Tensor) -> torch.Tensor:
+        pictures = _resized(images, self._engine.input_shape).to(torch.uint8).cpu().numpy()
+        parts = [pictures] if self._whole_batches else [p[None] for p in pictures]
+        try:
+            said = [self._engine.infer(np.ascontiguousarray(p))['logits'] for p in parts]
+        except EngineError:
+            if not self._whole_batches or len(pictures) == 1:
+                raise
+            self._whole_batches = False  # exported for one picture at a time
+            return self._by_engine(images)
+        return torch.from_numpy(np.concatenate(said)).to(self.device)
+
+    def _load_engine(self, layers: Sequence[str], crop: tuple[int, int] | None) -> None:
+        bundle, spec = self.bundle, self.bundle.spec.input
+        if not bundle.has(LOGITS):
+            raise TrainingError(f'{bundle.path}: gives ids alone, which teach nothing softly; '
+                                'write its masks as PNGs and import them: kd_perception label '
+                                '--import')
+        if layers:
+            raise TrainingError(f'{bundle.path}: is a foreign graph, whose layers (here '
+                                f'{layers[0]!r}) cannot be looked at; leave such losses out')
+        if crop is not None and crop != (spec.height, spec.width):
+            raise TrainingError(f'{bundle.path}: is a foreign graph that takes '
+                                f'{spec.width}x{spec.height} alone, views are {crop[1]}x{crop[0]}:'
+                                f' set augment.crop to [{spec.height}, {spec.width}]')
+        # The fastest on CPUs first; on GPUs the one that knows them.
+        engine = 'auto' if self.device.type == 'cpu' else 'onnxruntime'
+        self._engine = load_engine(bundle, engine, device=str(self.device), graph='logits')
+        self.precision = self._engine.precision
+
+
+def _watch(module: nn.Module, layers: Sequence[str], caught: dict[str, torch.Tensor],
+           where: str) -> None:
+    """Keep the outputs of ``layers`` in ``caught`` whenever the module runs."""
+    known = dict(module.named_modules())
+
+    def keep(name: str, module: nn.Module, given: Any, output: Any) -> None:
+        value = output[0] if isinstance(output, (tuple, list)) else output
+        if isinstance(value, Mapping):
+            value = next(iter(value.values()))
+        caught[name] = value.detach()
+
+    for name in layers:
+        if not name or name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            hint = f'did you mean {" or ".join(near)}?' if near else \
+                f'it begins with {", ".join(list(known)[1:6])}'
+            raise ConfigError(f'{where}: has no layer {name!r}; {hint}')
+        known[name].register_forward_hook(partial(keep, name))
+
+
+def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return ``[N, H, W, 3]`` pictures at another size, rounded to grey levels."""
+    if tuple(images.shape[1:3]) == tuple(size):
+        return images
+    pixels = functional.interpolate(images.permute(0, 3, 1, 2).float(), size=size,
+                                    mode='bilinear', align_corners=False, antialias=True)
+    return pixels.round().clamp(0, 255).permute(0, 2, 3, 1)

@@ -1,0 +1,44 @@
+"""
+A teacher in the loop: it looks at the very view that the student sees, light and all.
+
+Exact, and the one way to losses on layers; it costs a forward pass of the teacher at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from kd_perception.bundle import ModelBundle
+from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.losses.cross_entropy import upsample
+from kd_perception.distillation.teachers.network import TeacherNetwork
+from kd_perception.distillation.teachers.teacher import inside, Lesson
+
+
+class OnlineTeacher:
+    """
+    The network of a bundle, asked about every batch.
+
+    :param bundle: any segmentation bundle that gives logits.
+    :param layers: names of the teacher's submodules that lessons carry as ``features``.
+    :param frame: height and width that whole frames are brought to (``TeacherNetwork``).
+    :param crop: height and width of views (``TeacherNetwork``).
+    :raises KdPerceptionError: as ``TeacherNetwork``.
+    """
+
+    def __init__(self, bundle: ModelBundle, *, device: torch.device | str = 'cpu',
+                 precision: str = 'fp32', layers: Sequence[str] = (),
+                 frame: tuple[int, int] | None = None,
+                 crop: tuple[int, int] | None = None) -> None:
+        self.network = TeacherNetwork(bundle, device=device, precision=precision, layers=layers,
+                                      frame=frame, crop=crop)
+
+    def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
+        """Return what the teacher says of the views, on the finer grid of both."""
+        logits, features = self.network.look(batch.images)
+        rows, columns = logits.shape[-2:]
+        logits = upsample(logits, max(rows, grid[0]), max(columns, grid[1]))
+        size = (logits.shape[2], logits.shape[3])
+        return Lesson(logits, inside(batch.theta, size), features)
