@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_perception.bags.drives import Drive, drives_of
 from kd_perception.bags.files import has_images
 from kd_perception.bags.layout import BAG_SUFFIXES, is_bag_folder
 from kd_perception.bags.reader import BagReader
@@ -112,6 +113,11 @@ class JoinedSource(FrameSequence):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return JoinedSource, (self.sources, self.recordings)
+
+    def drives(self) -> Sequence[Drive]:
+        """Return the drive of each frame."""
+        each = [drives_of(s) for s in self.sources]
+        return [each[self._which[p]][int(self._index[p])] for p in self._positions]
 
     def _frame(self, position: int) -> Frame:
         return self.sources[self._which[position]][int(self._index[position])]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_perception.bags.drives import stretches
 from kd_perception.bags.layout import is_only_a_bag
 from kd_perception.bags.metadata import is_latched
 from kd_perception.bags.output import RawBagWriter
@@ -118,10 +119,9 @@ def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap
 def _borders(log_ns: np.ndarray, length_s: float, gap_s: float) -> list[int]:
     """Return the places where parts begin, and the end."""
     if gap_s > 0:
-        begins = np.flatnonzero(np.diff(log_ns) > gap_s * 1e9) + 1
-    else:
-        number = (log_ns - log_ns[0]) // max(1, round(length_s * 1e9))
-        begins = np.flatnonzero(np.diff(number)) + 1
+        return stretches(log_ns, gap_s)
+    number = (log_ns - log_ns[0]) // max(1, round(length_s * 1e9))
+    begins = np.flatnonzero(np.diff(number)) + 1
     return [0, *(int(b) for b in begins), len(log_ns)]
 
 

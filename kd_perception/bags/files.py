@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 import hashlib
 import logging
@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kd_perception.bags.drives import Drive, file_drive
 from kd_perception.bags.labels import choose_classes, LabelCheck
 from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.sampling import Sampling
@@ -49,19 +50,21 @@ class FolderSource(FrameSequence):
         where it exists.
     :param classes: name of the labels' class set.
     :param sampling: which frames are taken, by ``recorded_hz``; all by default.
+    :param labels: false leaves labels unused.
     :param recorded_hz: rate by which stamps are made, since files have none.
     :param progress: called with (done, total, note) while frames are looked at for motion.
     :raises BagError: when there are no images, or no label fits any of them.
     """
 
     def __init__(self, path: Path | str, *, label_dir: str | Path = '', classes: str = '',
-                 sampling: Sampling | None = None,
+                 sampling: Sampling | None = None, labels: bool = True,
                  recorded_hz: float = FOLDER_RATE_HZ,
                  progress: Progress | None = None) -> None:
         self.path = Path(path).expanduser()
         self.name = self.path.name
         self._arguments: dict[str, Any] = {
-            'label_dir': label_dir, 'classes': classes, 'recorded_hz': recorded_hz}
+            'label_dir': label_dir, 'classes': classes, 'labels': labels,
+            'recorded_hz': recorded_hz}
         try:
             self._files = sorted(f for f in self.path.iterdir()
                                  if f.suffix.lower() in IMAGE_SUFFIXES)
@@ -70,7 +73,7 @@ class FolderSource(FrameSequence):
         if not self._files:
             raise BagError(f'{self.path}: holds no images ({", ".join(IMAGE_SUFFIXES)})')
         self.fingerprint = _folder_fingerprint(self._files)
-        self._labels = self._find_labels(label_dir)
+        self._labels = self._find_labels(label_dir) if labels else {}
         self.has_labels = bool(self._labels)
         self.label_classes = choose_classes(None, classes) if self.has_labels else None
         self._check = LabelCheck(self.label_classes)
@@ -82,6 +85,11 @@ class FolderSource(FrameSequence):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reopened(partial(FolderSource, self.path, **self._arguments))
+
+    def drives(self) -> Sequence[Drive]:
+        """Return the drive of each chosen image, by the names of the files."""
+        return [file_drive(self._files[p].stem, self.name, self.fingerprint)
+                for p in self._positions]
 
     def close(self) -> None:
         """Do nothing; files are open only while they are read."""

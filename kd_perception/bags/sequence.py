@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import hashlib
 import logging
 from typing import Any
 
 import numpy as np
 
+from kd_perception.bags.drives import Drive, recorded_drive
 from kd_perception.bags.motion import moving
 from kd_perception.bags.sampling import at_rate, BadFrames, LabelError, Sampling
 from kd_perception.errors import ImageError
@@ -27,6 +28,7 @@ class FrameSequence:
     """
 
     name: str = ''
+    fingerprint: str = ''
     bad_frames: int = 0
     chosen: str = ''
     _positions: np.ndarray = np.zeros(0, np.int64)
@@ -76,6 +78,10 @@ class FrameSequence:
         Of a bag they are read from the headers at each call, and may be zero or repeat.
         """
         return self.times_ns
+
+    def drives(self) -> Sequence[Drive]:
+        """Return the drive of each chosen frame."""
+        return [recorded_drive(self.name, self.fingerprint)] * len(self)
 
     def _choose(self, times_ns: np.ndarray, sampling: Sampling | None,
                 progress: Progress | None = None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.collection import find_recordings, JoinedSource
+from kd_perception.bags.drives import bag_drives, Drive
 from kd_perception.bags.files import (
     FolderSource,
     has_images,
@@ -44,7 +45,8 @@ def open_source(path: Path | str | Sequence[Path | str], *,
                 image_topic: str | Sequence[str] = '', label_topic: str = '',
                 label_dir: str | Path = '', classes: str = '', rate_hz: float = 0.0,
                 motion: float = 0.0, count: int = 0, limit: int = 0,
-                order: str = 'log', progress: Progress | None = None) -> FrameSource:
+                order: str = 'log', labels: bool = True,
+                progress: Progress | None = None) -> FrameSource:
     """
     Open recordings of any kind as one source.
 
@@ -58,6 +60,7 @@ def open_source(path: Path | str | Sequence[Path | str], *,
     :param classes: class set of the labels; may be left out where a bag names its classes.
     :param rate_hz: keep about so many frames per second; this and the next four act on each
         topic of each recording, see ``Sampling``.
+    :param labels: false reads recordings without the labels that they have.
     :param progress: called with (done, total, note) while frames are looked at for motion.
     :raises BagError: when one cannot be read, or the camera cannot be chosen.
     :raises ConfigError: when the recordings' labels mean different things.
@@ -69,7 +72,7 @@ def open_source(path: Path | str | Sequence[Path | str], *,
         for one in recordings:
             opened.append(open_one(one.path, image_topic=one.topic, label_topic=label_topic,
                                    label_dir=label_dir, classes=classes, sampling=sampling,
-                                   progress=progress))
+                                   labels=labels, progress=progress))
         return opened[0] if len(opened) == 1 else JoinedSource(opened, recordings)
     except BaseException:
         for source in opened:
@@ -79,7 +82,8 @@ def open_source(path: Path | str | Sequence[Path | str], *,
 
 def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
              label_dir: str | Path = '', classes: str = '',
-             sampling: Sampling | None = None, progress: Progress | None = None) -> FrameSource:
+             sampling: Sampling | None = None, labels: bool = True,
+             progress: Progress | None = None) -> FrameSource:
     """Open one recording; the arguments are those of ``open_source``."""
     if not path.exists():
         raise BagError(f'{path}: no such file or folder')
@@ -92,7 +96,7 @@ def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
                            f'({", ".join(IMAGE_SUFFIXES)})')
         _refuse(path, 'an image folder', image_topic, label_topic)
         return FolderSource(path, label_dir=label_dir, classes=classes, sampling=sampling,
-                            progress=progress)
+                            labels=labels, progress=progress)
     if path.is_file() and path.suffix.lower() not in BAG_SUFFIXES:
         raise BagError(f'{path}: is neither a rosbag ({", ".join(BAG_SUFFIXES)}, or a folder '
                        f'with {METADATA}), an image folder nor a video '
@@ -101,7 +105,7 @@ def open_one(path: Path, *, image_topic: str = '', label_topic: str = '',
         raise BagError(f'{path}: is an unfinished recording; {how_to_recover(path)}')
     _refuse(path, 'a rosbag', str(label_dir))
     return BagSource(path, image_topic=image_topic, label_topic=label_topic, classes=classes,
-                     sampling=sampling, progress=progress)
+                     sampling=sampling, labels=labels, progress=progress)
 
 
 class BagSource(FrameSequence):
@@ -112,11 +116,11 @@ class BagSource(FrameSequence):
     """
 
     def __init__(self, path: Path | str, *, image_topic: str = '', label_topic: str = '',
-                 classes: str = '', sampling: Sampling | None = None,
+                 classes: str = '', sampling: Sampling | None = None, labels: bool = True,
                  progress: Progress | None = None) -> None:
         self.name = Path(path).name
-        self._arguments: dict[str, Any] = {
-            'image_topic': image_topic, 'label_topic': label_topic, 'classes': classes}
+        self._arguments: dict[str, Any] = {'image_topic': image_topic, 'label_topic': label_topic,
+                                           'classes': classes, 'labels': labels}
         self._reader = BagReader(path)
         try:
             self.topic = choose_camera(self._reader, image_topic)
@@ -127,7 +131,8 @@ class BagSource(FrameSequence):
             if sampling is not None and sampling.order == 'header':
                 times = header_times(self._images, f'{self._reader.path}: {self.topic}')
             self._choose(times, sampling, progress)
-            self.label_topic = _choose_labels(self._reader, label_topic, self.topic)
+            self.label_topic = _choose_labels(self._reader, label_topic, self.topic) \
+                if labels else ''
             self._load_labels(classes, asked=bool(label_topic or classes))
         except BaseException:
             self._reader.close()
@@ -141,6 +146,11 @@ class BagSource(FrameSequence):
     def stamps_ns(self) -> np.ndarray:
         """Return int64 ``[n]``: the header stamps of the chosen frames."""
         return self._images.header_stamps(self._positions)
+
+    def drives(self) -> Sequence[Drive]:
+        """Return the drive of each chosen frame: a stretch without a long pause."""
+        return bag_drives(self.name, self.fingerprint, self._reader.timeline().log_ns,
+                          self._images.log_ns[self._positions])
 
     def close(self) -> None:
         """Release the bag."""

@@ -8,13 +8,15 @@ the memory limit; beyond it they are decoded again at every access.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+import hashlib
 import logging
 import threading
 from typing import Any
 
 import numpy as np
 
+from kd_perception.bags.drives import Drive, drives_of
 from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
@@ -24,6 +26,8 @@ from kd_perception.frames import FrameKey, FrameSource, Progress
 from kd_perception.imaging import resize_image, resize_labels
 
 log = logging.getLogger(__name__)
+# A bundle names the drives that it was trained on, where a list of them is of use.
+_MOST_DRIVES = 1000
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """A recording with the map from its label ids to the recipe's classes (None: no labels)."""
+    """
+    A recording with the map from its label ids to the recipe's classes (None: no labels).
+
+    :param drive: name of the drive that all of it belongs to, where the recipe gives one.
+    """
 
     source: FrameSource
     class_map: ClassMap | None
+    drive: str = ''
 
 
 def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
@@ -63,8 +72,8 @@ def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
                              label_topic=entry.label_topic, label_dir=entry.label_dir,
                              classes=entry.classes, rate_hz=entry.rate_hz, motion=entry.motion,
                              count=entry.count, limit=entry.limit, order=entry.order,
-                             progress=progress)
-        opened.append(labelled(source, classes, entry.class_map))
+                             labels=entry.labels, progress=progress)
+        opened.append(replace(labelled(source, classes, entry.class_map), drive=entry.drive))
     return opened
 
 
@@ -82,11 +91,12 @@ class FrameStore:
     :param sources: recordings; the store does not close them.
     :param size: height and width that frames are brought to.
     :param memory_gb: limit of the bytes kept.
+    :param digests: keep a digest of each picture at input size.
     :raises TrainingError: when no frame can be read.
     """
 
     def __init__(self, sources: Sequence[LabelledSource], size: tuple[int, int], *,
-                 memory_gb: float = 4.0, labels_only: bool = False,
+                 memory_gb: float = 4.0, labels_only: bool = False, digests: bool = False,
                  progress: Progress | None = None) -> None:
         self._sources = list(sources)
         self._size = size
@@ -95,6 +105,8 @@ class FrameStore:
         self._kept: list[Sample | None] = []
         self.keys: list[FrameKey] = []
         self.has_labels: list[bool] = []
+        self.drives: list[Drive] = []
+        self.digests: list[bytes] | None = [] if digests else None
         self._read_all(memory_gb * 1e9, labels_only, progress)
         if not self._where:
             names = ', '.join(s.source.name for s in self._sources) or 'no recordings'
@@ -137,6 +149,9 @@ class FrameStore:
             'frames': len(self), 'labelled_frames': int(sum(self.has_labels)),
             'image_mean': [round(float(v), 4) for v in pixels.mean(0)],
             'image_std': [round(float(v), 4) for v in pixels.std(0)]}
+        drives = list(dict.fromkeys(self.drives))
+        if len(drives) <= _MOST_DRIVES:
+            out['drives'] = [d.to_dict() for d in drives]
         if counts.sum():
             out['class_shares'] = {n: round(float(c), 6) for n, c in
                                    zip(classes.names, counts / counts.sum(), strict=True)}
@@ -150,6 +165,8 @@ class FrameStore:
         other._kept = [self._kept[p] for p in positions]
         other.keys = [self.keys[p] for p in positions]
         other.has_labels = [self.has_labels[p] for p in positions]
+        other.drives = [self.drives[p] for p in positions]
+        other.digests = None if self.digests is None else [self.digests[p] for p in positions]
         return other
 
     def split_tail(self, share: float, *,
@@ -178,6 +195,7 @@ class FrameStore:
                 done += len(entry.source)
                 continue
             failed = BadFrames(log, entry.source.name, len(entry.source))
+            drives = drives_of(entry.source, entry.drive)
             for index in range(len(entry.source)):
                 done += 1
                 try:
@@ -196,6 +214,10 @@ class FrameStore:
                 self._kept.append(sample if keep else None)
                 self.keys.append(sample.key)
                 self.has_labels.append(sample.labels is not None)
+                self.drives.append(drives[index])
+                if self.digests is not None:
+                    self.digests.append(hashlib.blake2b(sample.image.data,
+                                                        digest_size=16).digest())
                 if progress is not None:
                     progress(done, total, 'reading frames')
             failed.sum_up()

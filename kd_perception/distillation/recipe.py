@@ -45,6 +45,9 @@ class SourceRecipe:
     :param count: take so many frames, evenly spaced; 0 takes all.
     :param limit: take only the first so many frames; 0 takes all.
     :param order: ``log`` or ``header``: the time of frames.
+    :param labels: false leaves its labels unused.
+    :param drive: name of the drive that all of it belongs to, where it does not show by itself
+        (``bags/drives.py``).
     """
 
     path: str
@@ -58,6 +61,8 @@ class SourceRecipe:
     count: int = 0
     limit: int = 0
     order: str = 'log'
+    labels: bool = True
+    drive: str = ''
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,10 @@ class DataRecipe:
     :param train: recordings to learn from.
     :param validation: labelled recordings that choose the best checkpoint.
     :param defaults: settings of ``SourceRecipe`` for recordings that do not give their own.
-    :param validation_share: without ``validation``, the last so much of each labelled training
-        recording is held out (a contiguous tail: neighbours in time look alike).
+    :param validation_share: without ``validation``, about so much is held out: whole drives,
+        where there are enough of them, else the last part of each labelled training recording (a
+        contiguous tail: neighbours in time look alike).
+    :param allow_shared_drives: measure on drives that are learned from, too; the score flatters.
     :param memory_gb: decoded frames are kept in memory up to so much, the rest is read anew.
     """
 
@@ -77,6 +84,7 @@ class DataRecipe:
     validation: tuple[SourceRecipe, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)
     validation_share: float = 0.1
+    allow_shared_drives: bool = False
     memory_gb: float = 4.0
 
 

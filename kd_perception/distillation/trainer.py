@@ -26,6 +26,7 @@ from kd_perception.bundle import (
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
+from kd_perception.distillation.held_out import HeldOut, read_frames
 from kd_perception.distillation.loop import Loop, State
 from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
@@ -67,8 +68,9 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
-            frames, held = _stores(recipe, learn, check, labels_only=True, progress=progress)
-            return _fit(recipe, classes, frames, _truth(held), run, accelerator,
+            frames, held, how = read_frames(recipe, learn, check, labels_only=True,
+                                            progress=progress)
+            return _fit(recipe, classes, frames, _truth(held), run, accelerator, held_out=how,
                         progress=progress)
 
 
@@ -103,22 +105,23 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
-            frames, held = _stores(recipe, learn, check, labels_only=False, progress=progress)
+            frames, held, how = read_frames(recipe, learn, check, labels_only=False,
+                                            progress=progress)
             frames = faculty.known_part(frames)
             labelled = all(held.has_labels)
             faculty.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
             lessons = Lessons(faculty, accelerator.device, recipe.optimization.precision)
             truth = _truth(held) if labelled else lessons.pseudo_truth(held)
             return _fit(recipe, classes, frames, truth, run, accelerator, losses=losses,
-                        lessons=lessons, progress=progress,
+                        lessons=lessons, held_out=how, progress=progress,
                         against=GROUND_TRUTH if labelled else TEACHER)
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
          truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
-         accelerator: Accelerator, *, losses: Mapping[str, Loss] | None = None,
-         lessons: Lessons | None = None, against: str = GROUND_TRUTH,
-         progress: Progress | None = None) -> ModelBundle:
+         accelerator: Accelerator, *, held_out: HeldOut,
+         losses: Mapping[str, Loss] | None = None, lessons: Lessons | None = None,
+         against: str = GROUND_TRUTH, progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
@@ -149,7 +152,8 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     state = loop.fit()
     accelerator.wait_for_everyone()
     if run.main:
-        metrics = _metrics(loop, state, validation, against, classes)
+        metrics = {**_metrics(loop, state, validation, against, classes),
+                   'held_out': held_out.to_dict()}
         run.write_json(METRICS, metrics)
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
@@ -198,24 +202,6 @@ def _opened(recipe: Recipe, classes: ClassSet, progress: Progress | None,
     finally:
         for entry in [*learn, *check]:
             entry.source.close()
-
-
-def _stores(recipe: Recipe, learn: Sequence[LabelledSource], check: Sequence[LabelledSource], *,
-            labels_only: bool, progress: Progress | None) -> tuple[FrameStore, FrameStore]:
-    """Read the frames to learn from and those to validate on."""
-    size = (recipe.input.height, recipe.input.width)
-    frames = FrameStore(learn, size, memory_gb=recipe.data.memory_gb, labels_only=labels_only,
-                        progress=progress)
-    if check:
-        held = FrameStore(check, size, memory_gb=recipe.data.memory_gb, labels_only=True,
-                          progress=progress)
-    else:
-        frames, held = frames.split_tail(recipe.data.validation_share,
-                                         labelled_only=any(frames.has_labels))
-    limit = recipe.optimization.validation_frames
-    if 0 < limit < len(held):
-        held = held.subset([round(p) for p in np.linspace(0, len(held) - 1, limit)])
-    return frames, held
 
 
 def _truth(store: FrameStore) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:

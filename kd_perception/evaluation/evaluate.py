@@ -7,13 +7,16 @@ what runs there.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+import logging
 import time
 from typing import Any
 
 import numpy as np
 
+from kd_perception.bags.drives import Drive, drives_of, shared
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
@@ -24,6 +27,8 @@ from kd_perception.frames import FrameSource, Progress
 from kd_perception.tasks.metrics import ConfusionMatrix
 from kd_perception.tasks.placement import network_input, place, Placement
 from kd_perception.tasks.segmentation import decode
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class EvaluationResult:
     :param precision: number format that really ran.
     :param class_map: ``<labels>-><model>`` where the truth was mapped to the model's classes,
         ``<model>-><labels>`` where the predictions were mapped; empty where nothing was.
+    :param trained_on: drives of the recording that the model was trained on, as far as its bundle
+        says: the score flatters.
     """
 
     bundle: str
@@ -54,6 +61,7 @@ class EvaluationResult:
     precision: str
     class_map: str
     seconds: float
+    trained_on: tuple[str, ...] = ()
 
     @property
     def mean_iou(self) -> float:
@@ -68,7 +76,8 @@ class EvaluationResult:
             'class_map': self.class_map, 'frames': self.frames, 'bad_frames': self.bad_frames,
             'unlabelled_frames': self.unlabelled_frames, 'engine': self.engine,
             'device': self.device, 'precision': self.precision,
-            'seconds': round(self.seconds, 3), **self.matrix.to_dict(self.classes.names)}
+            'trained_on': list(self.trained_on), 'seconds': round(self.seconds, 3),
+            **self.matrix.to_dict(self.classes.names)}
 
 
 def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
@@ -99,6 +108,7 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
                           'class set with --classes')
     classes, map_truth, map_prediction = _maps(source.label_classes, bundle.spec.classes,
                                                class_map)
+    known = _trained_on(bundle, source)
     matrix = ConfusionMatrix(len(classes))
     measured = bad = unlabelled = 0
     total = min(len(source), limit) if limit else len(source)
@@ -141,9 +151,26 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
             data_fingerprint=source.fingerprint, classes=classes, matrix=matrix, frames=measured,
             bad_frames=bad, unlabelled_frames=unlabelled, engine=model.name, device=model.device,
             precision=model.precision, seconds=time.monotonic() - started,
-            class_map=_direction(source.label_classes, bundle.spec.classes, classes))
+            class_map=_direction(source.label_classes, bundle.spec.classes, classes),
+            trained_on=known)
     finally:
         model.close()
+
+
+def _trained_on(bundle: ModelBundle, source: FrameSource) -> tuple[str, ...]:
+    """Return the drives of a recording that the bundle says it was trained on, with a warning."""
+    held = drives_of(source)
+    told = bundle.spec.statistics.get('drives')
+    if told is not None:
+        again = shared([Drive.from_dict(d) for d in told], held)
+    else:
+        again = [source.fingerprint in bundle.spec.lineage.data] * len(held)
+    counts = Counter(drive.name for drive, known in zip(held, again, strict=True) if known)
+    if counts:
+        log.warning('%s: %d of %d frames are of drives that %s was trained on (%s): the score '
+                    'flatters', source.name, sum(counts.values()), len(held), bundle.spec.name,
+                    ', '.join(counts))
+    return tuple(counts)
 
 
 def _maps(truth: ClassSet, predicted: ClassSet,
