@@ -27,6 +27,7 @@ from kd_perception.distillation.augmentation import (
 )
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.frame_store import FrameStore, Sample
+from kd_perception.distillation.order import FrameOrder
 from kd_perception.distillation.recipe import AugmentRecipe
 from kd_perception.tasks.soft_labels import decided
 
@@ -85,16 +86,21 @@ class Batches:
     """
     An endless, seeded sequence of augmented batches.
 
-    :param store: frames to draw from; each is seen once before any is seen again.
+    :param store: frames to draw from; each is seen once before any is seen again (with
+        ``labelled_share``: of its kind).
     :param crop: height and width of samples.
     :param focus_weights: float ``[K]``, chance of a class to be looked at (``augment.focus``).
+    :param labelled_share: share of labelled frames in every step (to one frame), drawn apart from
+        the others; 0 takes frames as they come.
     :param caches: soft labels of all frames of the store, by teacher.
     :param rank: which of ``world`` processes this is; each gets its own part of every step.
+    :raises TrainingError: when a share is asked for of frames of which there are none.
     """
 
     def __init__(self, store: FrameStore, augment: AugmentRecipe, *, crop: tuple[int, int],
                  batch_size: int, seed: int, focus_weights: np.ndarray | None = None,
-                 caches: Sequence[SoftLabelCache] = (), rank: int = 0, world: int = 1) -> None:
+                 labelled_share: float = 0.0, caches: Sequence[SoftLabelCache] = (),
+                 rank: int = 0, world: int = 1) -> None:
         self._store = store
         self._augment = augment
         self._crop = crop
@@ -104,6 +110,8 @@ class Batches:
         self._caches = tuple(caches)
         self._rank = rank
         self._world = world
+        self._order = FrameOrder(store.has_labels if labelled_share else len(store), seed,
+                                 labelled_share)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -131,8 +139,7 @@ class Batches:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _sample(self, number: int) -> _Sample:
-        epoch, place = divmod(number, len(self._store))
-        position = int(self._order(epoch)[place])
+        position = self._order[number]
         rng = np.random.default_rng((self._seed, 1, number))
         sample = self._store[position]
         height, width = sample.image.shape[:2]
@@ -148,10 +155,6 @@ class Batches:
         image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))
         return _Sample(str(sample.key), image, _labels(sample, view, self._crop),
                        view.theta(height, width), softs)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """Return the order of frames in ``epoch``; a permutation costs microseconds."""
-        return np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._store))
 
 
 def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = ()) -> Batch:

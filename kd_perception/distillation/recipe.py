@@ -77,6 +77,7 @@ class DataRecipe:
         where there are enough of them, else the last part of each labelled training recording (a
         contiguous tail: neighbours in time look alike).
     :param allow_shared_drives: measure on drives that are learned from, too; the score flatters.
+    :param labelled_share: share of labelled frames in each batch; 0 takes frames as they come.
     :param memory_gb: decoded frames are kept in memory up to so much, the rest is read anew.
     """
 
@@ -85,6 +86,7 @@ class DataRecipe:
     defaults: dict[str, Any] = field(default_factory=dict)
     validation_share: float = 0.1
     allow_shared_drives: bool = False
+    labelled_share: float = 0.0
     memory_gb: float = 4.0
 
 

@@ -70,6 +70,7 @@ def validate(recipe: Recipe) -> None:
         ('distillation.weighting.class_balance', recipe.distillation.weighting.class_balance,
          0, 2),
         ('data.validation_share', recipe.data.validation_share, 0, 0.9),
+        ('data.labelled_share', recipe.data.labelled_share, 0, 1),
         ('data.memory_gb', recipe.data.memory_gb, 0, 4096),
         ('augment.flip', augment.flip, 0, 1), ('augment.blur', augment.blur, 0, 1),
         ('augment.focus', augment.focus, 0, 1), ('augment.aspect', augment.aspect, 0, 0.5),

@@ -142,6 +142,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         channels_last=optimization.channels_last)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size,
+                      labelled_share=recipe.data.labelled_share,
                       caches=() if lessons is None else lessons.faculty.caches,
                       focus_weights=_focus_weights(seen),
                       rank=accelerator.process_index, world=accelerator.num_processes)

@@ -1,0 +1,54 @@
+"""
+Which frame each sample of a run shows: a function of its number and of the seed alone.
+
+So a run that is resumed, or that is divided among other processes, sees the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kd_perception.errors import TrainingError
+
+_WHOLE = 1_000_000
+
+
+class FrameOrder:
+    """
+    An endless sequence of places of frames, by sample number.
+
+    :param labelled: for each frame whether it has labels, or, without a share, how many there are.
+    :param share: of labelled frames, which are drawn from a pile of their own; 0: one pile. Each
+        pile is gone through before a frame of it comes again.
+    :raises TrainingError: when a share is asked for of frames of which there are none.
+    """
+
+    def __init__(self, labelled: Sequence[bool] | int, seed: int, share: float = 0.0) -> None:
+        self._seed = seed
+        # Whole numbers: sample n is labelled where the multiples of the share pass an integer.
+        self._millionths = round(share * _WHOLE)
+        if isinstance(labelled, int):
+            self._piles = (np.arange(labelled),)
+            return
+        has = np.array(labelled, bool)
+        self._piles = (np.flatnonzero(~has), np.flatnonzero(has))
+        for pile, wanted, kind in zip(self._piles, (share < 1, True), ('without', 'with')):
+            if wanted and not len(pile):
+                raise TrainingError(f'data.labelled_share {share:g}: there are no frames {kind} '
+                                    'labels; set it to 0')
+
+    def __getitem__(self, number: int) -> int:
+        """Return the place of the frame that sample ``number`` shows."""
+        labelled = number * self._millionths // _WHOLE
+        if (number + 1) * self._millionths // _WHOLE > labelled:
+            return self._drawn(1, labelled)
+        return self._drawn(0, number - labelled)
+
+    def _drawn(self, pile: int, number: int) -> int:
+        frames = self._piles[pile]
+        epoch, place = divmod(number, len(frames))
+        # A permutation costs microseconds.
+        order = np.random.default_rng((self._seed, (0, 2)[pile], epoch)).permutation(len(frames))
+        return int(frames[order[place]])
