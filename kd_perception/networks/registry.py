@@ -23,7 +23,8 @@ Builder = Callable[..., nn.Module]
 GROUP = 'kd_perception.networks'
 
 # Builder name -> module that registers it; imported on first use, smp takes seconds.
-_OWN = {'compact': 'kd_perception.networks.compact', 'hf': 'kd_perception.networks.huggingface',
+_OWN = {'compact': 'kd_perception.networks.compact', 'exits': 'kd_perception.networks.exits',
+        'hf': 'kd_perception.networks.huggingface',
         'smp': 'kd_perception.networks.smp', 'timm': 'kd_perception.networks.timm',
         'torchvision': 'kd_perception.networks.torchvision'}
 _BUILDERS: dict[str, Builder] = {}
