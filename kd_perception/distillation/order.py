@@ -30,11 +30,12 @@ class FrameOrder:
         # Whole numbers: sample n is labelled where the multiples of the share pass an integer.
         self._millionths = round(share * _WHOLE)
         if isinstance(labelled, int):
-            self._piles = (np.arange(labelled),)
+            self._piles: tuple[np.ndarray, ...] = (np.arange(labelled),)
             return
         has = np.array(labelled, bool)
         self._piles = (np.flatnonzero(~has), np.flatnonzero(has))
-        for pile, wanted, kind in zip(self._piles, (share < 1, True), ('without', 'with')):
+        for pile, wanted, kind in zip(self._piles, (share < 1, True), ('without', 'with'),
+                                      strict=True):
             if wanted and not len(pile):
                 raise TrainingError(f'data.labelled_share {share:g}: there are no frames {kind} '
                                     'labels; set it to 0')
