@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
@@ -85,7 +86,8 @@ def make_recipe(stripes: Path) -> Callable[..., Recipe]:
 
 @pytest.fixture(scope='session')
 def teacher(tmp_path_factory: pytest.TempPathFactory, driving: ClassSet) -> ModelBundle:
-    """Return a bundle of an untrained network."""
+    """Return a bundle of an untrained network, the same whatever ran before."""
+    torch.manual_seed(0)
     spec = BundleSpec(name='toy_teacher', task='segmentation', role='teacher', classes=driving,
                       input=InputSpec(HEIGHT, WIDTH), network=NetworkSpec('toy', {'width': 16}))
     return save_bundle(tmp_path_factory.mktemp('bundles') / 'teacher',
