@@ -54,7 +54,7 @@ class CrossImage(Loss):
 
     of: str = LOGITS_FORM
     similarity_temperature: float = 0.1
-    cells: int = 2048
+    cells: int = 1024
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +75,7 @@ class CrossImage(Loss):
 
 
 def cross_image(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1,
-                cells: int = 2048, *, valid: torch.Tensor) -> torch.Tensor:
+                cells: int = 1024, *, valid: torch.Tensor) -> torch.Tensor:
     """
     Return the divergence of relations, a scalar; 0 where no pixel is valid.
 

@@ -80,22 +80,17 @@ def dist(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0,
     counts = valid.float()
     q = functional.softmax(student.float() / temperature, dim=1)
     p = functional.softmax(teacher.detach().float() / temperature, dim=1)
-    between = weighted_mean(1 - _correlation(q, p, (1,), torch.ones_like(q[:1, :1])), counts)
-    within = 1 - _correlation(q, p, (0, 2, 3), counts[:, None]).mean()
+    # The mean of a distribution over its classes is known.
+    between = 1 - _correlation(q - 1 / q.shape[1], p - 1 / p.shape[1], (1,))
+    mask, count = counts[:, None], counts.sum().clamp(min=1)
+    q, p = (z - (z * mask).sum((0, 2, 3), keepdim=True) / count for z in (q, p))
+    within = 1 - _correlation(q * mask, p * mask, (0, 2, 3)).mean()
     # Without a valid pixel there is nothing to correlate, which is no fault of the student.
-    return beta * between + gamma * within * counts.amax()
+    return beta * weighted_mean(between, counts) + gamma * within * counts.amax()
 
 
-def _correlation(a: torch.Tensor, b: torch.Tensor, axes: tuple[int, ...],
-                 mask: torch.Tensor) -> torch.Tensor:
-    """
-    Return Pearson's correlation along ``axes``, over what ``mask`` (0 or 1) leaves.
-
-    0 where one of both does not vary.
-    """
-    mask = mask.expand_as(a)
-    count = mask.sum(axes, keepdim=True).clamp(min=1)
-    a = (a - (a * mask).sum(axes, keepdim=True) / count) * mask
-    b = (b - (b * mask).sum(axes, keepdim=True) / count) * mask
-    lengths = torch.linalg.vector_norm(a, dim=axes) * torch.linalg.vector_norm(b, dim=axes)
-    return (a * b).sum(axes) / (lengths + _EPSILON)
+def _correlation(a: torch.Tensor, b: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    """Return Pearson's correlation of what has mean 0 along ``axes``; 0 where one is constant."""
+    # One root of both, or its slope would be infinite where one of them does not vary.
+    lengths = (a.square().sum(axes) * b.square().sum(axes) + _EPSILON ** 2).sqrt()
+    return (a * b).sum(axes) / lengths

@@ -10,8 +10,11 @@ from kd_perception.distillation.augmentation import View
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.losses import build_losses
 from kd_perception.distillation.losses.kl import kl_divergence
+from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.recipe import WeightingRecipe
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
 from kd_perception.distillation.teachers.cached import CachedTeacher, warp_logits
+from kd_perception.distillation.teachers.teacher import Lesson
 
 SPEC = InputSpec(16, 24)
 
@@ -65,6 +68,44 @@ def test_terms_are_those_that_the_recipe_weighs() -> None:
     assert float(terms['cross_entropy']) == pytest.approx(0.5 * float(plain['cross_entropy']))
     only = taught(kl={'weight': 0}, cross_entropy={})
     assert set(only.losses(Painter(), batch(soft, labels=1))) == {'cross_entropy'}
+
+
+class Lecturer:
+    """A teacher that looks at nothing and says what it was told to, logits and all."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.lesson = Lesson(logits, torch.ones(len(logits), *logits.shape[2:], dtype=torch.bool))
+
+    def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
+        return self.lesson
+
+
+def test_places_of_classes_are_learned_from_a_teacher_that_gives_logits() -> None:
+    logits = Painter()(SegmentationTarget(SPEC).normalise(batch().images))
+    student = nn.Sequential(nn.Conv2d(3, 3, 1), Painter())
+    optimizer = torch.optim.Adam(student.parameters(), lr=0.05)
+    target = SegmentationTarget(SPEC, losses=build_losses({'cwd': {}}), teacher=Lecturer(logits))
+    values = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = target.losses(student, batch())['cwd']
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < 0.05 * values[0]
+
+
+def test_pixels_weigh_what_the_recipe_says() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 12)
+    recipe = WeightingRecipe(class_balance=1.0)
+    weighted = SegmentationTarget(SPEC, losses=build_losses({'kl': {}}), teacher=Lecturer(logits),
+                                  weighting=PixelWeighting(recipe, np.array([90, 9, 1])))
+    factors = torch.tensor([1.0, 10.0, 50.0])[logits.argmax(1)]
+    expected = kl_divergence(Painter()(weighted.normalise(batch().images)), logits, 2.0,
+                             weights=factors)
+    assert float(weighted.losses(Painter(), batch())['kl']) == pytest.approx(float(expected),
+                                                                             rel=1e-4)
 
 
 def test_logits_beyond_the_frame_do_not_count() -> None:
