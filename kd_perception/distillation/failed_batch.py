@@ -21,7 +21,8 @@ def save_failed_batch(folder: Path, batch: Batch, facts: Mapping[str, Any]) -> s
 
     Contents: ``00.png`` … the views as the network saw them, ``00_labels.png`` … ids of the ground
     truth of those that have some (255 elsewhere), ``soft_labels.npz`` (``soft``: float32
-    ``[N, K, h, w]``, the teacher's logits of the whole frames, and ``theta``: float32
+    ``[N, K, h, w]``, the teacher's logits of the whole frames, ``winners``: its decisions where
+    they are kept finer, ``soft_1`` … those of further teachers, and ``theta``: float32
     ``[N, 2, 3]``, view to whole frame), ``batch.json`` (frames and ``facts``).
 
     :param folder: replaced when it exists; an incomplete one never stays.
@@ -47,8 +48,12 @@ def _write(folder: Path, batch: Batch, facts: Mapping[str, Any]) -> None:
         if (ids != 255).any():
             _write_png(folder / f'{index:02d}_labels.png', ids)
     if batch.soft is not None:
-        np.savez_compressed(folder / 'soft_labels.npz', soft=batch.soft.cpu().numpy(),
-                            theta=batch.theta.cpu().numpy())
+        arrays = {'theta': batch.theta, 'soft': batch.soft, 'winners': batch.winners}
+        for number, (soft, winners) in enumerate(batch.further, 1):
+            arrays |= {f'soft_{number}': soft, f'winners_{number}': winners}
+        there: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()
+                                 if tensor is not None}
+        np.savez_compressed(folder / 'soft_labels.npz', **there)
     # NaN is no JSON: values that are not finite are written as words.
     told = {k: v if np.isfinite(v) else str(v) for k, v in facts.items()}
     (folder / 'batch.json').write_text(json.dumps({**told, 'frames': list(batch.keys)}, indent=2))

@@ -13,6 +13,8 @@ import torch
 
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import ModelBundle
+from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.failed_batch import save_failed_batch
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.memory import asked_for, is_out_of_memory, memory_advice
 from kd_perception.distillation.recipe import Recipe
@@ -110,6 +112,22 @@ def test_soft_labels_and_the_term_that_failed_are_kept(
         assert np.isfinite(kept['soft']).all()
         assert kept['theta'].shape == (4, 2, 3)
     assert sorted(p.name for p in folder.glob('*.png')) == [f'{i:02d}.png' for i in range(4)]
+
+
+def test_what_further_teachers_say_is_kept_too(tmp_path: Path) -> None:
+    soft, winners = torch.randn(1, 3, 2, 2), torch.ones(1, 4, 4, dtype=torch.uint8)
+    batch = Batch(('a',), torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
+                  torch.full((1, 4, 4), 255, dtype=torch.uint8), torch.zeros(1, 2, 3), soft,
+                  winners, ((2 * soft, None),))
+    for _ in range(2):
+        said = save_failed_batch(tmp_path / 'failed', batch, {'step': 1, 'kl': float('inf')})
+        assert said.endswith(str(tmp_path / 'failed'))
+    with np.load(tmp_path / 'failed' / 'soft_labels.npz') as kept:
+        assert set(kept) == {'theta', 'soft', 'winners', 'soft_1'}
+        np.testing.assert_array_equal(kept['soft_1'], 2 * soft)
+    assert json.loads((tmp_path / 'failed' / 'batch.json').read_text()) == {
+        'step': 1, 'kl': 'inf', 'frames': ['a']}
+    assert [p.name for p in tmp_path.iterdir()] == ['failed']
 
 
 def test_a_gradient_that_is_not_finite_is_kept_too(make_recipe: Make, tmp_path: Path) -> None:

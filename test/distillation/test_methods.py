@@ -66,6 +66,15 @@ def test_each_loss_alone_leads_to_the_teacher(make_recipe: Make, teacher: ModelB
     assert sum(values[-5:]) < (0.98 if name == 'soft_cross_entropy' else 0.9) * sum(values[:5])
 
 
+def test_places_are_learned_from_a_teacher_in_the_loop(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(train=bare_stripes, steps=30, validate_every=30,
+                         distillation={'losses': {'cwd': {'weight': 3}}, 'view': 'online'})
+    distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None)
+    values = terms(tmp_path / 'run', 'cwd')
+    assert sum(values[-5:]) < 0.9 * sum(values[:5])
+
+
 def test_all_together_weighted_resume_to_the_bit(make_recipe: Make, teacher: ModelBundle,
                                                  bare_stripes: Path, cache: Path,
                                                  tmp_path: Path) -> None:

@@ -49,4 +49,23 @@ def build_losses(settings: Mapping[str, Any],
                 from None
     if not any(loss.weight for loss in losses.values()):
         raise ConfigError(f'{where}: leaves nothing to learn: give a loss a weight above 0')
+    _require_no_gap(losses, where)
     return losses
+
+
+def _require_no_gap(losses: Mapping[str, Loss], where: str) -> None:
+    """
+    Check that at every moment of the run some loss counts.
+
+    :raises ConfigError: naming the first part in which none does.
+    """
+    covered = 0.0
+    for loss in sorted((x for x in losses.values() if x.weight), key=lambda x: x.start):
+        if loss.start > covered:
+            break
+        covered = max(covered, loss.end)
+    if covered < 1:
+        until = min((x.start for x in losses.values() if x.weight and x.start > covered),
+                    default=1.0)
+        raise ConfigError(f'{where}: none counts from {covered:g} to {until:g} of the run; move '
+                          'the start or end of one')

@@ -12,6 +12,7 @@ from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.loss import KINDS, Loss, Signals
 from kd_perception.distillation.recipe import WeightingRecipe
 from kd_perception.distillation.recipe_checks import OPTIMIZERS
+from kd_perception.tasks.soft_labels import CODECS
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'losses.md'
 
@@ -33,6 +34,8 @@ def test_every_loss_and_setting_is_documented_with_its_default(page: str) -> Non
                 assert f'`{item.name}: {item.default}`' in row, f'{name}.{item.name}'
     for item in fields(WeightingRecipe):
         assert f'| `{item.name}` | {item.default} |' in page
+    for name in CODECS:
+        assert f' `{name}` |' in page
     for name in OPTIMIZERS:
         assert f'| `{name}` |' in page
 

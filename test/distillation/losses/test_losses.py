@@ -26,6 +26,9 @@ def test_every_loss_is_documented_and_has_sensible_defaults() -> None:
     ({'kl': 3}, 'distillation.losses.kl: must be a mapping'),
     ({'kl': {'weight': 0}}, 'leaves nothing to learn'),
     ({'kl': None}, 'leaves nothing to learn'),
+    ({'kl': {'end': 0.5}}, 'distillation.losses: none counts from 0.5 to 1 of the run'),
+    ({'kl': {'start': 0.1}, 'mse': {'weight': 0}}, 'none counts from 0 to 0.1 of the run'),
+    ({'kl': {'end': 0.3}, 'mse': {'start': 0.6}, 'dist': {'end': 0.4}}, 'from 0.4 to 0.6 of'),
 ])
 def test_what_makes_no_sense_is_refused_in_one_line(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
@@ -35,3 +38,8 @@ def test_what_makes_no_sense_is_refused_in_one_line(settings: dict, message: str
 
 def test_null_takes_a_loss_out() -> None:
     assert set(build_losses({'kl': None, 'cross_entropy': {}})) == {'cross_entropy'}
+
+
+def test_phases_may_follow_each_other() -> None:
+    assert len(build_losses({'mse': {'start': 0.2, 'end': 0.6}, 'kl': {'end': 0.2},
+                             'dist': {'start': 0.5}})) == 3
