@@ -99,7 +99,7 @@ def test_what_is_missing_shared_or_no_suite_is_refused(tmp_path):
     path.write_text('name: x')
     with pytest.raises(ConfigError, match='exactly the keys'):
         load_suite(str(path))
-    for broken in ('a: [', '[' * 3000, '2020-13-45'):
+    for broken in ('a: [', '[' * 1200, '2020-13-45'):
         path.write_text(broken)
         with pytest.raises(ConfigError, match='other.yaml: not readable'):
             load_suite(str(path))
