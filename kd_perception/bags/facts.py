@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 CLOCK = 'rosgraph_msgs/msg/Clock'
 
 # A pause this much longer than the usual interval is a gap; jitter stays below it.
+_SENSOR_NS = 100_000  # no sensor sends faster than at 10 kHz: what is written at once does
 _GAP = 1.75
 # Stamps and log times further apart than this are of two clocks.
 _SAME_CLOCK_NS = 3600 * 1_000_000_000
@@ -62,7 +63,8 @@ def intervals(log_ns: np.ndarray) -> dict[str, Any]:
     Return what the times of a topic say: usual interval, gaps, and messages that may be missing.
 
     A message is missing where an interval is nearly a multiple of the usual one, unless the others
-    come in a bunch behind it: so late messages are not told as lost.
+    come in a bunch behind it: so late messages are not told as lost. Where most come in bunches,
+    there is no usual interval.
 
     :param log_ns: int64 ``[n]``, ascending.
     """
@@ -72,7 +74,7 @@ def intervals(log_ns: np.ndarray) -> dict[str, Any]:
                            'dropped_estimate': None}
     if len(steps):
         out['longest_gap_s'] = round(float(steps.max()) / 1e9, 6)
-    if len(steps) < 4 or usual <= 0:
+    if len(steps) < 4 or usual < _SENSOR_NS:
         return out
     long = steps[steps > _GAP * usual]
     in_gaps = int((np.round(long / usual) - 1).sum())

@@ -69,6 +69,8 @@ def bag_files(path: Path, warnings: list[str]) -> list[Path]:
     if is_unfinished(path):
         warnings.append(f'{path}: is an unfinished recording; {how_to_recover(path)}')
     if not path.is_dir():
+        if not path.is_file():  # a pipe would be waited for
+            raise BagError(f'{path}: is no regular file')
         return [path]
     if not (path / METADATA).is_file():
         files = _loose_files(path)
@@ -100,13 +102,16 @@ def decompress(source: Path, target: Path) -> None:
     """
     Undo rosbag2's per-file compression.
 
-    :raises BagError: when the file is damaged.
+    :raises BagError: when the file is damaged, or there is no room for what is in it.
     """
     try:
         with source.open('rb') as packed, target.open('wb') as plain:
             zstandard.ZstdDecompressor().copy_stream(packed, plain)
     except zstandard.ZstdError as error:
         raise BagError(f'{source}: is damaged: {reason(error)}') from None
+    except OSError as error:
+        raise BagError(f'{source}: cannot be unpacked into {target.parent}: {error.strerror}; set '
+                       'TMPDIR to a folder with room') from None
 
 
 def _some(names: list[str]) -> str:
@@ -119,7 +124,7 @@ def _some(names: list[str]) -> str:
 def _loose_files(path: Path) -> list[Path]:
     """Return the storage files of a folder, splits in the order of their numbers."""
     return sorted((f for suffix in ('.mcap', '.db3') for end in ('', *COMPRESSED_SUFFIXES)
-                   for f in path.glob(f'*{suffix}{end}')), key=_split)
+                   for f in path.glob(f'*{suffix}{end}') if f.is_file()), key=_split)
 
 
 def _split(file: Path) -> tuple[str, int, str]:

@@ -88,6 +88,8 @@ def silence_reason(node: Any, topic: str, type_name: str, reliable: bool,
     others = sorted({e.topic_type for e in ends} - {type_name})
     if others and all(e.topic_type != type_name for e in ends):
         hint = ' (set image_transport)' if 'Image' in others[0] else ''
+        if 'Video' in others[0] or 'FFMPEG' in others[0]:
+            hint = ' (video is read from recordings only: republish it as images)'
         return f'{topic} carries {", ".join(others)}, not {type_name}{hint}'
     if reliable and any(e.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for e in ends):
         names = ', '.join(sorted({_name(e) for e in ends}))

@@ -38,6 +38,10 @@ def test_intervals():
     assert intervals(at(1.0)) == {'period_ms': None, 'gaps': 0, 'longest_gap_s': None,
                                   'dropped_estimate': None}
     assert intervals(np.zeros(9, np.int64))['period_ms'] is None
+    # Written five at once, every 0.3 s: 13 microseconds are no rate at which 65,000 are missing.
+    bunched = np.concatenate([n * 0.3 + np.arange(5) * 13e-6 for n in range(3)])
+    assert intervals(at(*bunched)) == {'period_ms': None, 'gaps': 0, 'longest_gap_s': 0.299948,
+                                       'dropped_estimate': None}
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +36,15 @@ def rows(picture, stamp, count=5):
         info = msgs.make_camera_info(40, 24, 30, 30, 20, 12, stamp(n), 'front')
         out.append(('/front/camera_info', msgs.CAMERA_INFO, info, stamp(n) + 9))
     return out
+
+
+@pytest.mark.parametrize('name', ['a.mcap', 'a.db3', 'a.bag'])
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BagError, match='is no regular file'):
+        BagReader(tmp_path / name)
+    with pytest.raises(BagError, match='has no metadata.yaml and no .mcap or .db3 file'):
+        BagReader(tmp_path)
 
 
 @pytest.mark.parametrize(('plugin', 'compression'), KINDS)
@@ -202,3 +213,15 @@ def test_truncated_at_any_byte_ends_in_a_line_or_a_warning(labelled_bag, tmp_pat
     assert counts == {(19, True), (19, False)}
     assert len(problems) > 10
     assert all('cut.mcap' in line and '\n' not in line for line in problems)
+
+
+def test_no_room_to_unpack_a_file_is_one_line(write_messages, picture, stamp):
+    path = write_messages(rows(picture, stamp, 80), compression=CompressionMode.FILE)
+    code = ('import resource, sys; from kd_perception.bags.reader import BagReader; '
+            'from kd_perception.errors import BagError\n'
+            'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n'
+            'try: BagReader(sys.argv[1])\n'
+            'except BagError as error: print(error)')
+    done = subprocess.run([sys.executable, '-c', code, str(path)], capture_output=True, text=True)
+    assert 'db3.zstd: cannot be unpacked into' in done.stdout, done.stderr
+    assert done.stdout.endswith('File too large; set TMPDIR to a folder with room\n')
