@@ -26,6 +26,12 @@ def test_unused_stages_are_dropped() -> None:
     assert all(p.grad is not None for p in net.parameters())
 
 
+def test_stages_that_are_called_child_by_child_are_used() -> None:
+    net = smp(5, encoder='mobilenet_v2', encoder_depth=3, decoder_channels=[16, 8, 8])
+    with torch.no_grad():
+        assert net.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5, 64, 64)
+
+
 def test_shipped_teacher_fits_ten_megabytes_in_fp16() -> None:
     net = smp(12, encoder='resnet18', encoder_depth=4, decoder_channels=[256, 128, 64, 32])
     assert sum(p.numel() for p in net.parameters()) <= 5_000_000
