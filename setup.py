@@ -18,6 +18,7 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 RUNTIME = ['onnxruntime>=1.17', 'openvino>=2024.4']
 TRAIN = ['torch>=2.6', 'torchvision>=0.21', 'timm>=1.0', 'segmentation-models-pytorch>=0.4',
          'accelerate>=1.0', 'onnx>=1.16', 'onnxscript>=0.2', 'tensorboard>=2.15']
+COMPRESS = ['torch-pruning>=1.6']
 SIMULATION = ['moderngl>=5.11']
 HUGGINGFACE = ['transformers>=4.45']
 
@@ -45,13 +46,14 @@ setup(
     extras_require={
         'runtime': RUNTIME,
         'train': TRAIN,
+        'compress': COMPRESS,
         'sim': SIMULATION,
         'hf': HUGGINGFACE,
         # colcon test runs pytest for packages whose extra "test" names it.
         'test': ['pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis'],
         'carla': ['carla==0.9.16; python_version < "3.13"'],
         'dev': ['ruff', 'mypy', 'import-linter', 'types-PyYAML', 'mcap-ros2-support>=0.5'],
-        'all': [*RUNTIME, *TRAIN, *SIMULATION],
+        'all': [*RUNTIME, *TRAIN, *COMPRESS, *SIMULATION],
     },
     entry_points={'console_scripts': [
         f'{PACKAGE} = {PACKAGE}.cli.main:main',

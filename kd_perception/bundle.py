@@ -75,12 +75,23 @@ class NetworkSpec:
     How the torch module is rebuilt: a registered builder and plain arguments for it.
 
     :param builder: name in the network registry; empty for a foreign graph without weights.
-    :param arguments: keyword arguments, including the channel spec after pruning; of a foreign
-        graph, what was read from which file.
+    :param arguments: keyword arguments; of a foreign graph, what was read from which file.
+    :param channels: the channel spec after slimming or pruning: by layer name ``(inputs,
+        outputs)``, with the groups behind them of a grouped convolution, or ``(channels,)`` of a
+        normalisation. Layers that are not named are as the builder makes them.
     """
 
     builder: str = ''
     arguments: dict[str, Any] = field(default_factory=dict)
+    channels: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, found in self.channels.items():
+            if (not isinstance(name, str) or not isinstance(found, (list, tuple))
+                    or not 1 <= len(found) <= 3 or not all(type(n) is int for n in found)):
+                raise BundleError(f'network channels: {name!r}: {found!r} is no list of one to '
+                                  'three whole numbers')
+        object.__setattr__(self, 'channels', {k: tuple(v) for k, v in self.channels.items()})
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,8 @@ class BundleSpec:
             'role': self.role, 'classes': self.classes.to_dict(), 'input': asdict(self.input),
             'network': asdict(self.network), 'lineage': asdict(self.lineage),
             'statistics': dict(self.statistics)}
+        if not self.network.channels:
+            del out['network']['channels']  # type: ignore[attr-defined]
         return _plain(out)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from kd_perception.bundle import NetworkSpec
 from kd_perception.errors import ConfigError, first_line, KdPerceptionError
+from kd_perception.networks.channels import cut
 
 Builder = Callable[..., nn.Module]
 
@@ -45,25 +46,32 @@ def builders() -> tuple[str, ...]:
 
 def build(spec: NetworkSpec, num_classes: int) -> nn.Module:
     """
-    Build the module that a spec describes, with fresh random weights.
+    Build the module that a spec describes, with fresh random weights, cut to its channel spec.
 
     A segmentation module takes float32 ``[N, 3, H, W]``, normalised, and returns float32 logits
     ``[N, num_classes, h, w]`` at its own stride; a classification ``[N, num_classes]``.
 
-    :raises ConfigError: for an unknown builder (with the nearest names) or bad arguments.
+    :raises ConfigError: for an unknown builder (with the nearest names), bad arguments or channels.
     """
-    builder = _find(spec.builder)
+    builder = find_builder(spec.builder)
     try:
-        return builder(num_classes=num_classes, **spec.arguments)
+        module = builder(num_classes=num_classes, **spec.arguments)
     except KdPerceptionError:
         raise
     except Exception as error:  # networks of others refuse arguments in any way
         reason = first_line(error)
         raise ConfigError(f'network {spec.builder!r}: arguments {spec.arguments} do not fit: '
                           f'{reason}') from None
+    cut(module, spec.channels)
+    return module
 
 
-def _find(name: str) -> Builder:
+def find_builder(name: str) -> Builder:
+    """
+    Return the builder of that name.
+
+    :raises ConfigError: when there is none (with the nearest names) or it does not load.
+    """
     if name not in _BUILDERS and name in _OWN:
         importlib.import_module(_OWN[name])
     if name in _BUILDERS:
