@@ -51,7 +51,8 @@ def build(spec: NetworkSpec, num_classes: int) -> nn.Module:
     A segmentation module takes float32 ``[N, 3, H, W]``, normalised, and returns float32 logits
     ``[N, num_classes, h, w]`` at its own stride; a classification ``[N, num_classes]``.
 
-    :raises ConfigError: for an unknown builder (with the nearest names), bad arguments or channels.
+    :raises ConfigError: for an unknown builder (with the nearest names), or bad arguments or
+        channels.
     """
     builder = find_builder(spec.builder)
     try:
