@@ -18,9 +18,11 @@ from kd_perception.classes import load_class_set
 from kd_perception.cli.processes import process_rank
 from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
+from kd_perception.distillation.recipe import load_recipe
+from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError
 from kd_perception.frames import FrameSource
-from kd_perception.tasks.soft_labels import SoftLabelCodec
+from kd_perception.tasks.soft_labels import CODECS, SoftLabelCodec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +40,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='directory of the soft-label cache')
     parser.add_argument('--stride', type=int, default=4,
                         help='soft labels are kept at 1/stride of the input size (%(default)s)')
+    parser.add_argument('--codec', choices=CODECS, default='packed',
+                        help='packed: 6 bits, compressed, and the winner at full size; u8: 1 '
+                             'byte per class and cell; both for temperatures from 0.5; fp16: 2 '
+                             'bytes; topk: the K likeliest, true at one temperature '
+                             '(%(default)s)')
+    parser.add_argument('--k', type=int, metavar='K', help='classes that topk keeps (3)')
+    parser.add_argument('--temperature', type=float, metavar='T',
+                        help='temperature that topk is true at (1)')
+    parser.add_argument('--keep-logits', action='store_true',
+                        help='2 bytes more per cell, for losses on logits such as '
+                             'channel-wise distillation; not with topk')
     parser.add_argument('--shard-size', type=int, default=64, metavar='N',
                         help='frames per file (%(default)s)')
     parser.add_argument('--check', type=int, nargs='?', const=16, default=0, metavar='N',
                         help='do not label: run the teacher again on N frames (16) and compare')
+    group = parser.add_argument_group(
+        'views', 'Label what a student will be shown instead of whole frames: exact, where '
+        'whole frames are warped. Train with --distillation.view views.')
+    group.add_argument('--views', type=int, default=0, metavar='K', help='views of every frame')
+    group.add_argument('--recipe', default='',
+                       help='recipe of the student: its input, augment and seed draw the views')
+    group.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
+                       help='change a key of the recipe, e.g. augment.crop=[256,320]; may be '
+                            'repeated')
+    group.add_argument('--seed', type=int, help='seed of the views (that of the recipe)')
     group = parser.add_argument_group('import')
     # Not ``classes``, which is the class set of labels in a recording.
     group.add_argument('--classes', dest='label_classes', default='', metavar='SET',
@@ -67,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.label_classes:
         raise ConfigError('--classes says what imported labels mean; a teacher knows its classes')
+    if args.views and args.check:
+        raise ConfigError('--check knows from the cache which views it is of; leave --views out')
     teacher = find_bundle(args.teacher)
     step = _check if args.check else _label
     for name, source in opened(args, args.bag):
@@ -76,11 +101,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _label(args: argparse.Namespace, teacher: ModelBundle, name: str,
            source: FrameSource) -> None:
+    views = _views(args)
+    codec = _codec(args)
     from kd_perception.distillation.labelling import label
     rank, world, device = process_rank(args.device)
     try:
         with progress(f'labelling {source.name}') as update:
-            report = label(teacher, source, args.out, codec=SoftLabelCodec(stride=args.stride),
+            report = label(teacher, source, args.out, codec=codec, views=views,
                            engine=args.engine, device=device, precision=args.precision,
                            threads=args.threads, shard_size=args.shard_size, rank=rank,
                            world=world, progress=update if rank == 0 else None)
@@ -92,7 +119,39 @@ def _label(args: argparse.Namespace, teacher: ModelBundle, name: str,
           f'{report.bad} not decodable ({report.engine}, {report.precision})')
 
 
+def _codec(args: argparse.Namespace) -> SoftLabelCodec:
+    for name in ('k', 'temperature'):
+        if getattr(args, name) is not None and args.codec != 'topk':
+            raise ConfigError(f'--{name} is of --codec topk, the codec is {args.codec}')
+    return SoftLabelCodec(args.codec, args.stride, k=3 if args.k is None else args.k,
+                          temperature=1.0 if args.temperature is None else args.temperature,
+                          offset=args.keep_logits)
+
+
+def _views(args: argparse.Namespace) -> ViewPlan | None:
+    """Return the views that are asked for; None: whole frames."""
+    if not args.views:
+        given = [n for n in ('recipe', 'set', 'seed') if getattr(args, n) not in ('', [], None)]
+        if given:
+            raise ConfigError(f'--{given[0]} says how views are drawn; say how many with '
+                              '--views K')
+        return None
+    if not args.recipe:
+        raise ConfigError('--views needs --recipe, that of the student: its input, augment and '
+                          'seed draw the views')
+    pairs = [text.partition('=') for text in args.set]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f'--set {key}: must be KEY=VALUE, e.g. augment.flip=0')
+    overrides = {key: value for key, _, value in pairs}
+    if args.seed is not None:
+        overrides['distillation.views_seed'] = str(args.seed)
+    return ViewPlan.of(load_recipe(args.recipe, overrides), args.views)
+
+
 def _import(args: argparse.Namespace) -> None:
+    if args.views:
+        raise ConfigError('--views asks a teacher; imported labels are of whole frames')
     if not args.label_classes:
         raise ConfigError('--import needs --classes: what do the ids or channels mean?')
     if args.check:
@@ -107,8 +166,7 @@ def _import(args: argparse.Namespace) -> None:
             report = import_labels(
                 args.labels, source, args.out, classes, kind=args.kind, match=args.match,
                 smoothing=args.smoothing, partial=args.partial, tolerance_ms=args.tolerance_ms,
-                codec=SoftLabelCodec(stride=args.stride), shard_size=args.shard_size,
-                progress=update)
+                codec=_codec(args), shard_size=args.shard_size, progress=update)
         print(f'{name}: {report.imported} frames with {report.kind} by {report.match}, '
               f'{report.missing} without a label, {report.unused} labels without a frame, '
               f'{report.bad} not decodable')

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.strict import first_difference, to_plain
+from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
 from kd_perception.paths import atomic_file, file_hash
@@ -44,6 +45,7 @@ class LabelledFrame:
 
     :param stamp_ns: header stamp; kept because it may be zero or repeated and is not the key.
     :param record: what the codec made of the logits.
+    :param view: which numbered view of the frame it is of; None: the whole frame.
     """
 
     key: FrameKey
@@ -51,17 +53,25 @@ class LabelledFrame:
     log_ns: int
     frame_id: str
     record: Mapping[str, np.ndarray]
+    view: int | None = None
 
 
-def provenance(teacher: ModelBundle, codec: SoftLabelCodec, precision: str) -> dict[str, Any]:
-    """Return the manifest of a cache made by ``teacher``; ``precision`` is what really ran."""
+def provenance(teacher: ModelBundle, codec: SoftLabelCodec, precision: str,
+               views: ViewPlan | None = None) -> dict[str, Any]:
+    """
+    Return the manifest of a cache made by ``teacher``.
+
+    :param precision: what really ran.
+    :param views: which views of the frames are labelled; None: whole frames.
+    """
     preprocessing = to_plain(teacher.spec.input)
     return {
         'schema_version': _SCHEMA, 'task': teacher.spec.task,
         'teacher': {'name': teacher.spec.name, 'hash': teacher.hash},
         'preprocessing': {'hash': _hash(preprocessing), **preprocessing},
         'classes': list(teacher.spec.classes.names), 'codec': codec.to_dict(),
-        'precision': precision}
+        'precision': precision,
+        **({} if views is None else {'views': {'count': views.count, **views.to_dict()}})}
 
 
 def imported_provenance(name: str, classes: Sequence[str], codec: SoftLabelCodec,
@@ -95,7 +105,8 @@ class SoftLabelCache:
                                 'make one with: kd_perception label --teacher BUNDLE BAG --out '
                                 'DIR')
         self.codec = SoftLabelCodec.from_dict(self.manifest['codec'])
-        self._places: dict[FrameKey, tuple[Path, int]] = {}
+        self._places: dict[tuple[FrameKey, int], tuple[Path, int]] = {}
+        self._keys: dict[FrameKey, None] = {}
         self._files: dict[Path, Any] = {}
         self._hashes: dict[Path, str] = {}
         self._lock = threading.Lock()
@@ -107,44 +118,54 @@ class SoftLabelCache:
             side = read_sidecar(sidecar)
             self._hashes[shard] = side.get('sha256', '')
             for position, frame in enumerate(side['frames']):
-                key = _key(frame)
-                if self.imported and key in self._places:
+                key, place = _key(frame), (_key(frame), int(frame.get('view', 0)))
+                if self.imported and place in self._places:
                     raise TrainingError(
                         f'{self.path}: frame {key} has two labels, in '
-                        f'{self._places[key][0].name} and {shard.name}; import the labels of '
+                        f'{self._places[place][0].name} and {shard.name}; import the labels of '
                         'this recording again')
-                self._places[key] = (shard, position)
+                self._places[place] = (shard, position)
+                self._keys[key] = None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._keys)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._keys
 
     def __getitem__(self, key: FrameKey) -> np.ndarray:
         """Return the logits of a frame, float32 ``[K, h, w]``."""
         return self.codec.decode(self.record(key))
 
-    def lesson(self, key: FrameKey) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return logits as ``[key]`` does, and the full-size decision uint8 ``[H, W]`` if kept."""
-        record = self.record(key)
+    def lesson(self, key: FrameKey, view: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+        """
+        Return logits as ``[key]`` does, and the full-size decision uint8 ``[H, W]`` if kept.
+
+        :param view: which of the frame's numbered views, where the cache is of these.
+        """
+        record = self.record(key, view)
         return self.codec.decode(record), self.codec.winner(record)
 
     @property
     def keys(self) -> tuple[FrameKey, ...]:
         """Return the frames that are labelled."""
-        return tuple(self._places)
+        return tuple(self._keys)
 
-    def record(self, key: FrameKey) -> dict[str, np.ndarray]:
+    @property
+    def views(self) -> dict[str, Any] | None:
+        """Return which views are labelled (``ViewPlan.to_dict``, ``count``); None: frames."""
+        return (self.manifest or {}).get('views')
+
+    def record(self, key: FrameKey, view: int = 0) -> dict[str, np.ndarray]:
         """
-        Return what the codec wrote of a frame.
+        Return what the codec wrote of a frame, or of one of its views.
 
         :raises TrainingError: when the frame is not labelled or the shard is damaged.
         """
-        if key not in self._places:
+        if (key, view) not in self._places:
             raise TrainingError(f'{self.path}: has no soft labels of frame {key}; label this '
                                 'recording with: kd_perception label')
-        path, position = self._places[key]
+        path, position = self._places[key, view]
         file, names = self._open(path)
         try:
             return {name.split('.', 1)[1]: file.get_tensor(name) for name in names[position]}
@@ -209,6 +230,30 @@ class SoftLabelCache:
             raise TrainingError(f'{self.path}: was labelled with another preprocessing of '
                                 'pictures; label again into another directory')
 
+    def require_views(self, plan: ViewPlan | None) -> None:
+        """
+        Check that the cache is of the views that a recipe draws, or of whole frames.
+
+        :param plan: None: whole frames.
+        :raises TrainingError: one line that names the first key that differs.
+        """
+        if plan is None:
+            if self.views is not None:
+                raise TrainingError(f'{self.path}: holds soft labels of numbered views; set '
+                                    '--distillation.view views, or label whole frames')
+            return
+        if self.views is None:
+            raise TrainingError(f'{self.path}: holds soft labels of whole frames; set '
+                                '--distillation.view warp, or label views: kd_perception label '
+                                '--views K --recipe RECIPE')
+        difference = plan.difference(self.views)
+        if difference:
+            raise TrainingError(f'{self.path}: its views were drawn differently ({difference}); '
+                                'set the recipe to the same, or label again with --recipe')
+        if plan.count > self.views['count']:
+            raise TrainingError(f'{self.path}: holds {self.views["count"]} views of a frame, '
+                                f'distillation.views asks for {plan.count}')
+
     def require_service(self, loss: str, looks_at: str, temperature: float) -> None:
         """
         Check that the codec serves a loss.
@@ -220,7 +265,8 @@ class SoftLabelCache:
         if not self.codec.serves(looks_at, temperature):
             raise TrainingError(
                 f'{self.path}: its codec {self.codec.name!r} cannot serve loss {loss!r}, which '
-                f'looks at {looks_at}, at temperature {temperature:g}; label with another')
+                f'looks at {looks_at}, at temperature {temperature:g}; '
+                f'{self.codec.advice(looks_at, temperature)}')
 
     def require_frames(self, keys: Iterable[FrameKey]) -> None:
         """
@@ -229,7 +275,7 @@ class SoftLabelCache:
         :raises TrainingError: naming how many are missing and the first of them.
         """
         wanted = list(keys)
-        missing = [k for k in wanted if k not in self._places]
+        missing = [k for k in wanted if k not in self._keys]
         if missing:
             raise TrainingError(
                 f'{self.path}: {len(missing)} of {len(wanted)} frames have no soft labels, the '
@@ -322,7 +368,8 @@ def write_shard(path: Path, frames: Sequence[LabelledFrame], bad: Sequence[int] 
         save_file(tensors, temporary)
         digest = file_hash(temporary)
     side = {'frames': [{**asdict(f.key), 'stamp_ns': f.stamp_ns, 'log_ns': f.log_ns,
-                        'frame_id': f.frame_id} for f in frames],
+                        'frame_id': f.frame_id,
+                        **({} if f.view is None else {'view': f.view})} for f in frames],
             'bad': list(bad), 'bytes': path.stat().st_size, 'sha256': digest}
     with atomic_file(path.with_suffix('.json')) as temporary:
         temporary.write_text(json.dumps(side) + '\n')

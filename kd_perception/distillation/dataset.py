@@ -8,7 +8,7 @@ sees exactly what the uninterrupted one would have seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +29,7 @@ from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.frame_store import FrameStore, Sample
 from kd_perception.distillation.order import FrameOrder
 from kd_perception.distillation.recipe import AugmentRecipe
+from kd_perception.distillation.views import ViewPlan
 from kd_perception.tasks.soft_labels import decided
 
 
@@ -41,9 +42,11 @@ class Batch:
     :param images: uint8 ``[N, H, W, 3]``, RGB.
     :param labels: uint8 ``[N, H, W]``, 255 where unlabelled.
     :param theta: float32 ``[N, 2, 3]``, view to whole frame (``View.theta``).
-    :param soft: float32 ``[N, K, h, w]``, logits of the teacher on the whole frames, or None.
+    :param soft: float32 ``[N, K, h, w]``, logits of the teacher: of whole frames, or of
+        numbered views; None without a cache.
     :param winners: uint8 ``[N, H', W']``, its decision, finer than ``soft``; None if not kept.
     :param further: ``soft`` and ``winners`` of further teachers.
+    :param calm: uint8 ``[N, H, W, 3]``, the views before their light was changed, or None.
     """
 
     keys: tuple[str, ...]
@@ -53,6 +56,7 @@ class Batch:
     soft: torch.Tensor | None = None
     winners: torch.Tensor | None = None
     further: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
+    calm: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
@@ -60,7 +64,7 @@ class Batch:
             return None if tensor is None else tensor.to(device, non_blocking=True)
         return replace(self, images=moved(self.images), labels=moved(self.labels),
                        theta=moved(self.theta), soft=moved(self.soft),
-                       winners=moved(self.winners),
+                       winners=moved(self.winners), calm=moved(self.calm),
                        further=tuple((moved(soft), moved(w)) for soft, w in self.further))
 
     def cached(self, which: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -80,6 +84,7 @@ class _Sample:
     labels: np.ndarray
     theta: np.ndarray
     softs: Sequence[tuple[np.ndarray, np.ndarray | None]]
+    calm: np.ndarray | None = None
 
 
 class Batches:
@@ -93,6 +98,11 @@ class Batches:
     :param labelled_share: share of labelled frames in every step (to one frame), drawn apart from
         the others; 0 takes frames as they come.
     :param caches: soft labels of all frames of the store, by teacher.
+    :param views: samples are these numbered views, of which the caches hold soft labels; view
+        number: how often the frame was drawn before, modulo their count. None: every sample is a
+        new view.
+    :param decide: what decoded soft labels, one array per cache, say of where classes are.
+    :param calm: also give the views as they were before their light was changed.
     :param rank: which of ``world`` processes this is; each gets its own part of every step.
     :raises TrainingError: when a share is asked for of frames of which there are none.
     """
@@ -100,7 +110,9 @@ class Batches:
     def __init__(self, store: FrameStore, augment: AugmentRecipe, *, crop: tuple[int, int],
                  batch_size: int, seed: int, focus_weights: np.ndarray | None = None,
                  labelled_share: float = 0.0, caches: Sequence[SoftLabelCache] = (),
-                 rank: int = 0, world: int = 1) -> None:
+                 views: ViewPlan | None = None,
+                 decide: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
+                 calm: bool = False, rank: int = 0, world: int = 1) -> None:
         self._store = store
         self._augment = augment
         self._crop = crop
@@ -108,6 +120,9 @@ class Batches:
         self._seed = seed
         self._focus_weights = focus_weights
         self._caches = tuple(caches)
+        self._views = views
+        self._decide = decide or (lambda softs: decided(softs[0]))
+        self._calm = calm
         self._rank = rank
         self._world = world
         self._order = FrameOrder(store.has_labels if labelled_share else len(store), seed,
@@ -139,7 +154,10 @@ class Batches:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _sample(self, number: int) -> _Sample:
-        position = self._order[number]
+        position, times = self._order.draw(number)
+        if self._views is not None:
+            return _numbered(self._store[position], self._caches, self._views,
+                             times % self._views.count, self._calm)
         rng = np.random.default_rng((self._seed, 1, number))
         sample = self._store[position]
         height, width = sample.image.shape[:2]
@@ -148,24 +166,37 @@ class Batches:
         if self._focus_weights is not None and rng.random() < self._augment.focus:
             # Without ground truth the teacher's own decision says where rare things are.
             ids = sample.labels[::4, ::4] if sample.labels is not None else (
-                decided(softs[0][0]) if softs else None)
+                self._decide([logits for logits, _ in softs]) if softs else None)
             if ids is not None:
                 centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
         view = draw_view(rng, self._augment, (height, width), self._crop, centre)
-        image = jitter(rng, self._augment, view_image(sample.image, view, self._crop))
-        return _Sample(str(sample.key), image, _labels(sample, view, self._crop),
-                       view.theta(height, width), softs)
+        calm = view_image(sample.image, view, self._crop)
+        return _Sample(str(sample.key), jitter(rng, self._augment, calm),
+                       _labels(sample, view, self._crop), view.theta(height, width), softs,
+                       calm if self._calm else None)
 
 
-def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = ()) -> Batch:
-    """Return a batch of one frame as it is, with its soft labels."""
+def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = (),
+          views: ViewPlan | None = None) -> Batch:
+    """Return a batch of one frame as it is, or of its first view, with its soft labels."""
     sample = store[position]
+    if views is not None:
+        return _collated([_numbered(sample, caches, views, 0)])
     height, width = sample.image.shape[:2]
     whole = View(0, 0, height, width)
     return _collated([_Sample(str(sample.key), sample.image,
                               _labels(sample, whole, (height, width)),
                               whole.theta(height, width),
                               [cache.lesson(sample.key) for cache in caches])])
+
+
+def _numbered(sample: Sample, caches: Sequence[SoftLabelCache], views: ViewPlan, number: int,
+              calm: bool = False) -> _Sample:
+    view, image, before = views.draw(sample.image, sample.key, number)
+    return _Sample(str(sample.key), image, _labels(sample, view, views.crop),
+                   view.theta(*sample.image.shape[:2]),
+                   [cache.lesson(sample.key, number) for cache in caches],
+                   before if calm else None)
 
 
 def _labels(sample: Sample, view: View, crop: tuple[int, int]) -> np.ndarray:
@@ -181,9 +212,10 @@ def _collated(samples: Sequence[_Sample]) -> Batch:
         softs.append((_stack(logits),
                       None if any(w is None for w in winners) else _stack(winners)))
     soft, winner = softs[0] if softs else (None, None)
+    calm = [s.calm for s in samples if s.calm is not None]
     return Batch(tuple(s.key for s in samples), _stack([s.image for s in samples]),
                  _stack([s.labels for s in samples]), _stack([s.theta for s in samples]),
-                 soft, winner, tuple(softs[1:]))
+                 soft, winner, tuple(softs[1:]), _stack(calm) if calm else None)
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:

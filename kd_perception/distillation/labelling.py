@@ -1,8 +1,8 @@
 """
 Labelling: a teacher looks at every frame of a recording, and what it says goes into the cache.
 
-The teacher runs in an engine, as it does on the vehicle. A stop at any instant leaves whole
-shards, and the next call goes on behind them.
+The teacher runs in an engine, as it does on the vehicle, or looks at numbered views. A stop at
+any instant leaves whole shards, and the next call goes on behind them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from contextlib import closing
 from dataclasses import dataclass
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from kd_perception.bags.sampling import BadFrames, LabelError
-from kd_perception.bundle import LOGITS, ModelBundle
+from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.cache import (
     LabelledFrame,
     open_for_writing,
@@ -27,15 +28,14 @@ from kd_perception.distillation.cache import (
     SoftLabelCache,
     write_shard,
 )
+from kd_perception.distillation.labellers import Labeller, load_labeller
 from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.distillation.teachers.cached import settle
-from kd_perception.engines.engine import Engine
-from kd_perception.engines.loader import load_engine
-from kd_perception.errors import BundleError, ConfigError, ImageError, TrainingError
+from kd_perception.distillation.views import ViewPlan
+from kd_perception.errors import ConfigError, ImageError, TrainingError
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.frames import Frame, FrameKey, FrameSource, Progress
-from kd_perception.tasks.placement import network_input, place, Placement
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,9 @@ class CheckReport:
 
 def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
           codec: SoftLabelCodec | None = None, engine: str = 'auto', device: str = 'cpu',
-          precision: str = 'auto', threads: int = 0, shard_size: int = 64, rank: int = 0,
-          world: int = 1, progress: Progress | None = None) -> LabellingReport:
+          precision: str = 'auto', threads: int = 0, shard_size: int = 64,
+          views: ViewPlan | None = None, rank: int = 0, world: int = 1,
+          progress: Progress | None = None) -> LabellingReport:
     """
     Write the teacher's soft labels of all frames of ``source`` into the cache.
 
@@ -87,21 +88,21 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
 
     :param codec: how logits are stored; None: the task's default.
     :param shard_size: frames per file; what a stop loses at most.
+    :param views: label these numbered views of every frame; None: whole frames.
     :param rank: which of ``world`` processes this is.
     :raises TrainingError: when the directory holds labels of another teacher or codec.
     """
-    _require_logits(teacher)
     if shard_size < 1:
         raise ConfigError(f'shard size {shard_size}: at least one frame per file')
     codec = codec or SoftLabelCodec()
     cache = Path(cache_dir)
-    model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
-                        graph='logits')
+    model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
+                          threads=threads)
     try:
         # Before anything is written: a recording without a single picture raises here.
         failures = BadFrames(log, source.name, len(source))
         recording = recording_id(_end_keys(source), len(source), getattr(source, 'chosen', ''))
-        open_for_writing(cache, {**provenance(teacher, codec, model.precision),
+        open_for_writing(cache, {**provenance(teacher, codec, model.precision, views),
                                  'shard_size': shard_size})
         wanted, present = _plan(cache, recording, len(source), shard_size)
         labelled, bad = 0, len(source) - sum(len(p) for _, p in wanted) - present
@@ -109,27 +110,25 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
         wanted = [(path, shard) for path, shard in wanted
                   if shard.start // shard_size % world == rank]
 
-        def read(position: int) -> tuple[Frame, np.ndarray] | None:
+        def read(position: int) -> tuple[Frame, Any] | None:
             frame = _decodable(source, position, failures)
-            return None if frame is None else (frame, network_input(frame.image,
-                                                                         teacher.spec.input))
+            return None if frame is None else (frame, model.prepare(frame))
 
         # One stream over all shards: the decoder never waits for a file to be written.
         positions = [p for _, shard in wanted for p in shard]
         with closing(read_ahead(read, positions)) as stream:
             for path, shard in wanted:
-                frames, failed = [], []
+                seen, frames, failed = 0, [], []
                 for position, item in zip(shard, stream, strict=False):
                     if item is None:
                         failed.append(position)
                     else:
-                        frame, image = item
-                        where = _placed(frame, teacher)
-                        frames.append(_labelled(model, codec, source.name, frame, image, where))
+                        seen += 1
+                        frames += _labelled(model, codec, source.name, *item)
                     if progress is not None:
                         progress(position + 1, len(source), '')
                 write_shard(path, frames, failed)
-                labelled, bad = labelled + len(frames), bad + len(failed)
+                labelled, bad = labelled + seen, bad + len(failed)
         if progress is not None:
             progress(len(source), len(source), '')
         failures.sum_up()
@@ -148,35 +147,33 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     :param samples: frames, evenly spread.
     :raises TrainingError: when the cache is of another teacher or lacks the frames.
     """
-    _require_logits(teacher)
     if samples < 1:
         raise ConfigError(f'check of {samples} frames: at least one')
     cache = SoftLabelCache(cache_dir)
     cache.require(teacher)
     chosen = sorted({round(p) for p in np.linspace(0, len(source) - 1, samples)})
-    agreement: list[float] = []
+    compared, agreement = 0, list[float]()
     divergence: dict[float, list[float]] = {t: [] for t in CHECK_TEMPERATURES}
     failures = BadFrames(log, source.name, len(chosen))
-    model = load_engine(teacher, engine, device=device, precision=precision, threads=threads,
-                        graph='logits')
+    views = None if cache.views is None else ViewPlan.from_dict(cache.views)
+    model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
+                          threads=threads)
     try:
         for done, position in enumerate(chosen):
             frame = _decodable(source, position, failures)
             if frame is None:
                 continue
-            image = network_input(frame.image, teacher.spec.input)
-            where = _placed(frame, teacher)
-            size = (where.height, where.width)
-            logits = where.crop_grid(model.infer(image[None])['logits'][0])
-            fresh = upsample(torch.from_numpy(logits)[None], *size)
-            soft, winners = cache.lesson(frame.key)
-            stored = upsample(torch.from_numpy(soft)[None], *size)
-            if winners is not None:
-                stored = settle(stored, torch.from_numpy(winners)[None])
-            agreement.append(float((fresh.argmax(1) == stored.argmax(1)).float().mean()))
-            for temperature, values in divergence.items():
-                values.append(float(kl_divergence(stored, fresh, temperature))
-                              / temperature ** 2)
+            compared += 1
+            for view, logits, size in model.look(frame, model.prepare(frame)):
+                fresh = upsample(torch.from_numpy(logits)[None], *size)
+                soft, winners = cache.lesson(frame.key, view or 0)
+                stored = upsample(torch.from_numpy(soft)[None], *size)
+                if winners is not None:
+                    stored = settle(stored, torch.from_numpy(winners)[None])
+                agreement.append(float((fresh.argmax(1) == stored.argmax(1)).float().mean()))
+                for temperature, values in divergence.items():
+                    values.append(float(kl_divergence(stored, fresh, temperature))
+                                  / temperature ** 2)
             if progress is not None:
                 progress(done + 1, len(chosen), f'agreement {100 * np.mean(agreement):.2f} %')
     finally:
@@ -184,7 +181,7 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     failures.sum_up()
     if not agreement:
         raise TrainingError(f'{source.name}: none of the sampled frames can be decoded')
-    return CheckReport(len(agreement), float(np.mean(agreement)),
+    return CheckReport(compared, float(np.mean(agreement)),
                        {t: float(np.mean(v)) for t, v in divergence.items()})
 
 
@@ -202,18 +199,16 @@ def _plan(cache: Path, recording: str, frames: int,
     return wanted, present
 
 
-def _labelled(model: Engine, codec: SoftLabelCodec, name: str, frame: Frame,
-              image: np.ndarray, where: Placement) -> LabelledFrame:
-    logits = where.crop_grid(model.infer(image[None])['logits'][0])
-    if not np.isfinite(logits).all():
-        raise TrainingError(f'{name}: the teacher gives NaN or infinity on frame {frame.key}; '
-                            'try another --precision')
-    return LabelledFrame(frame.key, frame.stamp_ns, frame.log_ns, frame.frame_id,
-                         codec.encode(logits, (where.height, where.width)))
-
-
-def _placed(frame: Frame, teacher: ModelBundle) -> Placement:
-    return place((frame.image.shape[0], frame.image.shape[1]), teacher.spec.input)
+def _labelled(model: Labeller, codec: SoftLabelCodec, name: str, frame: Frame,
+              pictures: Any) -> list[LabelledFrame]:
+    made = []
+    for view, logits, size in model.look(frame, pictures):
+        if not np.isfinite(logits).all():
+            raise TrainingError(f'{name}: the teacher gives NaN or infinity on frame {frame.key}; '
+                                'try another --precision')
+        made.append(LabelledFrame(frame.key, frame.stamp_ns, frame.log_ns, frame.frame_id,
+                                  codec.encode(logits, size), view))
+    return made
 
 
 def _decodable(source: FrameSource, position: int,
@@ -235,7 +230,8 @@ def _present(path: Path) -> int | None:
     if not sidecar.is_file():
         return None
     try:
-        return len(read_sidecar(sidecar)['frames'])
+        # All views of a frame are in one shard.
+        return sum(f.get('view', 0) == 0 for f in read_sidecar(sidecar)['frames'])
     except TrainingError as error:
         log.warning('%s; it is labelled again now', error)
         return None
@@ -250,14 +246,3 @@ def _end_keys(source: FrameSource) -> list[FrameKey]:
             raise TrainingError(f'{source.name}: not one of {len(source)} frames can be decoded')
         ends.append(frame.key)
     return ends
-
-
-def _require_logits(teacher: ModelBundle) -> None:
-    if teacher.spec.task != 'segmentation':
-        raise BundleError(f'{teacher.path}: task {teacher.spec.task!r} cannot label yet')
-    if not teacher.has(LOGITS) and not teacher.spec.network.builder:
-        raise BundleError(f'{teacher.path}: gives ids alone, of which there are no soft labels; '
-                          'write its masks as PNGs and import them: kd_perception label --import')
-    if not teacher.has(LOGITS):
-        raise BundleError(f'{teacher.path}: has no {LOGITS}, so it cannot label; export it with: '
-                          f'kd_perception export {teacher.path}')

@@ -40,16 +40,16 @@ class FrameOrder:
                 raise TrainingError(f'data.labelled_share {share:g}: there are no frames {kind} '
                                     'labels; set it to 0')
 
-    def __getitem__(self, number: int) -> int:
-        """Return the place of the frame that sample ``number`` shows."""
+    def draw(self, number: int) -> tuple[int, int]:
+        """Return the place of the frame of sample ``number``, and how often it came before."""
         labelled = number * self._millionths // _WHOLE
         if (number + 1) * self._millionths // _WHOLE > labelled:
             return self._drawn(1, labelled)
         return self._drawn(0, number - labelled)
 
-    def _drawn(self, pile: int, number: int) -> int:
+    def _drawn(self, pile: int, number: int) -> tuple[int, int]:
         frames = self._piles[pile]
         epoch, place = divmod(number, len(frames))
         # A permutation costs microseconds.
         order = np.random.default_rng((self._seed, (0, 2)[pile], epoch)).permutation(len(frames))
-        return int(frames[order[place]])
+        return int(frames[order[place]]), epoch

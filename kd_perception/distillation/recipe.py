@@ -226,12 +226,18 @@ class DistillationRecipe:
     :param losses: settings by name of a loss, e.g. ``{kl: {temperature: 4}}``; every one has
         ``weight``, ``start`` and ``end``. ``cross_entropy`` is that on ground truth.
     :param view: ``warp``: cached logits are cropped, scaled and mirrored like the picture;
-        ``online``: the teacher is in the loop and looks at the very view.
+        ``views``: the cache holds what the teacher says of numbered views, and these are shown
+        again; ``online``: the teacher is in the loop and looks at the very view.
+    :param views: of ``view: views``, how many of the cache's views are shown; 0: all.
+    :param views_seed: seed of these views, where it is not the recipe's (-1): several seeds of a
+        student can then share a cache.
     """
 
     losses: dict[str, Any] = field(default_factory=lambda: {'kl': {}})
     weighting: WeightingRecipe = field(default_factory=WeightingRecipe)
     view: str = 'warp'
+    views: int = 0
+    views_seed: int = -1
 
 
 @dataclass(frozen=True)

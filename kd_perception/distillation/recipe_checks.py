@@ -18,8 +18,8 @@ OPTIMIZERS = ('adamw', 'sgd', 'momentum', 'adagrad')
 SCHEDULES = ('one_cycle', 'cosine', 'poly', 'constant')
 CLASS_WEIGHTS = ('none', 'log', 'median')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
-WARP, ONLINE = 'warp', 'online'
-VIEWS = (WARP, ONLINE)
+WARP, NUMBERED, ONLINE = 'warp', 'views', 'online'
+VIEWS = (WARP, NUMBERED, ONLINE)
 WEIGHT_DTYPES = ('fp32', 'fp16')
 
 
@@ -72,6 +72,8 @@ def validate(recipe: Recipe) -> None:
         ('data.validation_share', recipe.data.validation_share, 0, 0.9),
         ('data.labelled_share', recipe.data.labelled_share, 0, 1),
         ('data.memory_gb', recipe.data.memory_gb, 0, 4096),
+        ('distillation.views', recipe.distillation.views, 0, 65535),
+        ('distillation.views_seed', recipe.distillation.views_seed, -1, 2 ** 32 - 1),
         ('augment.flip', augment.flip, 0, 1), ('augment.blur', augment.blur, 0, 1),
         ('augment.focus', augment.focus, 0, 1), ('augment.aspect', augment.aspect, 0, 0.5),
         ('augment.brightness', augment.brightness, 0, 0.9),

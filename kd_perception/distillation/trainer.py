@@ -144,6 +144,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
                       batch_size=optimization.batch_size,
                       labelled_share=recipe.data.labelled_share,
                       caches=() if lessons is None else lessons.faculty.caches,
+                      views=None if lessons is None else lessons.faculty.views,
                       focus_weights=_focus_weights(seen),
                       rank=accelerator.process_index, world=accelerator.num_processes)
     validation = Validation(target, len(classes), truth, accelerator.device)

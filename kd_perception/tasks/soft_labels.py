@@ -3,7 +3,8 @@ Soft labels of segmentation: a teacher's logits made small, and back.
 
 Softmax does not change when a number is taken from all logits of a pixel, and bilinear resizing
 is linear. So the largest logit of every pixel is subtracted: what is stored is how far each class
-lies below the winner, which needs few bits. ``decode`` returns these: the largest is 0.
+lies below the winner, which needs few bits. ``decode`` returns these: the largest is 0. Losses
+that compare one class over pixels need the logits themselves: ``offset`` keeps what was taken off.
 """
 
 from __future__ import annotations
@@ -53,10 +54,14 @@ class SoftLabelCodec:
     - ``topk``: the ``k`` likeliest classes (index and 8-bit difference) and the probability of
       all others together, spread evenly; 2 k + 1 bytes per cell. True at one temperature only.
 
+    ``offset`` adds 2 bytes per cell to all but ``topk``.
+
     :param name: ``packed``, ``fp16``, ``u8`` or ``topk``.
     :param stride: pixels of the logits' full-size grid per stored cell, in each direction.
     :param k: classes that ``topk`` keeps.
     :param temperature: at which ``topk`` preserves the probability of the rest.
+    :param offset: also keep the largest logit of every cell, so that the logits themselves come
+        back, not only their softmax; not with ``topk``.
     :raises ConfigError: for values that make no sense.
     """
 
@@ -64,6 +69,7 @@ class SoftLabelCodec:
     stride: int = 4
     k: int = 3
     temperature: float = 1.0
+    offset: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in CODECS:
@@ -73,11 +79,17 @@ class SoftLabelCodec:
             raise ConfigError(f'soft-label codec: stride {self.stride} (1 to 64), k {self.k} '
                               f'(1 to 255) or temperature {self.temperature} (> 0) is out of '
                               'range')
+        if self.offset and self.name == 'topk':
+            raise ConfigError('soft-label codec topk spreads what it leaves out evenly, so it '
+                              'cannot keep the logits themselves; use another (--codec packed '
+                              '--keep-logits)')
 
     @property
     def params(self) -> dict[str, Any]:
         """Return what this codec has besides name and stride."""
-        return {'k': self.k, 'temperature': self.temperature} if self.name == 'topk' else {}
+        if self.name == 'topk':
+            return {'k': self.k, 'temperature': self.temperature}
+        return {'offset': True} if self.offset else {}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for a manifest."""
@@ -92,9 +104,10 @@ class SoftLabelCodec:
         """
         unknown = set(data) - {'name', 'stride', 'params'}
         params = data.get('params') or {}
-        if unknown or not isinstance(params, Mapping) or set(params) - {'k', 'temperature'}:
+        if unknown or not isinstance(params, Mapping) or set(params) - {
+                'k', 'temperature', 'offset'}:
             raise ConfigError(f'soft-label codec {dict(data)}: keys are name, stride, params '
-                              '(k, temperature)')
+                              '(k, temperature, offset)')
         try:
             return cls(name=str(data['name']), stride=int(data['stride']), **params)
         except (KeyError, TypeError, ValueError) as error:
@@ -107,11 +120,14 @@ class SoftLabelCodec:
 
         :param looks_at: what the loss sees of the teacher. ``softmax``: the distribution of each
             pixel. ``relative logits``: how far the logits of a pixel lie apart, which ``topk``
-            knows of the likeliest alone. Not served: ``logits``, since one class cannot be
-            compared over pixels once the largest logit of each is gone, and ``features``.
+            knows of the likeliest alone. ``logits``: these themselves, served with ``offset``
+            alone, since one class cannot be compared over pixels once the largest logit of each
+            is gone. ``features`` are never served.
         """
         if looks_at == 'relative logits':
             return self.name != 'topk'
+        if looks_at == 'logits':
+            return self.offset
         if looks_at != 'softmax' or not temperature > 0:
             return False
         if self.name == 'fp16':
@@ -119,6 +135,17 @@ class SoftLabelCodec:
         if self.name in ('packed', 'u8'):
             return temperature >= _MIN_TEMPERATURE
         return temperature == self.temperature
+
+    def advice(self, looks_at: str, temperature: float) -> str:
+        """Return what to do where :meth:`serves` says no."""
+        if looks_at == 'features':
+            return 'layers need the teacher in the loop: --distillation.view online'
+        if looks_at == 'logits':
+            return 'label again with --keep-logits'
+        if temperature < _MIN_TEMPERATURE:
+            return 'label again with --codec fp16'
+        again = f', or --codec topk --temperature {temperature:g}' if looks_at == 'softmax' else ''
+        return f'label again with --codec packed{again}'
 
     def grid(self, size: tuple[int, int], full_size: tuple[int, int] | None = None,
              ) -> tuple[int, int]:
@@ -145,27 +172,31 @@ class SoftLabelCodec:
         if logits.ndim != 3 or not 1 <= len(logits) <= 255:
             raise ConfigError(f'soft labels need logits [K, h, w], not {list(logits.shape)}')
         small = _shrink(logits, self.grid((logits.shape[1], logits.shape[2]), full_size))
-        below = small - small.max(0, keepdims=True)
+        largest = small.max(0, keepdims=True)
+        below = small - largest
         if not np.isfinite(below).all():
             raise ConfigError('soft labels: logits hold values that are not finite')
+        kept = {'largest': _half(largest[0])} if self.offset else {}
         if self.name == 'fp16':
-            return {'logits': np.maximum(below, np.finfo(np.float16).min).astype(np.float16)}
+            return {'logits': _half(below), **kept}
         if self.name == 'u8':
             levels, depth = _quantize(below)
-            return {'levels': levels, 'depth': depth}
+            return {'levels': levels, 'depth': depth, **kept}
         if self.name == 'packed':
-            return self._encode_packed(logits, below, full_size)
+            return {**self._encode_packed(logits, below, full_size), **kept}
         return self._encode_top(below)
 
     def decode(self, record: Mapping[str, np.ndarray]) -> np.ndarray:
         """
-        Return logits, float32 ``[K, h, w]``, the largest of every pixel 0; NaN where nothing is
-        known (``VALID`` in the record).
+        Return logits, float32 ``[K, h, w]``; NaN where nothing is known (``VALID`` in the
+        record). The largest of every pixel is 0, or with ``offset`` what it was.
 
         :raises ConfigError: when the record is not of this codec.
         """
         try:
             logits = self._decode(record)
+            if self.offset:
+                logits += record['largest'].astype(np.float32)
             if VALID in record:
                 logits[:, record[VALID] == 0] = np.nan
             return logits
@@ -238,6 +269,12 @@ def decided(logits: np.ndarray) -> np.ndarray:
     """Return uint8 ``[h, w]``: the likeliest class of decoded logits, 255 where none is known."""
     known = ~np.isnan(logits[0])
     return np.where(known, logits.argmax(0), UNLABELLED).astype(np.uint8)
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    """Return float16; what is out of its range becomes its end."""
+    limits = np.finfo(np.float16)
+    return np.clip(values, limits.min, limits.max).astype(np.float16)
 
 
 def _shrink(logits: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

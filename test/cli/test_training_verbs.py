@@ -167,3 +167,37 @@ def test_a_killed_and_an_interrupted_training_go_on_to_the_same_weights(
     one, two = (load_file(tmp_path / n / 'bundle' / 'weights.safetensors')
                 for n in ('whole', 'run'))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_student_is_taught_on_numbered_views_with_the_codec_that_its_loss_needs(
+        world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    recipe = world / 'recipe.yaml'
+
+    def run(*words: object) -> tuple[int, str]:
+        code = main([str(w) for w in words])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    assert run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 't')[0] == 0
+    teacher = tmp_path / 't' / 'bundle'
+    label = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'c', '--views', 2)
+    assert '--views needs --recipe' in run(*label)[1]
+    label = (*label, '--recipe', recipe, '--set', 'augment.flip=0', '--precision', 'fp32')
+    assert '12 frames labelled' in run(*label, '--keep-logits')[1]
+    assert '--k is of --codec topk, the codec is u8' in run(*label, '--codec', 'u8', '--k', 2)[1]
+    assert '--set augment: must be KEY=VALUE' in run(*label, '--set', 'augment')[1]
+    distill = ('distill', recipe, '--teacher', teacher, '--cache', tmp_path / 'c', '--data',
+               world / 'bare', '--out', tmp_path / 's', '--distillation.view', 'views',
+               '--distillation.losses', '{kl: null, cwd: {}}')
+    code, told = run(*distill)
+    assert code == 2
+    assert 'drawn differently (augment.flip: 0.0 -> 0.5)' in ' '.join(told.split())
+    assert run(*distill, '--augment.flip', '0')[0] == 0
+    assert (tmp_path / 's' / 'bundle').is_dir()
+    again = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'p')
+    assert run(*again)[0] == 0
+    code, told = run('distill', recipe, '--teacher', teacher, '--cache', tmp_path / 'p', '--data',
+                     world / 'bare', '--out', tmp_path / 'q', '--distillation.losses',
+                     '{kl: null, cwd: {}}')
+    assert code == 2
+    assert 'label again with --keep-logits' in ' '.join(told.split())

@@ -158,3 +158,38 @@ def test_foreign_record_is_refused(logits: np.ndarray) -> None:
     record = SoftLabelCodec('fp16').encode(logits)
     with pytest.raises(ConfigError, match='u8'):
         SoftLabelCodec('u8').decode(record)
+
+
+@pytest.mark.parametrize('name', ['fp16', 'u8', 'packed'])
+def test_kept_offsets_give_the_logits_themselves_back(logits: np.ndarray, name: str) -> None:
+    plain, kept = (SoftLabelCodec(name, stride=4, offset=o) for o in (False, True))
+    record = kept.encode(logits)
+    without = plain.decode(plain.encode(logits))
+    exact = SoftLabelCodec('fp16', stride=4, offset=True)
+    back, mean = kept.decode(record), exact.decode(exact.encode(logits))
+    np.testing.assert_allclose(back.max(0), mean.max(0), atol=0.02)
+    np.testing.assert_allclose(back - back.max(0), without, atol=1e-5)
+    # Two bytes per cell and no more.
+    size = sum(a.nbytes for a in record.values())
+    assert size == sum(a.nbytes for a in plain.encode(logits).values()) + 2 * 8 * 12
+    assert kept.serves('logits', 4.0)
+    assert not plain.serves('logits', 4.0)
+    assert SoftLabelCodec.from_dict(json.loads(json.dumps(kept.to_dict()))) == kept
+    assert kept.to_dict() != plain.to_dict()
+
+
+def test_offsets_of_what_is_spread_evenly_are_refused() -> None:
+    with pytest.raises(ConfigError, match='--codec packed --keep-logits'):
+        SoftLabelCodec('topk', offset=True)
+
+
+@pytest.mark.parametrize(('codec', 'looks_at', 'temperature', 'advice'), [
+    (SoftLabelCodec(), 'logits', 4, '--keep-logits'),
+    (SoftLabelCodec(), 'features', 1, '--distillation.view online'),
+    (SoftLabelCodec('u8'), 'softmax', 0.25, '--codec fp16'),
+    (SoftLabelCodec('topk', temperature=2), 'softmax', 4, '--codec topk --temperature 4'),
+    (SoftLabelCodec('topk'), 'relative logits', 1, '--codec packed')])
+def test_what_is_not_served_comes_with_the_flag_that_helps(
+        codec: SoftLabelCodec, looks_at: str, temperature: float, advice: str) -> None:
+    assert not codec.serves(looks_at, temperature)
+    assert advice in codec.advice(looks_at, temperature)

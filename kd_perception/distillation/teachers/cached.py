@@ -1,7 +1,8 @@
 """
-Cached soft labels of whole frames, warped into the view that the student sees.
+Cached soft labels: of numbered views, or of whole frames warped into what the student sees.
 
-An approximation: a teacher that looked at the view itself would say something slightly different.
+Warping is an approximation: a teacher that looked at the view itself would say something slightly
+different. Numbered views are exact up to the codec.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from kd_perception.classes import UNLABELLED
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.teachers.teacher import Lesson
+from kd_perception.distillation.teachers.teacher import finer, inside, Lesson
 
 # How far the teacher's decision is lifted above the blurred one's, in logits. Larger values say
 # more than the teacher did: on a trained teacher the divergence is smallest near a quarter.
@@ -23,23 +24,45 @@ class CachedTeacher:
     The logits that come with a batch.
 
     :param frame_size: height and width that frames are brought to.
+    :param which: of which of the batch's teachers.
     """
 
-    def __init__(self, frame_size: tuple[int, int]) -> None:
+    def __init__(self, frame_size: tuple[int, int], which: int = 0) -> None:
         self._frame_size = frame_size
+        self._which = which
 
     def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
         """Return the cached logits as the views show them, on the finer grid of both."""
-        assert batch.soft is not None
+        soft, winners = batch.cached(self._which)
         rows, columns = (
             min(crop, max(own, round(crop * cached / frame)))
-            for crop, own, cached, frame in zip(batch.images.shape[1:3], grid,
-                                                batch.soft.shape[-2:], self._frame_size,
-                                                strict=True))
-        logits, valid = warp_logits(batch.soft, batch.theta, (rows, columns))
-        if batch.winners is not None:
-            logits = settle(logits, warp_ids(batch.winners, batch.theta, (rows, columns)))
+            for crop, own, cached, frame in zip(batch.images.shape[1:3], grid, soft.shape[-2:],
+                                                self._frame_size, strict=True))
+        logits, valid = warp_logits(soft, batch.theta, (rows, columns))
+        if winners is not None:
+            logits = settle(logits, warp_ids(winners, batch.theta, (rows, columns)))
         return Lesson(logits, valid)
+
+
+class ViewTeacher:
+    """
+    The logits that come with a batch of numbered views, which the teacher has seen.
+
+    :param which: of which of the batch's teachers.
+    """
+
+    def __init__(self, which: int = 0) -> None:
+        self._which = which
+
+    def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
+        """Return the cached logits on the finer grid of both."""
+        soft, winners = batch.cached(self._which)
+        logits = finer(soft, grid)
+        size = (logits.shape[2], logits.shape[3])
+        if winners is not None:
+            ids = functional.interpolate(winners[:, None].float(), size=size, mode='nearest-exact')
+            logits = settle(logits, ids[:, 0].long())
+        return Lesson(logits, inside(batch.theta, size))
 
 
 def settle(logits: torch.Tensor, winners: torch.Tensor) -> torch.Tensor:

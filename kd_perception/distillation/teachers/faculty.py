@@ -20,10 +20,11 @@ from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.recipe import Recipe
-from kd_perception.distillation.recipe_checks import ONLINE
-from kd_perception.distillation.teachers.cached import CachedTeacher
+from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
+from kd_perception.distillation.teachers.cached import CachedTeacher, ViewTeacher
 from kd_perception.distillation.teachers.online import OnlineTeacher
 from kd_perception.distillation.teachers.teacher import Teacher
+from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
 
@@ -35,11 +36,13 @@ class Faculty:
 
     :param bundle: the teacher's, None for imported labels.
     :param cache: what it said of the frames, None where it is in the loop.
+    :param views: the numbered views that the cache is of; None: whole frames.
     """
 
     recipe: Recipe
     bundle: ModelBundle | None
     cache: SoftLabelCache | None
+    views: ViewPlan | None = None
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -83,7 +86,7 @@ class Faculty:
         """
         frame = (self.recipe.input.height, self.recipe.input.width)
         if self.cache is not None:
-            return CachedTeacher(frame)
+            return CachedTeacher(frame) if self.views is None else ViewTeacher()
         assert self.bundle is not None
         return OnlineTeacher(self.bundle, device=device, precision=precision, layers=layers,
                              frame=frame, crop=self.recipe.crop)
@@ -111,11 +114,16 @@ def hire(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
                             '--distillation.view online')
     cache = SoftLabelCache(cache_dir)
     cache.require(bundle)
+    views = None
+    if recipe.distillation.view == NUMBERED:
+        count = recipe.distillation.views or (cache.views or {}).get('count', 1)
+        views = ViewPlan.of(recipe, count)
+    cache.require_views(views)
     for name, loss in losses.items():
         if loss.looks_at != LABELS:
             cache.require_service(name, loss.looks_at, getattr(loss, 'temperature', 1.0))
     _same_classes(classes, cache.classes, bundle)
-    return Faculty(recipe, bundle, cache)
+    return Faculty(recipe, bundle, cache, views)
 
 
 def _same_classes(classes: ClassSet, names: tuple[str, ...], bundle: ModelBundle | None) -> None:

@@ -50,7 +50,7 @@ class Lessons:
         return counts
 
     def _shown(self, store: FrameStore, position: int) -> Batch:
-        return still(store, position, self.faculty.caches)
+        return still(store, position, self.faculty.caches, self.faculty.views)
 
     def _decision(self, shown: Batch) -> np.ndarray:
         with torch.no_grad():

@@ -50,6 +50,7 @@ class TeacherNetwork:
         self.bundle = bundle
         self.device = torch.device(device)
         self.precision = precision
+        self.name = 'torch'
         self._reverse = bundle.spec.input.channel_order == 'bgr'
         self._factors = (1.0, 1.0)
         self._caught: dict[str, torch.Tensor] = {}
@@ -126,7 +127,7 @@ class TeacherNetwork:
         # The fastest on CPUs first; on GPUs the one that knows them.
         engine = 'auto' if self.device.type == 'cpu' else 'onnxruntime'
         self._engine = load_engine(bundle, engine, device=str(self.device), graph='logits')
-        self.precision = self._engine.precision
+        self.name, self.precision = self._engine.name, self._engine.precision
 
 
 def _watch(module: nn.Module, layers: Sequence[str], caught: dict[str, torch.Tensor],

@@ -12,9 +12,8 @@ import torch
 
 from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.teachers.network import TeacherNetwork
-from kd_perception.distillation.teachers.teacher import inside, Lesson
+from kd_perception.distillation.teachers.teacher import finer, inside, Lesson
 
 
 class OnlineTeacher:
@@ -38,7 +37,5 @@ class OnlineTeacher:
     def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
         """Return what the teacher says of the views, on the finer grid of both."""
         logits, features = self.network.look(batch.images)
-        rows, columns = logits.shape[-2:]
-        logits = upsample(logits, max(rows, grid[0]), max(columns, grid[1]))
-        size = (logits.shape[2], logits.shape[3])
-        return Lesson(logits, inside(batch.theta, size), features)
+        logits = finer(logits, grid)
+        return Lesson(logits, inside(batch.theta, (logits.shape[2], logits.shape[3])), features)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from kd_perception.classes import UNLABELLED
 from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.losses.cross_entropy import upsample
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class Teacher(Protocol):
         :param grid: rows and columns of the student's logits; the lesson's may be finer.
         """
         ...
+
+
+def finer(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Return ``logits`` (``[N, K, h, w]``) on the finer of their own grid and ``grid``."""
+    rows, columns = logits.shape[-2:]
+    return upsample(logits, max(rows, grid[0]), max(columns, grid[1]))
 
 
 def inside(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
