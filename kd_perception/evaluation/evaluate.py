@@ -91,7 +91,8 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
     differ, the truth is mapped to the model's classes, or the predictions to those of the truth,
     whichever map exists.
 
-    :param class_map: name or path of a map from the recording's classes to the model's.
+    :param class_map: name or path of a map from the recording's classes to the model's, or from
+        the model's to the recording's.
     :param confidence_threshold: predictions below it count as misses.
     :param limit: measure the first so many frames; 0: all.
     :raises KdPerceptionError: when there are no labels, no map, or nothing can be read.
@@ -179,10 +180,8 @@ def _maps(truth: ClassSet, predicted: ClassSet,
     try:
         return predicted, load_class_map(truth, predicted, name), _identity(predicted)
     except ConfigError as error:
-        if name:
-            raise
         try:
-            return truth, _identity(truth), load_class_map(predicted, truth)
+            return truth, _identity(truth), load_class_map(predicted, truth, name)
         except ConfigError:
             raise error from None
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+import yaml
 
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
@@ -127,6 +128,24 @@ def test_predictions_are_mapped_where_only_that_map_exists(tmp_path: Path) -> No
     assert result.classes.name == 'driving'
     assert result.mean_iou == 1
     assert result.class_map == 'carla->driving'  # predictions to the classes of the labels
+
+
+def test_a_class_for_void_is_left_out_by_a_map_of_the_predictions(tmp_path: Path) -> None:
+    three = ClassSet.from_names('with_void', ['a', 'b', 'void'])
+    model = make_bundle(tmp_path / 'model', three)
+    shown = np.random.default_rng(3).integers(0, 3, SIZE).astype(np.uint8)
+    truth = np.where(shown == 2, 0, shown).astype(np.uint8)
+    folder = write(tmp_path / 'drive', three.palette(), [truth], [shown])
+    (tmp_path / 'two.yaml').write_text(yaml.safe_dump(
+        ClassSet.from_names('two', ['a', 'b']).to_dict()))
+    (tmp_path / 'map.yaml').write_text(
+        'source: with_void\ntarget: two\nmap: {a: [a], b: [b]}\nignore: [void]\n')
+    result = evaluate(model, open_source(folder, classes=str(tmp_path / 'two.yaml')),
+                      engine='onnxruntime', class_map=str(tmp_path / 'map.yaml'))
+    assert result.class_map == 'with_void->two'
+    # What was called void is missed, and taken for no other class.
+    assert result.matrix.counts[0].tolist() == [(shown == 0).sum(), 0, (shown == 2).sum()]
+    assert result.matrix.precision().tolist() == [1, 1]
 
 
 def test_other_sizes_are_measured_at_the_size_of_the_labels(bundle: ModelBundle,
