@@ -8,8 +8,8 @@ measurement; see ``docs/engines.md``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 import io
 import logging
@@ -311,8 +311,7 @@ def _rebuild(spec: BundleSpec, weights: bytes, where: str) -> nn.Module:
 def _export(graph: nn.Module, spec: InputSpec, outputs: tuple[str, ...]) -> bytes:
     images = torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8)
     buffer = io.BytesIO()
-    # When it fails, the exporter prints the whole graph.
-    with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), torch.no_grad(), _no_graph_on_stdout():
         # Sizes are meant to become constants, and the exporter's age is known.
         warnings.simplefilter('ignore')
         try:
@@ -324,6 +323,21 @@ def _export(graph: nn.Module, spec: InputSpec, outputs: tuple[str, ...]) -> byte
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise BundleError(f'the network does not export to ONNX: {reason}') from None
     return buffer.getvalue()
+
+
+@contextmanager
+def _no_graph_on_stdout() -> Iterator[None]:
+    """Keep the exporter from printing the whole graph when it fails, which no option does."""
+    name = '_jit_onnx_log'
+    before = getattr(torch._C, name, None)
+    if before is None:
+        yield
+        return
+    setattr(torch._C, name, lambda *args: None)
+    try:
+        yield
+    finally:
+        setattr(torch._C, name, before)
 
 
 def _channels(values: np.ndarray) -> torch.Tensor:

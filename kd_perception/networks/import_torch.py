@@ -216,7 +216,9 @@ def _task(module: nn.Module, view: InputSpec, count: int, builder: str) -> tuple
     except Exception as error:  # a network of somebody else
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BundleError(f'network {builder!r} does not run on a picture of {view.width}x'
-                          f'{view.height}: {reason[:160]}; try --multiple 32') from None
+                          f'{view.height}: {reason[:160]}' + (
+                              '; try --multiple 32' if isinstance(error, RuntimeError) else '')
+                          ) from None
     if not isinstance(value, torch.Tensor):
         raise BundleError(f'network {builder!r} returns {type(value).__name__}, not logits: let '
                           'its builder return a module that gives the tensor alone')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -189,3 +191,32 @@ def test_other_tasks_have_no_graph_yet(make: Make) -> None:
                        input=spec.input, network=spec.network)
     with pytest.raises(BundleError, match='no deployable graph yet'):
         deploy.export_graphs(module, boxes)
+
+
+def test_a_network_that_does_not_export_is_one_line(tmp_path: Path) -> None:
+    # In a process of its own: the exporter prints past Python's streams.
+    code = '''
+import torch
+from torch import nn
+from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
+from kd_perception.classes import ClassSet
+from kd_perception.errors import BundleError
+from kd_perception.networks.deploy import export_graphs
+
+class Unpooled(nn.Module):
+    def forward(self, x):
+        y, at = nn.functional.max_pool2d(x, 2, return_indices=True)
+        return nn.functional.max_unpool2d(y, at, 2)
+
+spec = BundleSpec(name='n', task='segmentation', role='teacher',
+                  classes=ClassSet.from_names('c', 'abc'), input=InputSpec(8, 8),
+                  network=NetworkSpec('none', {}))
+try:
+    export_graphs(Unpooled(), spec)
+except BundleError as error:
+    print(error)
+'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=True, cwd=tmp_path)
+    assert 'max_unpool2d' in done.stdout
+    assert len(done.stdout.splitlines()) == 1

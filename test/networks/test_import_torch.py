@@ -185,6 +185,18 @@ def test_bad_wishes_are_one_line(tmp_path: Path, builder: str, arguments: dict, 
     assert not (tmp_path / 'b').exists()
 
 
+def test_the_multiple_is_advice_for_sizes_alone(tmp_path: Path) -> None:
+    class Misspelt(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x, output_size=2)
+
+    registry.register('misspelt')(lambda num_classes: Misspelt(3, num_classes, 1))
+    torch.save(nn.Conv2d(3, 2, 1).state_dict(), tmp_path / 'w.pth')
+    with pytest.raises(BundleError, match="unexpected keyword argument 'output_size'$"):
+        import_torch(tmp_path / 'w.pth', None, 'misspelt', {},
+                     wishes({'classes': '2', 'size': '8x8'}, ''))
+
+
 def test_modules_that_give_no_logits(tmp_path: Path) -> None:
     class Pair(nn.Conv2d):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
