@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 import logging
 from pathlib import Path
+import re
 from typing import Any
 
 from rich import box
@@ -114,6 +115,8 @@ def run_import_torch(args: argparse.Namespace) -> int:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
+    # Or "--range -1..1" is taken for an option.
+    parser._negative_number_matcher = re.compile(r'-\.?\d')
     parser.add_argument('--out', type=Path, metavar='DIR', help='bundle to write')
     parser.add_argument('--dry-run', action='store_true', help='show what is found, write nothing')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing bundle')

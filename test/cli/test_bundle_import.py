@@ -58,6 +58,13 @@ def test_a_graph_by_yaml_and_options(graph: Path, tmp_path: Path,
     assert 'exists' in capsys.readouterr().err
 
 
+def test_values_may_begin_with_a_minus(graph: Path, tmp_path: Path) -> None:
+    assert main(['bundle', 'import-onnx', str(graph), '--range', '-1..1', '--mean', '-.5,-0.25,0',
+                 '--std', '1', '--out', str(tmp_path / 'b')]) == 0
+    spec = load_bundle(tmp_path / 'b').spec.input
+    assert (spec.scale, spec.mean) == (2 / 255, (0.5, 0.75, 1.0))
+
+
 def test_weights_into_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = build(NetworkSpec('compact', {'width': 8}), 3)
     torch.save({f'module.{k}': v for k, v in net.state_dict().items()}, tmp_path / 'w.pth')
