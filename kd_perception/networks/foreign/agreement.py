@@ -55,6 +55,8 @@ def expected_logits(value: np.ndarray, out: OutputFacts) -> np.ndarray:
     x = value[0].astype(np.float64)
     if out.task == 'classification':
         x = x.reshape(-1)
+    elif x.ndim == 2:
+        x = x[None]
     elif out.layout == 'nhwc':
         x = np.moveaxis(x, -1, 0)
     if out.values == 'logits':

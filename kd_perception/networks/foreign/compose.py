@@ -173,6 +173,8 @@ def _scores(nodes: _Nodes, x: str, out: OutputFacts) -> str:
     """Whatever the scores are, float32 logits ``[N, K, h, w]`` or ``[N, K]``."""
     if out.task == 'classification':
         x = nodes.reshape(x, (-1, 1 if out.binary else len(out.classes)))
+    elif len(out.shape) == 3:
+        x = nodes.reshape(x, (-1, 1, *out.grid))
     elif out.layout == 'nhwc':
         x = nodes.add('Transpose', x, perm=[0, 3, 1, 2])
     if out.values == 'logits':

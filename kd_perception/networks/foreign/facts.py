@@ -142,8 +142,13 @@ def normalisation(asked: Wishes, where: str, own: tuple[str, str] | None = None,
         span, how, why = asked.range, ASKED, ''
     elif own:
         span, how, why = own[0], GUESSED, own[1]
-    elif asked.mean and max(asked.mean) > 2:
-        span, how, why = '0..255', GUESSED, 'the mean is of that range'
+    elif max((*(asked.mean or none), *(asked.std or one))) > 2:
+        span, how, why = '0..255', GUESSED, 'mean and std are of that range'
+    if span != '0..1' and (asked.mean == IMAGENET_MEAN or asked.std == IMAGENET_STD):
+        raise BundleError(f"{where}: ImageNet's mean and std are of range 0..1, not of {span}; "
+                          'give --range 0..1' + (
+                              ', or --mean 123.675,116.28,103.53 --std 58.395,57.12,57.375'
+                              if span == '0..255' else ''))
     facts = [Fact('range', span, how, why)]
     default: dict[str, tuple[float, ...]] = {'mean': none, 'std': one}
     reason = ''

@@ -28,7 +28,8 @@ class OutputFacts:
     What comes out.
 
     :param values: ``logits``, ``probabilities`` or ``ids``.
-    :param layout: ``nchw`` or ``nhwc``; of ids, where an axis of length 1 stands (or '').
+    :param layout: ``nchw`` or ``nhwc``; of ids, where an axis of length 1 stands (or ''). Scores
+        of one class may lack their axis.
     :param shape: for one picture, as it was seen.
     :param binary: one score per pixel, of the second of two classes.
     """
@@ -70,11 +71,17 @@ def output_facts(graph: GraphFile, seen: Mapping[str, np.ndarray], view: InputFa
     layout, count = '', 0
     if task == 'classification':
         count = value.size
+        if count != max(value.shape, default=0):
+            raise BundleError(f'{graph.path}: {name} {list(value.shape)} is a map, not the scores '
+                              'of one picture; leave --task out')
         if values == 'ids':
             raise BundleError(f'{graph.path}: {name} gives the class alone; a classification '
                               'needs scores')
     elif values == 'ids':
         layout = _ids_layout(graph, name, value)
+    elif _lone_plane(value, view) and (asked.values or values == 'probabilities'):
+        layout, count = 'nchw', 1
+        facts.append(Fact('output_layout', 'one score per pixel', GRAPH))
     else:
         layout, how, why = _output_layout(graph, name, value, view, asked)
         facts.append(Fact('output_layout', layout, how, why))
@@ -148,7 +155,8 @@ def _last_operator(graph: GraphFile, name: str) -> str:
     makers = {o: n for n in graph.model.graph.node for o in n.output}
     while name in makers:
         node = makers.pop(name)  # taken out, so that a ring in a broken graph ends
-        if node.op_type not in ('Identity', 'Transpose', 'Cast', 'Reshape', 'Squeeze'):
+        if node.op_type not in ('Identity', 'Transpose', 'Cast', 'Reshape', 'Squeeze', 'Unsqueeze',
+                                'Gather', 'Slice', 'Flatten'):
             return node.op_type
         name = node.input[0] if node.input else ''
     return ''
@@ -163,11 +171,20 @@ def _ids_layout(graph: GraphFile, name: str, value: np.ndarray) -> str:
                       '[N, H, W] or [N, 1, H, W]')
 
 
+def _lone_plane(value: np.ndarray, view: InputFacts) -> bool:
+    """Return whether an output is one map ``[1, h, w]`` of the picture's aspect."""
+    if value.ndim != 3 or value.shape[0] != 1 or not value.size:
+        return False
+    strides = view.spec.height / value.shape[1], view.spec.width / value.shape[2]
+    return 0.8 < strides[0] / strides[1] < 1.25
+
+
 def _output_layout(graph: GraphFile, name: str, value: np.ndarray, view: InputFacts,
                    asked: Wishes) -> tuple[str, str, str]:
     if value.ndim != 4:
         raise BundleError(f'{graph.path}: {name} {list(value.shape)} is no map of scores with '
-                          'four axes; if it holds the class of each pixel, say --values ids')
+                          'four axes; if it holds the class of each pixel, say --values ids; '
+                          'if one score of each, --values logits')
     if asked.output_layout:
         return asked.output_layout, ASKED, ''
     aspect = view.spec.width / view.spec.height

@@ -236,10 +236,26 @@ def _plain(model: Any, path: Path) -> Any:
         # Before 11 no operator resizes as networks are trained to.
         try:
             model = onnx.version_converter.convert_version(model, 17)
+            _resize_as_before(model)
         except Exception as error:
             raise BundleError(f'{path}: opset {version} cannot be converted to 17 '
                               f'({first_line(error)}); export it with opset 13 or newer') from None
     return model
+
+
+def _resize_as_before(model: Any) -> None:
+    """
+    Let a converted graph resize as the old operators did.
+
+    They knew one way, from the upper left corner and rounding down; the converter leaves it out,
+    and what is left out means pixel centres today.
+    """
+    old = {'coordinate_transformation_mode': 'asymmetric', 'nearest_mode': 'floor'}
+    for node in model.graph.node:
+        if node.op_type == 'Resize':
+            given = {a.name for a in node.attribute}
+            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in old.items()
+                                  if k not in given)
 
 
 def _inputs(model: Any) -> list[Any]:

@@ -25,6 +25,7 @@ from kd_perception.bundle import (
     NetworkSpec,
     write_bundle,
 )
+from kd_perception.classes import UNLABELLED
 from kd_perception.errors import BundleError, ImageError
 from kd_perception.imaging import decode_compressed
 from kd_perception.networks.foreign import probe
@@ -85,6 +86,7 @@ def import_onnx(path: Path | str, out: Path | str | None, asked: Wishes | None =
         cautions.append(f'needs operators of {", ".join(graph.needs)}: runtimes other than ONNX '
                         'Runtime may not have them')
     if result.values == 'ids':
+        cautions += _strays(path, seen[result.name], result)
         cautions.append('gives ids alone: confidence is 255 everywhere, and it cannot write soft '
                         'labels (hard ones can be imported: kd_perception label --import)')
     if result.task == 'classification':
@@ -98,6 +100,22 @@ def import_onnx(path: Path | str, out: Path | str | None, asked: Wishes | None =
         bundle = write_bundle(Path(out), spec, {**made, MODEL_CARD: _card(spec, facts).encode()},
                               overwrite=overwrite)
     return Imported(tuple(facts), tuple(agreements), tuple(cautions), bundle)
+
+
+def _strays(path: Path, value: np.ndarray, out: OutputFacts) -> list[str]:
+    """Return what to say of ids on the frame that are of no class; all of them are refused."""
+    ids, counts = np.unique(value.astype(np.int64), return_counts=True)
+    known = [*range(len(out.classes)), *out.classes.void_ids, UNLABELLED]
+    strange = ~np.isin(ids, known)
+    if not strange.any():
+        return []
+    first = ', '.join(map(str, ids[strange][:4])) + (', …' if strange.sum() > 4 else '')
+    told = f'gives ids without a class ({first})'
+    if strange.all():
+        raise BundleError(f'{path}: {told} on the whole frame; {out.classes.name!r} names '
+                          f'{len(out.classes)}: are they ids, and are these its classes?')
+    return [f'{told} on {counts[strange].sum() / counts.sum():.2g} of the frame, which become '
+            f'void; {out.classes.name!r} names {len(out.classes)}']
 
 
 def bundle_spec(graph: GraphFile, view: InputFacts, out: OutputFacts,

@@ -18,7 +18,8 @@ CLASSES = 4
 @pytest.fixture(scope='session')
 def weights() -> np.ndarray:
     """Return float32 [K, 3]: what each class likes of the colours."""
-    return (np.random.default_rng(3).normal(0, 8, (CLASSES, 3))).astype(np.float32)
+    # A seed for which every class is the best of some colour, of the first two alone as well.
+    return (np.random.default_rng(453).normal(0, 8, (CLASSES, 3))).astype(np.float32)
 
 
 @pytest.fixture
@@ -26,8 +27,9 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
     """
     Return a writer of graphs: a 1x1 convolution with a stride, and what may follow it.
 
-    ``ends`` is softmax, sigmoid, ids, ids in floats (float ...) or one map; ``layout`` and
-    ``dtype`` are the input's; ``batch`` and ``size`` may be names, which leave the side open.
+    ``ends`` is softmax, sigmoid (of one: without its axis), ids, far ids (from 100 on), ids in
+    floats (float ...), upsample linear or nearest, or one map; ``layout`` and ``dtype`` are the
+    input's; ``batch`` and ``size`` may be names, which leave the side open.
     """
     def make(*, opset: int = 17, layout: str = 'nchw', out_layout: str = 'nchw',
              dtype: str = 'float32', ends: str = '', stride: int = 2, batch: Any = 'n',
@@ -48,17 +50,22 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
         x = add('Conv', x, 'w', strides=[stride, stride], kernel_shape=[1, 1])
         if ends == 'softmax':
             x = add('Softmax', x, axis=1)
-        elif ends == 'sigmoid':
+        elif ends.startswith('sigmoid'):
             x = add('Sigmoid', x)
-        elif ends == 'ids':
+            # As "[:, 0]" is exported.
+            x = add('Gather', x, 'zero', axis=1) if ends == 'sigmoid of one' else x
+        elif ends.startswith('upsample'):
+            x = add('Upsample', x, 'scales', mode=ends.split()[1])
+        elif ends.endswith('ids') and not ends.startswith('float'):
             x = add('ArgMax', x, axis=1, keepdims=0)
+            x = add('Add', x, 'hundred') if ends == 'far ids' else x
         elif ends.startswith('float'):
             x = add('ArgMax', x, axis=1, keepdims=int(ends == 'float plane'))
             x = add('Cast', x, to=TensorProto.FLOAT)
             x = add('Abs', x) if ends == 'float guess' else x
         elif ends == 'one map':
             x = add('ReduceMax', x, axes=[1], keepdims=0)
-        if out_layout == 'nhwc' and ends != 'ids':
+        if out_layout == 'nhwc' and not ends.endswith('ids'):
             x = add('Transpose', x, perm=[0, 2, 3, 1])
         nodes.append(helper.make_node('Identity', [x], ['logits']))
         w = weights[:classes] if classes <= CLASSES else np.tile(weights, (-(-classes // 4), 1))
@@ -67,10 +74,15 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
             w[:classes, :, None, None].astype(np.float16 if half else np.float32), 'w')]
         if dtype == 'uint8':
             constants.append(numpy_helper.from_array(np.float32(1 / 255), 'byte'))
+        more = {'sigmoid of one': ('zero', np.int64(0)), 'far ids': ('hundred', np.int64(100))}
+        if ends.startswith('upsample'):
+            more[ends] = ('scales', np.array([1, 1, stride, stride], np.float32))
+        if ends in more:
+            constants.append(numpy_helper.from_array(more[ends][1], more[ends][0]))
         shape = [batch, 3, *size] if layout == 'nchw' else [batch, *size, 3]
         given = helper.make_tensor_value_info('images', kind, shape)
         outputs = [helper.make_tensor_value_info(
-            'logits', TensorProto.INT64 if ends == 'ids' else
+            'logits', TensorProto.INT64 if ends in ('ids', 'far ids') else
             (TensorProto.FLOAT16 if half else TensorProto.FLOAT), None)]
         if more_outputs:
             nodes.append(helper.make_node('Neg', ['logits'], ['other']))

@@ -13,6 +13,7 @@ import pytest
 from kd_perception.bundle import DEPLOY, load_bundle, LOGITS
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, KdPerceptionError
+from kd_perception.imaging import encode_png
 from kd_perception.networks.foreign.import_onnx import import_onnx
 from kd_perception.networks.foreign.wishes import wishes
 
@@ -102,6 +103,9 @@ def test_guesses_are_shown_and_names_found(make_graph: Make) -> None:
     assert facts['classes'].value.endswith('a, b, c, d')
     assert 'metadata' in facts['classes'].why
     facts = {f.key: f for f in import_onnx(make_graph(), None).facts}
+    facts_of_std = {f.key: f for f in import_onnx(make_graph(), None, wishes(
+        {'std': '58,57,57'}, '')).facts}
+    assert (facts_of_std['range'].value, facts_of_std['range'].how) == ('0..255', 'guessed')
     assert facts['mean'].how == 'default'
     for key in ('range', 'channel_order', 'mean', 'std'):
         assert 'check with the training code' in facts[key].why
@@ -143,6 +147,50 @@ def test_scores_without_an_axis_of_classes_hint_at_ids(make_graph: Make) -> None
         import_onnx(make_graph(ends='one map'), None, asked())
 
 
+def test_one_score_per_pixel_may_lack_its_axis(make_graph: Make, tmp_path: Path) -> None:
+    path = make_graph(ends='sigmoid of one', classes=1, stride=1)
+    result = import_onnx(path, tmp_path / 'b', asked(classes='rest,thing'))
+    facts = {f.key: f for f in result.facts}
+    assert (facts['values'].value, facts['values'].why) == ('probabilities',
+                                                            'the graph ends in Sigmoid')
+    wide = import_onnx(make_graph(ends='sigmoid', classes=1, stride=1), tmp_path / 'c',
+                       asked(classes='rest,thing')).bundle
+    image = picture()[None]
+    a, b = (load_engine(x, 'onnxruntime').infer(image) for x in (result.bundle, wide))
+    assert np.array_equal(a['mask'], b['mask'])
+    assert 0 < a['mask'].mean() < 1
+    assert np.array_equal(a['confidence'], b['confidence'])
+
+
+def test_ids_without_a_class_are_told(make_graph: Make, tmp_path: Path) -> None:
+    path, image = make_graph(ends='ids', stride=1), tmp_path / 'i.png'
+    image.write_bytes(encode_png(picture()))
+    fine = import_onnx(path, None, asked(classes='4'), image=image).cautions
+    assert not any('without' in c for c in fine)
+    told = import_onnx(path, None, asked(classes='a,b,c'), image=image).cautions[0]
+    assert 'ids without a class (3) on 0.1' in told
+    path = make_graph(ends='far ids', stride=1)
+    with pytest.raises(BundleError, match=r'without a class \(100.*on the whole frame'):
+        import_onnx(path, tmp_path / 'b', asked(classes='a,b'))
+    assert not (tmp_path / 'b').exists()
+
+
+@pytest.mark.parametrize('mode', ['linear', 'nearest'])
+def test_old_graphs_are_resized_as_they_were(make_graph: Make, weights: np.ndarray,
+                                             tmp_path: Path, mode: str) -> None:
+    # Opset 9 resizes from the upper left corner, which no attribute says.
+    path = make_graph(opset=9, ends=f'upsample {mode}', stride=4)
+    import_onnx(path, tmp_path / 'b', asked(classes='a,b,c,d'))
+    image = picture()[None]
+    got = load_engine(load_bundle(tmp_path / 'b'), 'onnxruntime', graph='logits').infer(image)
+    coarse = np.einsum('nhwc,kc->nkhw', image[:, ::4, ::4] / 255, weights)
+    at = np.arange(SIZE[0]) / 4 if mode == 'linear' else np.arange(SIZE[0]) // 4
+    low = np.minimum(at.astype(int), 7)
+    high, share = np.minimum(low + 1, 7), (at - low)[:, None]
+    rows = coarse[:, :, low] * (1 - share) + coarse[:, :, high] * share
+    np.testing.assert_allclose(got['logits'][..., ::4], rows, atol=1e-3)
+
+
 def test_several_outputs_are_chosen_by_name(make_graph: Make, tmp_path: Path) -> None:
     path = make_graph(more_outputs=True, stride=1)
     with pytest.raises(BundleError, match='choose one with --output: logits .*other'):
@@ -164,6 +212,9 @@ def test_several_outputs_are_chosen_by_name(make_graph: Make, tmp_path: Path) ->
     ({}, {'layout': 'nhwc'}, 'layout nhwc does not fit'),
     ({'dtype': 'uint8'}, {'mean': 'imagenet'}, 'takes bytes and so normalises them itself'),
     ({}, {'mean': [123, 117, 104]}, 'is none of the range 0..1'),
+    ({}, {'range': '0..255', 'std': 'imagenet'}, r'of range 0\.\.1, not of .*--mean 123\.675'),
+    ({}, {'range': '-1..1', 'mean': 'imagenet'}, r'not of -1\.\.1; give --range 0\.\.1$'),
+    ({}, {'task': 'classification'}, 'is a map, not the scores of one picture'),
     ({}, {'classes': 'camvid'}, "gives 4 classes, but 'camvid' names 11"),
     ({'ends': 'ids'}, {}, 'name them with --classes'),
     ({'ends': 'sigmoid'}, {'output_layout': 'nhwc', 'values': 'probabilities', 'classes': 'a,b'},
