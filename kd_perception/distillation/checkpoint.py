@@ -24,17 +24,20 @@ _SCHEMA = 1
 
 
 def save_checkpoint(path: Path, network: nn.Module, *, optimizer: Optimizer | None = None,
-                    average: nn.Module | None = None, state: Mapping[str, Any],
-                    rng: bool = True) -> None:
+                    average: nn.Module | None = None, adapters: nn.Module | None = None,
+                    state: Mapping[str, Any], rng: bool = True) -> None:
     """
     Write a checkpoint atomically.
 
+    :param adapters: what losses train besides the network.
     :param state: plain JSON values: counters, scores, hashes.
     :param rng: also keep torch's generator, for dropout.
     """
     tensors = {f'network.{n}': t for n, t in network.state_dict().items()}
     if average is not None:
         tensors |= {f'average.{n}': t for n, t in average.state_dict().items()}
+    if adapters is not None:
+        tensors |= {f'adapters.{n}': t for n, t in adapters.state_dict().items()}
     scalars: dict[str, Any] = {}
     if optimizer is not None:
         for index, values in optimizer.state_dict()['state'].items():
@@ -62,7 +65,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path, network: nn.Module, *, optimizer: Optimizer | None = None,
-                    average: nn.Module | None = None) -> dict[str, Any]:
+                    average: nn.Module | None = None,
+                    adapters: nn.Module | None = None) -> dict[str, Any]:
     """
     Restore what was saved and return the ``state``.
 
@@ -77,6 +81,8 @@ def load_checkpoint(path: Path, network: nn.Module, *, optimizer: Optimizer | No
     _load_module(path, network, tensors, 'network.')
     if average is not None:
         _load_module(path, average, tensors, 'average.')
+    if adapters is not None:
+        _load_module(path, adapters, tensors, 'adapters.')
     if optimizer is not None:
         _load_optimizer(path, optimizer, tensors, head['optimizer'])
     if 'rng.cpu' in tensors:

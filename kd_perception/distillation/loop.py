@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any, Protocol
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 import torch
 from torch import nn
 
@@ -26,12 +26,9 @@ from kd_perception.distillation.checkpoint import load_checkpoint, save_checkpoi
 from kd_perception.distillation.dataset import Batch, Batches
 from kd_perception.distillation.ema import WeightAverage
 from kd_perception.distillation.failed_batch import save_failed_batch
+from kd_perception.distillation.learner import Learner, Target
 from kd_perception.distillation.memory import memory_advice
-from kd_perception.distillation.optimizer import (
-    decayed_parameters,
-    make_optimizer,
-    penalties,
-)
+from kd_perception.distillation.optimizer import make_optimizer
 from kd_perception.distillation.precision import autocast, choose_precision
 from kd_perception.distillation.recipe import OptimizationRecipe
 from kd_perception.distillation.run_directory import RunDirectory
@@ -40,14 +37,6 @@ from kd_perception.errors import TrainingError
 from kd_perception.frames import Progress
 
 log = logging.getLogger(__name__)
-
-
-class Target(Protocol):
-    """What is learned: weighted loss terms by name."""
-
-    def losses(self, network: nn.Module, batch: Batch, at: float) -> Mapping[str, torch.Tensor]:
-        """Return terms whose sum is minimised when the share ``at`` of the run is done."""
-        ...
 
 
 class Score(Protocol):
@@ -105,9 +94,12 @@ class Loop:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self._plain = network
         self._average = WeightAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-        self._network = accelerator.prepare_model(network)
-        self._optimizer = make_optimizer(network, recipe)
-        self._decayed = decayed_parameters(network)
+        learner = Learner(network, target, recipe).to(self._device)
+        if target.partial:
+            # Parameters that no process has a gradient for then keep none and stay as they are.
+            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self._learner = accelerator.prepare_model(learner)
+        self._optimizer = make_optimizer(learner, recipe)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
         self._state = State()
         self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
@@ -132,7 +124,7 @@ class Loop:
         begun = time.monotonic() - state.elapsed_s
         saved = time.monotonic()
         batches = self._batches.prefetch(state.step, self._recipe.loader_threads)
-        self._network.train()
+        self._learner.train()
         with _stop_request() as stop:
             try:
                 while True:
@@ -174,8 +166,7 @@ class Loop:
         for group in self._optimizer.param_groups:
             group['lr'] = rate
         with self._memory(batch), autocast(self.precision, self._device):
-            terms = {**self._target.losses(self._network, batch, at),
-                     **penalties(self._decayed, recipe)}
+            terms = self._learner(batch, at)
             loss = torch.stack([t.float() for t in terms.values()]).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
         for name, value in values.items():
@@ -190,7 +181,7 @@ class Loop:
             self._accelerator.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self._optimizer)
         limit = recipe.gradient_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self._network.parameters(), limit))
+        norm = float(nn.utils.clip_grad_norm_(self._learner.parameters(), limit))
         # With fp16 an overflow is expected: the scaler skips the step and lowers its scale.
         if not math.isfinite(norm) and not self._scaler.is_enabled():
             raise TrainingError(f'the gradient is {norm} at step {state.step}; '
@@ -292,11 +283,12 @@ class Loop:
         self._state.scaler = self._scaler.state_dict() if self._scaler.is_enabled() else {}
         save_checkpoint(self._run.last, self._plain, optimizer=self._optimizer,
                         average=None if self._average is None else self._average.network,
-                        state=vars(self._state))
+                        adapters=self._target.adapters, state=vars(self._state))
 
     def _resume(self) -> None:
         state = load_checkpoint(self._run.last, self._plain, optimizer=self._optimizer,
-                                average=None if self._average is None else self._average.network)
+                                average=None if self._average is None else self._average.network,
+                                adapters=self._target.adapters)
         self._state = State(**state)
         if self._state.scaler:
             self._scaler.load_state_dict(self._state.scaler)

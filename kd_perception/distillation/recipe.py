@@ -219,6 +219,30 @@ class WeightingRecipe:
 
 
 @dataclass(frozen=True)
+class ExitsRecipe:
+    """
+    How much the exits of a network count that has some (builder ``exits``).
+
+    :param weight: of every exit, beside 1 for the network's own output.
+    :param weights: of each exit, in the order of ``network.arguments.layers``, instead.
+    """
+
+    weight: float = 0.4
+    weights: tuple[float, ...] = ()
+
+    def by_layer(self, layers: Sequence[str]) -> tuple[tuple[str, float], ...]:
+        """
+        Return the layer of each exit with its weight.
+
+        :raises ConfigError: when there are not as many weights as exits.
+        """
+        if self.weights and len(self.weights) != len(layers):
+            raise ConfigError(f'distillation.exits.weights: has {len(self.weights)} values, the '
+                              f'network has {len(layers)} exits')
+        return tuple(zip(layers, self.weights or (self.weight,) * len(layers), strict=True))
+
+
+@dataclass(frozen=True)
 class DistillationRecipe:
     """
     What the student learns from the teacher.
@@ -231,6 +255,7 @@ class DistillationRecipe:
     :param views: of ``view: views``, how many of the cache's views are shown; 0: all.
     :param views_seed: seed of these views, where it is not the recipe's (-1): several seeds of a
         student can then share a cache.
+    :param exits: of a network that has exits, in ``train`` as in ``distill``.
     """
 
     losses: dict[str, Any] = field(default_factory=lambda: {'kl': {}})
@@ -238,6 +263,7 @@ class DistillationRecipe:
     view: str = 'warp'
     views: int = 0
     views_seed: int = -1
+    exits: ExitsRecipe = field(default_factory=ExitsRecipe)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def validate(recipe: Recipe) -> None:
     for key, value, allowed in choices:
         if value not in allowed:
             raise ConfigError(f'{key}: {value!r} is none of {", ".join(allowed)}')
+    exits = recipe.distillation.exits
     ranges = (
         ('seed', recipe.seed, 0, 2 ** 32 - 1),  # what numpy and torch both take
         ('input.height', recipe.input.height, 16, 8192),
@@ -81,7 +82,10 @@ def validate(recipe: Recipe) -> None:
         ('augment.saturation', augment.saturation, 0, 1), ('augment.hue', augment.hue, 0, 0.5),
         ('augment.gamma', augment.gamma, 0, 0.9), ('augment.noise', augment.noise, 0, 100),
         ('augment.scale[0]', augment.scale[0], 0.1, augment.scale[1]),
-        ('augment.scale[1]', augment.scale[1], augment.scale[0], 10))
+        ('augment.scale[1]', augment.scale[1], augment.scale[0], 10),
+        ('distillation.exits.weight', exits.weight, 1e-6, 1e6),
+        *((f'distillation.exits.weights[{i}]', weight, 1e-6, 1e6)
+          for i, weight in enumerate(exits.weights)))
     for key, number, low, high in ranges:
         if not low <= number <= high:
             # Ten digits: a seed must not be told as 4.29497e+09.

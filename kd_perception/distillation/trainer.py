@@ -25,6 +25,7 @@ from kd_perception.bundle import (
 )
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.distillation.dataset import Batches
+from kd_perception.distillation.features import require_layers_of, teacher_layers
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
 from kd_perception.distillation.held_out import HeldOut, read_frames
 from kd_perception.distillation.loop import Loop, State
@@ -41,6 +42,7 @@ from kd_perception.distillation.teachers.lessons import Lessons
 from kd_perception.errors import TrainingError
 from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
+from kd_perception.networks.exits import without_unused_exits
 from kd_perception.networks.registry import build
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
                             f'mean over pixels that it could weigh; these are: {takers}')
     classes = load_class_set(recipe.classes)
     faculty = hire(recipe, classes, losses, teacher, cache_dir)
+    require_layers_of(losses, NetworkSpec(recipe.network.builder, recipe.network.arguments),
+                      len(classes), teacher)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
@@ -110,7 +114,8 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
             frames = faculty.known_part(frames)
             labelled = all(held.has_labels)
             faculty.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
-            lessons = Lessons(faculty, accelerator.device, recipe.optimization.precision)
+            lessons = Lessons(faculty, accelerator.device, recipe.optimization.precision,
+                              teacher_layers(losses.values()))
             truth = _truth(held) if labelled else lessons.pseudo_truth(held)
             return _fit(recipe, classes, frames, truth, run, accelerator, losses=losses,
                         lessons=lessons, held_out=how, progress=progress,
@@ -136,10 +141,12 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         seen = lessons.seen(frames, len(classes))
     target = SegmentationTarget(
         input_spec, losses=losses, teacher=None if lessons is None else lessons.teacher,
+        guide=None if lessons is None else lessons.guide,
         weighting=None if weighting.off else PixelWeighting(weighting, seen, accelerator.device),
         class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
         label_smoothing=optimization.label_smoothing, device=accelerator.device,
         channels_last=optimization.channels_last)
+    target.attach(network, recipe.crop, recipe.distillation.exits)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size,
                       labelled_share=recipe.data.labelled_share,
@@ -157,6 +164,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         metrics = {**_metrics(loop, state, validation, against, classes),
                    'held_out': held_out.to_dict()}
         run.write_json(METRICS, metrics)
+        shipped, network_spec = without_unused_exits(loop.shipped, network_spec)
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
             input=input_spec, network=network_spec,
@@ -164,7 +172,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
                             data=frames.fingerprints, recipe=recipe.hash(),
                             code_version=__version__),
             statistics=frames.statistics(classes))
-        save_bundle(run.bundle, loop.shipped.cpu().float(), spec,
+        save_bundle(run.bundle, shipped.cpu().float(), spec,
                     extra_files={METRICS: run.path / METRICS},
                     weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
     accelerator.wait_for_everyone()

@@ -116,5 +116,7 @@ def without_unused_exits(module: nn.Module, spec: NetworkSpec) -> tuple[nn.Modul
     """Return what to export: the base network where its exits served training alone."""
     if not isinstance(module, ExitNet) or module.average:
         return module, spec
+    channels = {name.removeprefix('base.'): widths for name, widths in spec.channels.items()
+                if name.startswith('base.')}
     return module.base, NetworkSpec(spec.arguments['base'],
-                                    dict(spec.arguments.get('arguments') or {}))
+                                    dict(spec.arguments.get('arguments') or {}), channels)

@@ -41,7 +41,7 @@ class Taps:
         self.names = tuple(dict.fromkeys(names))
         self._where = where
         self._overwritten: frozenset[str] = frozenset()
-        self.shapes: dict[str, Shape] = self._look(module, size)
+        self.shapes: dict[str, Shape] = self._look(module, size) if self.names else {}
 
     @contextmanager
     def open(self, module: nn.Module, size: tuple[int, int], names: Sequence[str] | None = None,

@@ -65,13 +65,8 @@ def test_exits_speak_where_they_are_asked_to() -> None:
     assert not any(m._forward_hooks for m in network.modules())
 
 
-@pytest.mark.parametrize(('base', 'arguments', 'layers'), [
-    ('compact', {'width': 8}, ['down8', 'context']),
-    ('smp', {'encoder': 'resnet18', 'encoder_depth': 3, 'decoder_channels': [16, 8, 8]},
-     ['net.encoder.layer1', 'net.decoder.blocks.0'])])
-def test_averaged_exits_are_exported(make: Make, tmp_path: Path, base: str,
-                                     arguments: dict[str, Any], layers: list[str]) -> None:
-    module, spec = make('exits', base=base, arguments=arguments, layers=layers, average=True)
+def test_averaged_exits_are_exported(make: Make, tmp_path: Path) -> None:
+    module, spec = make('exits', **SMALL, average=True)
     bundle = deploy.save_bundle(tmp_path / 'b', module, spec)
     images = np.random.default_rng(0).integers(0, 256, (2, 45, 80, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -109,6 +104,19 @@ def test_exits_that_only_train_are_left_behind(make: Make, tmp_path: Path) -> No
     kept = NetworkSpec('exits', {**SMALL, 'average': True})
     assert without_unused_exits(average, kept) == (average, kept)
     assert without_unused_exits(base, network) == (base, network)
+
+
+def test_a_slimmed_network_keeps_its_channels_without_its_exits() -> None:
+    cut = {'base.down8.1.first.0': (16, 6), 'base.down8.1.first.1': (6,),
+           'base.down8.1.second': (6, 16)}
+    spec = NetworkSpec('exits', SMALL, cut)
+    module = build(spec, 5).eval()
+    base, network = without_unused_exits(module, spec)
+    assert network.channels == {name.removeprefix('base.'): w for name, w in cut.items()}
+    again = build(network, 5).eval()
+    again.load_state_dict(base.state_dict())
+    x = torch.randn(1, 3, 45, 80)
+    assert torch.equal(again(x), module(x))
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [

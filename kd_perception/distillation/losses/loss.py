@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from kd_perception.errors import ConfigError
+from kd_perception.networks.taps import Shape
 
 # What a loss may look at. Of the teacher's output: its softmax per pixel; how far the logits of a
 # pixel lie apart, which says also how unlikely the unlikely ones are; the logits themselves
@@ -35,7 +37,8 @@ class Signals:
     """
     What there is to compare in a batch. Student and teacher are on one grid.
 
-    :param student: float32 logits ``[N, K, h, w]``, with gradient.
+    :param student: float32 logits ``[N, K, h, w]``, with gradient; empty where all losses of the
+        moment look at layers alone.
     :param labels: uint8 ``[N, H, W]``, 255 where nothing is labelled.
     :param own: float32 logits ``[N, K, h', w']`` of the student at its own stride.
     :param teacher: float32 logits ``[N, K, h, w]``, or None where there is no teacher.
@@ -44,8 +47,10 @@ class Signals:
         are above 0.
     :param class_weights: float32 ``[K]`` for ground truth, or None.
     :param label_smoothing: share of a ground-truth target spread over all classes.
-    :param student_features: layers of the student by name.
-    :param teacher_features: layers of the teacher by name.
+    :param student_features: float ``[N, C, h', w']``, layers of the student by name, with
+        gradient.
+    :param teacher_features: float ``[N, C', h'', w'']``, layers of the teacher by name.
+    :param adapter: what this loss trains besides the student (``Loss.adapters``), or None.
     """
 
     student: torch.Tensor
@@ -57,6 +62,7 @@ class Signals:
     label_smoothing: float = 0.0
     student_features: Mapping[str, torch.Tensor] = field(default_factory=dict)
     teacher_features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    adapter: nn.Module | None = None
 
     def taught(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the teacher's logits and the weights of pixels; both must be there."""
@@ -96,6 +102,17 @@ class Loss:
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the value, a scalar without its weight; 0 where there is nothing to compare."""
         raise NotImplementedError
+
+    def adapters(self, student: Mapping[str, Shape],
+                 teacher: Mapping[str, Shape]) -> nn.Module | None:
+        """
+        Return what is to be trained besides the student, or None; it is never exported.
+
+        :param student: channels, rows and columns of the student's layers by name.
+        :param teacher: the same of the teacher.
+        :raises ConfigError: when this loss cannot compare such layers.
+        """
+        return None
 
     def active(self, at: float) -> bool:
         """Return whether the loss counts when the share ``at`` of the run is done."""

@@ -18,12 +18,12 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassSet
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.frame_store import FrameStore
-from kd_perception.distillation.losses.loss import LABELS, Loss
+from kd_perception.distillation.losses.loss import FEATURES, LABELS, Loss
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
 from kd_perception.distillation.teachers.cached import CachedTeacher, ViewTeacher
 from kd_perception.distillation.teachers.online import OnlineTeacher
-from kd_perception.distillation.teachers.teacher import Teacher
+from kd_perception.distillation.teachers.teacher import Guide, Teacher
 from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
@@ -87,9 +87,27 @@ class Faculty:
         frame = (self.recipe.input.height, self.recipe.input.width)
         if self.cache is not None:
             return CachedTeacher(frame) if self.views is None else ViewTeacher()
+        return self._online(device, precision, layers)
+
+    def guide(self, teacher: Teacher, device: torch.device, precision: str,
+              layers: Sequence[str]) -> Guide | None:
+        """
+        Return who gives the layers that losses look at; None where there are none.
+
+        :param teacher: who gives the logits: where it is in the loop, it gives the layers too.
+        """
+        if not layers:
+            return None
+        if isinstance(teacher, OnlineTeacher):
+            return teacher
+        return self._online(device, precision, layers)
+
+    def _online(self, device: torch.device, precision: str,
+                layers: Sequence[str]) -> OnlineTeacher:
         assert self.bundle is not None
         return OnlineTeacher(self.bundle, device=device, precision=precision, layers=layers,
-                             frame=frame, crop=self.recipe.crop)
+                             frame=(self.recipe.input.height, self.recipe.input.width),
+                             crop=self.recipe.crop)
 
 
 def hire(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
@@ -120,7 +138,7 @@ def hire(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
         views = ViewPlan.of(recipe, count)
     cache.require_views(views)
     for name, loss in losses.items():
-        if loss.looks_at != LABELS:
+        if loss.looks_at not in (LABELS, FEATURES):  # a cache need not serve these
             cache.require_service(name, loss.looks_at, getattr(loss, 'temperature', 1.0))
     _same_classes(classes, cache.classes, bundle)
     return Faculty(recipe, bundle, cache, views)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,11 +21,15 @@ class Lessons:
     A faculty at work.
 
     :param precision: ``optimization.precision``: teachers in the loop compute as the student does.
+    :param layers: names of the teacher's layers that losses look at.
     """
 
-    def __init__(self, faculty: Faculty, device: torch.device, precision: str) -> None:
+    def __init__(self, faculty: Faculty, device: torch.device, precision: str,
+                 layers: Sequence[str] = ()) -> None:
         self.faculty = faculty
-        self.teacher = faculty.teacher(device, choose_precision(precision, device))
+        chosen = choose_precision(precision, device)
+        self.teacher = faculty.teacher(device, chosen, layers)
+        self.guide = faculty.guide(self.teacher, device, chosen, layers)
         self._device = device
 
     def pseudo_truth(self, store: FrameStore,

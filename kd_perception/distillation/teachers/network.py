@@ -8,22 +8,21 @@ and order of channels are the teacher's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import difflib
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from kd_perception.bundle import LOGITS, ModelBundle
 from kd_perception.distillation.precision import autocast
 from kd_perception.engines.loader import load_engine
-from kd_perception.errors import ConfigError, EngineError, first_line, TrainingError
+from kd_perception.errors import EngineError, first_line, TrainingError
 from kd_perception.networks.deploy import load_module, LogitsGraph
+from kd_perception.networks.taps import Taps
 from kd_perception.tasks.placement import place
+
+_Look = Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
 class TeacherNetwork:
@@ -53,12 +52,12 @@ class TeacherNetwork:
         self.name = 'torch'
         self._reverse = bundle.spec.input.channel_order == 'bgr'
         self._factors = (1.0, 1.0)
-        self._caught: dict[str, torch.Tensor] = {}
         self._whole_batches = True
         if bundle.spec.network.builder:
-            self._look = self._by_module
+            self._look: _Look = self._by_module
             module = load_module(bundle)
-            _watch(module, layers, self._caught, str(bundle.path))
+            self._taps = Taps(module, layers, (bundle.spec.input.height, bundle.spec.input.width),
+                              where=f'teacher {bundle.spec.name}')
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
             self._graph = LogitsGraph(module, bundle.spec.input).eval().to(self.device)
@@ -78,28 +77,39 @@ class TeacherNetwork:
         :raises TrainingError: when the network fails on pictures of this size, or says NaN.
         """
         with torch.no_grad():
-            logits = self._look(images.flip(-1) if self._reverse else images)
+            logits, layers = self._look(images.flip(-1) if self._reverse else images)
         if not bool(torch.isfinite(logits).all()):
             raise TrainingError(f'{self.bundle.path}: the teacher says NaN or infinity in '
                                 f'{self.precision}; set optimization.precision to fp32')
-        caught = {name: value.to(self.device) for name, value in self._caught.items()}
-        self._caught.clear()
-        return logits, caught
+        return logits, layers
 
-    def _by_module(self, images: torch.Tensor) -> torch.Tensor:
+    def look_inside(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Return the layers that were asked for, and compute nothing behind the last of them.
+
+        :param images: uint8 ``[N, H, W, 3]``, RGB, on the device.
+        """
+        with torch.no_grad():
+            return self._by_module(images.flip(-1) if self._reverse else images, stop=True)[1]
+
+    def _by_module(self, images: torch.Tensor,
+                   stop: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits = torch.empty(0)  # what is left of them where the pass ends early
         size = (round(images.shape[1] * self._factors[0]),
                 round(images.shape[2] * self._factors[1]))
         try:
-            with autocast(self.precision, self.device):
-                return self._graph(_resized(images, size)).to(self.device)
+            with autocast(self.precision, self.device), \
+                    self._taps.open(self._graph.module, size, stop=stop) as seen:
+                logits = self._graph(_resized(images, size)).to(self.device)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # a network may not take every size
             raise TrainingError(f'{self.bundle.path}: fails on views of {size[1]}x{size[0]}: '
                                 f'{first_line(error)}; set augment.crop to multiples of 32'
                                 ) from None
+        return logits, {name: value.to(self.device) for name, value in seen.items()}
 
-    def _by_engine(self, images: torch.Tensor) -> torch.Tensor:
+    def _by_engine(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pictures = _resized(images, self._engine.input_shape).to(torch.uint8).cpu().numpy()
         parts = [pictures] if self._whole_batches else [p[None] for p in pictures]
         try:
@@ -109,7 +119,7 @@ class TeacherNetwork:
                 raise
             self._whole_batches = False  # exported for one picture at a time
             return self._by_engine(images)
-        return torch.from_numpy(np.concatenate(said)).to(self.device)
+        return torch.from_numpy(np.concatenate(said)).to(self.device), {}
 
     def _load_engine(self, layers: Sequence[str], crop: tuple[int, int] | None) -> None:
         bundle, spec = self.bundle, self.bundle.spec.input
@@ -128,26 +138,6 @@ class TeacherNetwork:
         engine = 'auto' if self.device.type == 'cpu' else 'onnxruntime'
         self._engine = load_engine(bundle, engine, device=str(self.device), graph='logits')
         self.name, self.precision = self._engine.name, self._engine.precision
-
-
-def _watch(module: nn.Module, layers: Sequence[str], caught: dict[str, torch.Tensor],
-           where: str) -> None:
-    """Keep the outputs of ``layers`` in ``caught`` whenever the module runs."""
-    known = dict(module.named_modules())
-
-    def keep(name: str, module: nn.Module, given: Any, output: Any) -> None:
-        value = output[0] if isinstance(output, (tuple, list)) else output
-        if isinstance(value, Mapping):
-            value = next(iter(value.values()))
-        caught[name] = value.detach()
-
-    for name in layers:
-        if not name or name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-            hint = f'did you mean {" or ".join(near)}?' if near else \
-                f'it begins with {", ".join(list(known)[1:6])}'
-            raise ConfigError(f'{where}: has no layer {name!r}; {hint}')
-        known[name].register_forward_hook(partial(keep, name))
 
 
 def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -39,3 +39,7 @@ class OnlineTeacher:
         logits, features = self.network.look(batch.images)
         logits = finer(logits, grid)
         return Lesson(logits, inside(batch.theta, (logits.shape[2], logits.shape[3])), features)
+
+    def look_inside(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return the layers alone: what lies behind the last of them is not computed."""
+        return self.network.look_inside(batch.images)

@@ -47,6 +47,14 @@ class Teacher(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """Shows layers of a teacher's network; ``OnlineTeacher`` does."""
+
+    def look_inside(self, batch: Batch) -> Mapping[str, torch.Tensor]:
+        """Return what the teacher's layers say of the views, float ``[N, C, h, w]`` by name."""
+        ...
+
+
 def finer(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Return ``logits`` (``[N, K, h, w]``) on the finer of their own grid and ``grid``."""
     rows, columns = logits.shape[-2:]

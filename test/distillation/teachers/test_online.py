@@ -96,7 +96,9 @@ def test_layers_are_given_by_name_and_unknown_ones_refused(teacher: ModelBundle)
     assert {n: tuple(t.shape) for n, t in lesson.features.items()} == {
         '0': (3, 16, 16, 24), '2': (3, 16, 16, 24)}
     assert float(lesson.features['2'].min()) == 0.0  # behind the ReLU
-    with pytest.raises(ConfigError, match=r"no layer 'relu'; it begins with 0, 1, 2"):
+    inside = OnlineTeacher(teacher, layers=('0', '2')).look_inside(batch())
+    assert all(torch.equal(inside[n], lesson.features[n]) for n in ('0', '2'))
+    with pytest.raises(ConfigError, match=r"no layer 'relu'; the outermost are 0, 1, 2"):
         OnlineTeacher(teacher, layers=('relu',))
 
 

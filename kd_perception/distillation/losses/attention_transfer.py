@@ -1,0 +1,64 @@
+"""
+Attention transfer: the student comes to be active where the teacher is.
+
+    Q(A)_i = sum_c |A_ci|^p,   L = sum_(v, u)  1/2  mean_n || Q(v)/||Q(v)|| - Q(u)/||Q(u)|| ||^2
+
+with Euclidean norms over the cells ``i``; after Zagoruyko and Komodakis, "Paying More Attention to
+Attention" (2017), equation 2. The norm of the difference is squared, as its authors compute it,
+so that the gradient is smooth where both agree. What comes out is 1 - cos of the angle between
+both maps: 0 to 1 for each pair, whatever the size of the view. No adapter is needed: channels are
+summed up. Where the maps differ in size, the finer one is brought to the coarser one's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch.nn import functional
+
+from kd_perception.distillation.features import check_layers, coarser, pairs
+from kd_perception.distillation.losses.loss import FEATURES, in_range, Loss, register, Signals
+
+
+@register('attention_transfer')
+@dataclass(frozen=True, kw_only=True)
+class AttentionTransfer(Loss):
+    """
+    Maps of activity of the student imitate those of the teacher.
+
+    :param layers: names in the student to names in the teacher.
+    :param power: exponent ``p`` of activations; the higher, the more the strongest count.
+    """
+
+    looks_at: ClassVar[str] = FEATURES
+    layers: dict[str, str] = field(default_factory=dict)
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_layers(self.layers)
+        in_range('power', self.power, 1, 8)
+
+    def __call__(self, signals: Signals) -> torch.Tensor:
+        """Return the distance of the maps, summed over the pairs, a scalar."""
+        return torch.stack([attention_distance(own, other, self.power)
+                            for _, own, other in pairs(self.layers, signals)]).sum()
+
+
+def attention_distance(student: torch.Tensor, teacher: torch.Tensor,
+                       power: float = 2.0) -> torch.Tensor:
+    """
+    Return half the squared distance of the normalised maps, mean over images, a scalar.
+
+    :param student: float ``[N, C, h, w]``; computed in float32.
+    :param teacher: float ``[N, C', h', w']``.
+    """
+    own, other = coarser(_activity(student, power), _activity(teacher, power))
+    own, other = (functional.normalize(x.flatten(1), dim=1) for x in (own, other))
+    return 0.5 * (own - other).square().sum(1).mean()
+
+
+def _activity(features: torch.Tensor, power: float) -> torch.Tensor:
+    return features.float().abs().pow(power).sum(1, keepdim=True)
