@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, MISSING
 import importlib
 from pathlib import Path
 import re
@@ -31,7 +31,9 @@ def test_every_loss_and_setting_is_documented_with_its_default(page: str) -> Non
         assert row, f'docs/losses.md has no row for {name}'
         for item in fields(kind):
             if item.name not in common:
-                assert f'`{item.name}: {item.default}`' in row, f'{name}.{item.name}'
+                made = item.default_factory
+                default = item.default if made is MISSING else made()
+                assert f'`{item.name}: {default}`' in row, f'{name}.{item.name}'
     for item in fields(WeightingRecipe):
         assert f'| `{item.name}` | {item.default} |' in page
     for name in CODECS:
