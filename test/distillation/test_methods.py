@@ -57,13 +57,17 @@ def cache(teacher: ModelBundle, bare_stripes: Path,
 def test_each_loss_alone_leads_to_the_teacher(make_recipe: Make, teacher: ModelBundle,
                                               bare_stripes: Path, cache: Path, tmp_path: Path,
                                               name: str) -> None:
-    settings = {k: v for k, v in ON_OUTPUTS[name].items() if k == 'cells'}
+    losses: dict = {name: {k: v for k, v in ON_OUTPUTS[name].items() if k == 'cells'}}
+    watched = name
+    if name == 'soft_cross_entropy':
+        # Most of it is the teacher's entropy, which stays: look at what it has above that.
+        losses['kl'] = {'weight': 1e-6, 'temperature': 1}
+        watched = 'kl'
     recipe = make_recipe(train=bare_stripes, steps=30, validate_every=30,
-                         distillation={'losses': {name: settings}})
+                         distillation={'losses': losses})
     distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
-    values = terms(tmp_path / 'run', name)
-    # A cross-entropy does not fall below the teacher's entropy, most of what it begins with.
-    assert sum(values[-5:]) < (0.98 if name == 'soft_cross_entropy' else 0.9) * sum(values[:5])
+    values = terms(tmp_path / 'run', watched)
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
 
 
 def test_places_are_learned_from_a_teacher_in_the_loop(
@@ -72,7 +76,7 @@ def test_places_are_learned_from_a_teacher_in_the_loop(
                          distillation={'losses': {'cwd': {'weight': 3}}, 'view': 'online'})
     distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None)
     values = terms(tmp_path / 'run', 'cwd')
-    assert sum(values[-5:]) < 0.9 * sum(values[:5])
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
 
 
 def test_all_together_weighted_resume_to_the_bit(make_recipe: Make, teacher: ModelBundle,
