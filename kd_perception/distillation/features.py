@@ -112,6 +112,8 @@ def build_adapters(losses: Mapping[str, Loss], student: Mapping[str, Shape],
     """
     adapters = nn.ModuleDict()
     for name, loss in losses.items():
+        if not loss.weight:
+            continue
         try:
             adapter = loss.adapters(student, teacher)
         except ConfigError as error:
@@ -122,4 +124,5 @@ def build_adapters(losses: Mapping[str, Loss], student: Mapping[str, Shape],
 
 
 def _layers(loss: Loss) -> Mapping[str, str]:
-    return getattr(loss, 'layers', {})
+    """Return the pairs of a loss; one that is switched off looks at nothing."""
+    return getattr(loss, 'layers', {}) if loss.weight else {}

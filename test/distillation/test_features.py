@@ -121,6 +121,11 @@ def test_layers_are_gathered_once_and_adapters_by_loss() -> None:
     adapters = build_adapters(losses, {'a': (2, 4, 4), 'b': (3, 4, 4)},
                               {'x': (5, 4, 4), 'y': (6, 2, 2)})
     assert list(adapters) == ['hint']
+    # One that is switched off needs no layer, and no adapter that would wait for a gradient.
+    off = build_losses({'hint': {'layers': {'a': 'x'}, 'weight': 0}, 'kl': {}})
+    assert student_layers(off.values()) == teacher_layers(off.values()) == ()
+    assert not build_adapters(off, {}, {})
+    require_layers_of(off, NetworkSpec('ladder'), 12, None)
 
 
 def test_penalties_leave_alone_what_learns_nothing_yet(recipe: Make, guide: ModelBundle,
