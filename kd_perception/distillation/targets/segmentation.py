@@ -174,11 +174,12 @@ class SegmentationTarget:
                 weights = lesson.valid.float()
                 if self._weighting is not None:
                     weights = self._weighting(lesson.logits, weights, batch.labels)
-                signals = replace(signals, teacher=lesson.logits, weights=weights,
-                                  student=upsample(own, *lesson.logits.shape[-2:]))
+                signals = replace(signals, teacher=lesson.logits, weights=weights)
                 features = lesson.features
             if FEATURES in looks_at and self._guide is not None and not features:
                 features = self._guide.look_inside(batch)
+        if signals.teacher is not None:  # with a gradient, unlike all that the teacher says
+            signals = replace(signals, student=upsample(own, *signals.teacher.shape[-2:]))
         return replace(signals, teacher_features=features)
 
     def _seen_by(self, signals: Signals, own: torch.Tensor) -> Signals:

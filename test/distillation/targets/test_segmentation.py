@@ -93,6 +93,14 @@ def test_pixels_weigh_what_the_recipe_says() -> None:
                                                                              rel=1e-4)
 
 
+def test_a_finer_lesson_still_moves_the_student() -> None:
+    network = nn.Conv2d(3, 3, 1, stride=4)
+    terms = taught(kl={}).losses(network, batch(torch.randn(2, 3, 16, 24)))
+    terms['kl'].backward()
+    assert network.weight.grad is not None
+    assert float(network.weight.grad.abs().max()) > 0
+
+
 def test_logits_beyond_the_frame_do_not_count() -> None:
     logits = torch.randn(1, 3, 8, 12)
     theta = torch.from_numpy(View(-16, 0, 48, 24).theta(16, 24))[None]
