@@ -121,12 +121,16 @@ class ClassMap:
     """
     A table from the ids of one class set to those of another.
 
-    :param table: uint8 ``[256]``; 255 where a source id is ignored.
+    :param table: uint8 ``[256]``; 255 where a source id is ignored or dropped.
+    :param dropped: source ids that are left out of predictions, so that what is left shares their
+        probability; an ignored class keeps its pixels from being taught. Labels know no
+        difference.
     """
 
     source: str
     target: str
     table: np.ndarray
+    dropped: tuple[int, ...] = ()
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         """Return ``labels`` (uint8, any shape) with the ids of the target set."""
@@ -143,13 +147,24 @@ def load_class_set(name: str) -> ClassSet:
     return ClassSet.from_dict(_read_yaml(path), str(path))
 
 
+def named_like(names: Sequence[str]) -> ClassSet:
+    """Return the set of ``config/classes`` that has these names, or one called ``imported``."""
+    for path in sorted((share_directory() / 'config' / 'classes').glob('*.yaml')):
+        data = _read_yaml(path)
+        if isinstance(data, Mapping) and 'classes' in data:
+            known = ClassSet.from_dict(data, str(path))
+            if known.names == tuple(names):
+                return known
+    return ClassSet.from_names('imported', names)
+
+
 def load_class_map(source: ClassSet, target: ClassSet, name: str = '') -> ClassMap:
     """
     Return the map from ``source`` to ``target``, checked both ways.
 
     Sets of equal names map one to one. Otherwise the file ``<source>_to_<target>`` (or ``name``)
-    must give every source class a target class or list it under ``ignore``, and must reach every
-    target class.
+    must give every source class a target class or list it under ``ignore`` or ``drop``, and must
+    reach every target class.
 
     :raises ConfigError: when no map is known or it does not fit the two sets.
     """
@@ -167,13 +182,15 @@ def load_class_map(source: ClassSet, target: ClassSet, name: str = '') -> ClassM
 def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: ClassSet,
                         where: str = 'class map') -> ClassMap:
     """
-    Build a map from ``{source, target, map: {target name: [source names]}, ignore: [...]}``.
+    Build a map from ``{source, target, map: {target name: [source names]}, ignore: [...],
+    drop: [...]}``.
 
     :raises ConfigError: when a class is missing, unknown or mapped twice.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f'{where}: needs a mapping "map" of target classes to source classes')
-    unknown = sorted(str(k) for k in set(data) - {'source', 'target', 'map', 'ignore'})
+    unknown = sorted(str(k) for k in set(data) - {'source', 'target', 'map', 'ignore',
+                                                   'drop'})
     if unknown or not isinstance(data.get('map'), Mapping) or None in data['map']:
         raise ConfigError(f'{where}: needs a mapping "map"; unknown keys {unknown}')
     for key, classes in (('source', source), ('target', target)):
@@ -182,12 +199,13 @@ def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: Class
                 f'{where}: {key} is {data[key]!r}, but the data has {classes.name!r}')
     table = np.full(256, UNLABELLED, np.uint8)
     seen: set[str] = set()
-    groups = [*data['map'].items(), (None, data.get('ignore', []))]
-    for target_name, group in groups:
+    groups = [*data['map'].items(), *((key, data.get(key, [])) for key in ('ignore', 'drop'))]
+    for name, group in groups:
         if not isinstance(group, (list, tuple)):
-            raise ConfigError(f'{where}: {target_name or "ignore"} needs a list of classes of '
-                              f'{source.name!r}, not {group!r}')
-    pairs = [(t, s) for t, group in groups for s in group]
+            raise ConfigError(f'{where}: {name} needs a list of classes of {source.name!r}, not '
+                              f'{group!r}')
+    pairs = [(t, s) for t, group in data['map'].items() for s in group]
+    pairs += [(None, s) for key in ('ignore', 'drop') for s in data.get(key, [])]
     for target_name, source_name in pairs:
         if source_name not in source.names:
             raise ConfigError(f'{where}: {source_name!r} is no class of {source.name!r}')
@@ -205,7 +223,8 @@ def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: Class
     unreached = [n for i, n in enumerate(target.names) if i not in set(table[:len(source)])]
     if unreached:
         raise ConfigError(f'{where}: nothing maps to {unreached} of {target.name!r}')
-    return ClassMap(source.name, target.name, table)
+    dropped = tuple(source.names.index(name) for name in data.get('drop', []))
+    return ClassMap(source.name, target.name, table, dropped)
 
 
 def _read_yaml(path: Path) -> Any:

@@ -2,9 +2,11 @@
 Distil a student from soft labels, or from a teacher in the loop.
 
 The cache is what "label" wrote for the same teacher and recordings, or imported. Without one the
-teacher looks at every view itself: --distillation.view online, exact and slower. Every key of the
-recipe can be set on the command line, e.g. --distillation.losses.kl.temperature 4. An interrupted
-run goes on when the same command is given again.
+teacher looks at every view itself: --distillation.view online, exact and slower. Several teachers
+teach together (--distillation.teachers.combine), each with its cache. A student can also be taught
+by the average of its own weights (--distillation.ema_teacher true). Every key of the recipe can be
+set on the command line, e.g. --distillation.losses.kl.temperature 4. An interrupted run goes on
+when the same command is given again.
 """
 
 from __future__ import annotations
@@ -21,24 +23,25 @@ from kd_perception.cli.train import print_how_to_resume, show_result
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of ``distill``."""
-    parser.add_argument('--teacher', metavar='BUNDLE',
-                        help='path of a bundle, or its name in the models directory; none for '
-                             'imported labels')
-    parser.add_argument('--cache', type=Path,
-                        help='soft labels of the data; none for a teacher in the loop '
-                             '(--distillation.view online)')
+    parser.add_argument('--teacher', metavar='BUNDLE', action='append', default=[],
+                        help='path of a bundle, or its name in the models directory; may be '
+                             'repeated; none for imported labels, and none for a student that '
+                             'teaches itself (--distillation.ema_teacher true)')
+    parser.add_argument('--cache', type=Path, action='append', default=[],
+                        help='soft labels of the data, one for every teacher in the same order; '
+                             'none for a teacher in the loop (--distillation.view online)')
     add_recipe_arguments(parser, '--teacher BUNDLE [--cache CACHE] ')
 
 
 def run(args: argparse.Namespace) -> int:
     """Distil and say where the bundle is."""
     recipe = recipe_from_arguments(args)
-    teacher = find_bundle(args.teacher) if args.teacher else None
+    teachers = [find_bundle(name) for name in args.teacher]
     # torch takes seconds to import; a wrong recipe is told before.
     from kd_perception.distillation.trainer import distill
     try:
         with progress(f'distilling {recipe.name}') as update:
-            bundle = distill(recipe, args.out, teacher=teacher, cache_dir=args.cache,
+            bundle = distill(recipe, args.out, teacher=teachers, cache_dir=args.cache,
                              progress=update, overwrite=args.overwrite)
     except KeyboardInterrupt:
         print_how_to_resume(args)

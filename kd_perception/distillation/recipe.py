@@ -243,6 +243,20 @@ class ExitsRecipe:
 
 
 @dataclass(frozen=True)
+class TeachersRecipe:
+    """
+    How several teachers teach together.
+
+    :param combine: ``mean`` of their probabilities, or ``confident``: at each pixel those count
+        more that are surer of it.
+    :param weights: what each counts, in the order in which they are given; empty: all the same.
+    """
+
+    combine: str = 'mean'
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class DistillationRecipe:
     """
     What the student learns from the teacher.
@@ -256,6 +270,14 @@ class DistillationRecipe:
     :param views_seed: seed of these views, where it is not the recipe's (-1): several seeds of a
         student can then share a cache.
     :param exits: of a network that has exits, in ``train`` as in ``distill``.
+    :param class_map: name or path of a map from the teacher's classes to the recipe's; default
+        ``<teacher's classes>_to_<recipe's>``.
+    :param teachers: how several teachers teach together.
+    :param ema_teacher: the average of the student's own weights teaches it, on the view before
+        its light was changed; needs ground truth beside.
+    :param teacher_devices: ``one``, or ``auto``: a teacher in the loop that is too large for one
+        device is spread over all of them, then the processor's memory, then the disk.
+    :param teacher_memory: what it may take of each with ``auto``, e.g. ``{0: 20GiB, cpu: 60GiB}``.
     """
 
     losses: dict[str, Any] = field(default_factory=lambda: {'kl': {}})
@@ -264,6 +286,11 @@ class DistillationRecipe:
     views: int = 0
     views_seed: int = -1
     exits: ExitsRecipe = field(default_factory=ExitsRecipe)
+    class_map: str = ''
+    teachers: TeachersRecipe = field(default_factory=TeachersRecipe)
+    ema_teacher: bool = False
+    teacher_devices: str = 'one'
+    teacher_memory: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ CLASS_WEIGHTS = ('none', 'log', 'median')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 WARP, NUMBERED, ONLINE = 'warp', 'views', 'online'
 VIEWS = (WARP, NUMBERED, ONLINE)
+COMBINATIONS = ('mean', 'confident')
+TEACHER_DEVICES = ('one', 'auto')
 WEIGHT_DTYPES = ('fp32', 'fp16')
 
 
@@ -36,6 +38,8 @@ def validate(recipe: Recipe) -> None:
         ('optimization.class_weights', optimization.class_weights, CLASS_WEIGHTS),
         ('optimization.precision', optimization.precision, PRECISIONS),
         ('distillation.view', recipe.distillation.view, VIEWS),
+        ('distillation.teachers.combine', recipe.distillation.teachers.combine, COMBINATIONS),
+        ('distillation.teacher_devices', recipe.distillation.teacher_devices, TEACHER_DEVICES),
         ('weights_dtype', recipe.weights_dtype, WEIGHT_DTYPES))
     for key, value, allowed in choices:
         if value not in allowed:
@@ -95,6 +99,22 @@ def validate(recipe: Recipe) -> None:
                           'least 16 pixels each')
     if optimization.optimizer == 'momentum' and not optimization.momentum:
         raise ConfigError('optimization.momentum: is 0, which is optimizer sgd: set one of them')
+    distillation = recipe.distillation
+    if any(not 0 < weight < 1e6 for weight in distillation.teachers.weights):
+        raise ConfigError(f'distillation.teachers.weights: {list(distillation.teachers.weights)} '
+                          'must all be above 0; leave a teacher out that is to count nothing')
+    if distillation.ema_teacher and not optimization.ema_decay:
+        raise ConfigError('distillation.ema_teacher: there is no average of the weights; set '
+                          'optimization.ema_decay above 0')
+    if distillation.ema_teacher and distillation.view != WARP:
+        raise ConfigError(f'distillation.view {distillation.view}: distillation.ema_teacher looks '
+                          'at the views of the student; leave the view out')
+    if distillation.teacher_devices != 'one' and distillation.view != ONLINE:
+        raise ConfigError(f'distillation.teacher_devices {distillation.teacher_devices}: no '
+                          f'teacher is in the loop with distillation.view {distillation.view}; '
+                          'set it to online')
+    if distillation.teacher_memory and distillation.teacher_devices == 'one':
+        raise ConfigError('distillation.teacher_memory: is of distillation.teacher_devices auto')
     if optimization.steps and optimization.epochs:
         raise ConfigError('optimization.steps and optimization.epochs exclude each other: '
                           'set one of them to 0')

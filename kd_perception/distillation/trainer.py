@@ -76,8 +76,9 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
                         progress=progress)
 
 
-def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
-            cache_dir: Path | str | None, progress: Progress | None = None,
+def distill(recipe: Recipe, out_dir: Path | str, *,
+            teacher: ModelBundle | Sequence[ModelBundle] | None,
+            cache_dir: Path | str | Sequence[Path | str] | None, progress: Progress | None = None,
             overwrite: bool = False) -> ModelBundle:
     """
     Train a student on the soft labels that ``label`` has written, or on what a teacher in the
@@ -86,8 +87,9 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
     Validation is on ground truth where the recipe has some (``data.validation``, or labelled
     training recordings), else on agreement with the teacher on held-out frames.
 
-    :param teacher: what the cache must have been made with; None for imported labels.
-    :param cache_dir: soft labels of all training frames; None with a teacher in the loop.
+    :param teacher: what the cache must have been made with, or several; None for imported labels.
+    :param cache_dir: soft labels of all training frames, or several in the order of the
+        teachers; None with a teacher in the loop, or without any (``distillation.ema_teacher``).
     :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
         frames.
     """
@@ -98,9 +100,11 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
         raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
                             f'mean over pixels that it could weigh; these are: {takers}')
     classes = load_class_set(recipe.classes)
-    faculty = hire(recipe, classes, losses, teacher, cache_dir)
+    bundles = [teacher] if isinstance(teacher, ModelBundle) else list(teacher or ())
+    caches = [cache_dir] if isinstance(cache_dir, (str, Path)) else list(cache_dir or ())
+    faculty = hire(recipe, classes, losses, bundles, caches)
     require_layers_of(losses, NetworkSpec(recipe.network.builder, recipe.network.arguments),
-                      len(classes), teacher)
+                      len(classes), bundles[0] if bundles else None)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
@@ -113,6 +117,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *, teacher: ModelBundle | None,
                                             progress=progress)
             frames = faculty.known_part(frames)
             labelled = all(held.has_labels)
+            faculty.require_truth(frames.has_labels, held.has_labels)
             faculty.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
             lessons = Lessons(faculty, accelerator.device, recipe.optimization.precision,
                               teacher_layers(losses.values()))
@@ -150,14 +155,15 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size,
                       labelled_share=recipe.data.labelled_share,
-                      caches=() if lessons is None else lessons.faculty.caches,
-                      views=None if lessons is None else lessons.faculty.views,
+                      **({} if lessons is None else lessons.shown),
                       focus_weights=_focus_weights(seen),
                       rank=accelerator.process_index, world=accelerator.num_processes)
     validation = Validation(target, len(classes), truth, accelerator.device)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
                 score='mIoU' if against == GROUND_TRUTH else 'mIoU against the teacher',
                 progress=progress)
+    if lessons is not None:
+        lessons.begin(loop.shipped, target.normalise)
     state = loop.fit()
     accelerator.wait_for_everyone()
     if run.main:

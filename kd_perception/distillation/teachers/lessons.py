@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from kd_perception.distillation.dataset import Batch, still
 from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.precision import choose_precision
+from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.faculty import Faculty
 
 # Frames that tell how often the teacher sees each class.
@@ -28,9 +31,21 @@ class Lessons:
                  layers: Sequence[str] = ()) -> None:
         self.faculty = faculty
         chosen = choose_precision(precision, device)
-        self.teacher = faculty.teacher(device, chosen, layers)
-        self.guide = faculty.guide(self.teacher, device, chosen, layers)
+        self.teacher, self.guide = faculty.load(device, chosen, layers)
         self._device = device
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Return the settings of ``Batches`` that the teachers ask for."""
+        faculty = self.faculty
+        return {'caches': faculty.caches, 'views': faculty.views, 'decide': faculty.decide,
+                'calm': faculty.calm}
+
+    def begin(self, network: nn.Module,
+              normalise: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Tell a teacher that follows the student's average which network that is."""
+        if isinstance(self.teacher, AverageTeacher):
+            self.teacher.follow(network, normalise)
 
     def pseudo_truth(self, store: FrameStore,
                      ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:

@@ -8,7 +8,8 @@ and order of channels are the teacher's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from torch.nn import functional
 
 from kd_perception.bundle import LOGITS, ModelBundle
 from kd_perception.distillation.precision import autocast
+from kd_perception.distillation.teachers.spread import spread_over
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import EngineError, first_line, TrainingError
-from kd_perception.networks.deploy import load_module, LogitsGraph
+from kd_perception.networks.deploy import load_module, Normalize
 from kd_perception.networks.taps import Taps
 from kd_perception.tasks.placement import place
 
@@ -35,6 +37,8 @@ class TeacherNetwork:
     :param crop: height and width of the views; a foreign graph is checked against it.
     :param precision: ``fp32``, ``bf16`` or ``fp16``: what the module computes in.
     :param layers: names of submodules whose output is wanted as well.
+    :param spread: put its parts onto all devices that there are (``spread_over``).
+    :param memory: what it may take of each then.
     :raises KdPerceptionError: in one line, when the bundle gives no logits, a layer does not
         exist or the views are not of a foreign graph's size.
     """
@@ -42,7 +46,8 @@ class TeacherNetwork:
     def __init__(self, bundle: ModelBundle, *, device: torch.device | str = 'cpu',
                  precision: str = 'fp32', layers: Sequence[str] = (),
                  frame: tuple[int, int] | None = None,
-                 crop: tuple[int, int] | None = None) -> None:
+                 crop: tuple[int, int] | None = None, spread: bool = False,
+                 memory: Mapping[Any, Any] | None = None) -> None:
         if bundle.spec.task != 'segmentation':
             raise TrainingError(f'{bundle.path}: task {bundle.spec.task!r} cannot teach '
                                 'segmentation')
@@ -53,6 +58,7 @@ class TeacherNetwork:
         self._reverse = bundle.spec.input.channel_order == 'bgr'
         self._factors = (1.0, 1.0)
         self._whole_batches = True
+        self.places: str | None = None
         if bundle.spec.network.builder:
             self._look: _Look = self._by_module
             module = load_module(bundle)
@@ -60,13 +66,19 @@ class TeacherNetwork:
                               where=f'teacher {bundle.spec.name}')
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
-            self._graph = LogitsGraph(module, bundle.spec.input).eval().to(self.device)
+            module.eval()
+            if spread:
+                self.places = spread_over(module, self.device, memory)
+            else:
+                module.to(self.device)
+            self.module = module
+            self._normalise = Normalize(bundle.spec.input).to(self.device)
             if frame is not None:
                 where = place(frame, bundle.spec.input)
                 self._factors = where.height / frame[0], where.width / frame[1]
         else:
             self._look = self._by_engine
-            self._load_engine(layers, crop)
+            self._load_engine(layers, crop, spread)
 
     def look(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
@@ -99,11 +111,16 @@ class TeacherNetwork:
                 round(images.shape[2] * self._factors[1]))
         try:
             with autocast(self.precision, self.device), \
-                    self._taps.open(self._graph.module, size, stop=stop) as seen:
-                logits = self._graph(_resized(images, size)).to(self.device)
+                    self._taps.open(self.module, size, stop=stop) as seen:
+                pixels = self._normalise(_resized(images, size))
+                logits = self.module(pixels).float().to(self.device)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # a network may not take every size
+            if self.places is not None:
+                raise TrainingError(f'{self.bundle.path}: does not run on {self.places}: '
+                                    f'{first_line(error)}; set distillation.teacher_devices to '
+                                    'one, or distillation.teacher_memory') from None
             raise TrainingError(f'{self.bundle.path}: fails on views of {size[1]}x{size[0]}: '
                                 f'{first_line(error)}; set augment.crop to multiples of 32'
                                 ) from None
@@ -121,12 +138,16 @@ class TeacherNetwork:
             return self._by_engine(images)
         return torch.from_numpy(np.concatenate(said)).to(self.device), {}
 
-    def _load_engine(self, layers: Sequence[str], crop: tuple[int, int] | None) -> None:
+    def _load_engine(self, layers: Sequence[str], crop: tuple[int, int] | None,
+                     spread: bool) -> None:
         bundle, spec = self.bundle, self.bundle.spec.input
         if not bundle.has(LOGITS):
             raise TrainingError(f'{bundle.path}: gives ids alone, which teach nothing softly; '
                                 'write its masks as PNGs and import them: kd_perception label '
                                 '--import')
+        if spread:
+            raise TrainingError(f'{bundle.path}: is a foreign graph, which cannot be spread over '
+                                'devices; set distillation.teacher_devices to one')
         if layers:
             raise TrainingError(f'{bundle.path}: is a foreign graph, whose layers (here '
                                 f'{layers[0]!r}) cannot be looked at; leave such losses out')

@@ -6,7 +6,8 @@ Exact, and the one way to losses on layers; it costs a forward pass of the teach
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -24,15 +25,17 @@ class OnlineTeacher:
     :param layers: names of the teacher's submodules that lessons carry as ``features``.
     :param frame: height and width that whole frames are brought to (``TeacherNetwork``).
     :param crop: height and width of views (``TeacherNetwork``).
+    :param spread: over all devices, where one is too small (``TeacherNetwork``).
     :raises KdPerceptionError: as ``TeacherNetwork``.
     """
 
     def __init__(self, bundle: ModelBundle, *, device: torch.device | str = 'cpu',
                  precision: str = 'fp32', layers: Sequence[str] = (),
                  frame: tuple[int, int] | None = None,
-                 crop: tuple[int, int] | None = None) -> None:
+                 crop: tuple[int, int] | None = None, spread: bool = False,
+                 memory: Mapping[Any, Any] | None = None) -> None:
         self.network = TeacherNetwork(bundle, device=device, precision=precision, layers=layers,
-                                      frame=frame, crop=crop)
+                                      frame=frame, crop=crop, spread=spread, memory=memory)
 
     def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
         """Return what the teacher says of the views, on the finer grid of both."""
