@@ -19,9 +19,11 @@ import numpy as np
 
 from kd_perception.bags.drives import stretches
 from kd_perception.bags.layout import is_only_a_bag
+from kd_perception.bags.messages import VIDEO_TYPES
 from kd_perception.bags.metadata import is_latched
 from kd_perception.bags.output import RawBagWriter
 from kd_perception.bags.reader import BagReader, Timeline
+from kd_perception.bags.selection import Selection
 from kd_perception.bags.unfinished import already_there, unfinished_directory
 from kd_perception.errors import BagError, ConfigError
 from kd_perception.frames import Progress
@@ -48,14 +50,16 @@ class Part:
 
 
 def cut_bag(source: Path | str, out: Path | str, *, start_s: float = 0.0,
-            end_s: float = math.inf, topics: Sequence[str] = (), latched: bool = True,
-            overwrite: bool = False, progress: Progress | None = None) -> Part:
+            end_s: float = math.inf, topics: Sequence[str] = (),
+            selection: Selection | None = None, latched: bool = True, overwrite: bool = False,
+            progress: Progress | None = None) -> Part:
     """
     Write a stretch of a recording, or some of its topics, as a recording.
 
     :param source: any recording, an unfinished one too: its whole messages are recovered.
     :param start_s: seconds after the first message of the recording; so is ``end_s``, exclusive.
     :param topics: names or patterns (``/camera/*``); all by default.
+    :param selection: of the camera topics that it names, write only the frames that it names.
     :param latched: begin with the last message before ``start_s`` of each latched topic, such as
         the meaning of labels.
     :raises BagError: when ``out`` exists, nothing is in the stretch, or it cannot be written.
@@ -72,7 +76,8 @@ def cut_bag(source: Path | str, out: Path | str, *, start_s: float = 0.0,
         if begin >= end:
             raise BagError(f'{source}: has no message of the chosen topics from {start_s:g} to '
                            f'{end_s:g} s; it is {reader.duration_s:.1f} s long')
-        return _write(reader, line, begin, end, Path(out), latched, overwrite, progress)
+        keep = None if selection is None else _selected(reader, line, selection)
+        return _write(reader, line, begin, end, Path(out), latched, overwrite, progress, keep)
 
 
 def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap_s: float = 0.0,
@@ -126,9 +131,12 @@ def _borders(log_ns: np.ndarray, length_s: float, gap_s: float) -> list[int]:
 
 
 def _write(reader: BagReader, line: Timeline, begin: int, end: int, out: Path, latched: bool,
-           overwrite: bool, progress: Progress | None) -> Part:
-    """Write messages ``begin`` … ``end`` of ``line``."""
-    rows = [*(_latched(reader, line, begin) if latched and begin else ()), *range(begin, end)]
+           overwrite: bool, progress: Progress | None, keep: np.ndarray | None = None) -> Part:
+    """Write messages ``begin`` … ``end`` of ``line``, of them those to ``keep`` (bool [n])."""
+    rows = [*(_latched(reader, line, begin) if latched and begin else ()),
+            *(r for r in range(begin, end) if keep is None or keep[r])]
+    if not rows:
+        raise BagError(f'{reader.path}: no selected frame is in the stretch')
     first_ns = int(line.log_ns[begin])
     damaged = 0
     with RawBagWriter(out, storage=reader.storage, compression=reader.compression,
@@ -164,6 +172,20 @@ def _latched(reader: BagReader, line: Timeline, begin: int) -> list[int]:
             before = np.flatnonzero(line.which[:begin] == number)
             rows += [int(before[-1])] if len(before) else []
     return sorted(rows)
+
+
+def _selected(reader: BagReader, line: Timeline, selection: Selection) -> np.ndarray:
+    """Return bool ``[n]``: messages that a selection keeps; topics that it does not name stay."""
+    keep = np.ones(len(line.log_ns), bool)
+    here = [r.topic for r in selection.recordings if r.fingerprint == reader.fingerprint]
+    for topic in here or ['']:
+        chosen = selection.of(reader.fingerprint, topic, reader.path.name)
+        if reader.index(topic).channels[0][1].type in VIDEO_TYPES:
+            raise ConfigError(f'{reader.path}: {topic} is a video stream, whose pictures depend '
+                              'on those between; label it with --selection instead')
+        if topic in line.names:
+            keep &= (line.which != line.names.index(topic)) | np.isin(line.position, chosen)
+    return keep
 
 
 def _matching(reader: BagReader, patterns: Sequence[str]) -> list[str]:

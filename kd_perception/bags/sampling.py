@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from kd_perception.bags.selection import Selection
 from kd_perception.errors import ConfigError, ImageError
 
 ORDERS = ('log', 'header')
@@ -18,6 +19,7 @@ class Sampling:
     """
     Which frames of a recording are taken, applied in this order; zeros take all.
 
+    :param selection: keep the frames that it names.
     :param rate_hz: keep about so many frames per second.
     :param motion: skip frames that differ by less than so many percent from the last one kept
         (see ``bags/motion.py``); 2.4 suits driving.
@@ -32,6 +34,7 @@ class Sampling:
     count: int = 0
     limit: int = 0
     order: str = 'log'
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         for name in ('rate_hz', 'motion', 'count', 'limit'):

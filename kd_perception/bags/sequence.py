@@ -12,7 +12,8 @@ import numpy as np
 from kd_perception.bags.drives import Drive, recorded_drive
 from kd_perception.bags.motion import moving
 from kd_perception.bags.sampling import at_rate, BadFrames, LabelError, Sampling
-from kd_perception.errors import ImageError
+from kd_perception.bags.selection import Selection
+from kd_perception.errors import BagError, ImageError
 from kd_perception.frames import Frame, Progress
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ class FrameSequence:
             yield frame
         bad.sum_up()
 
+    @property
+    def frames(self) -> int:
+        """Return how many frames the recording has, chosen or not."""
+        return len(self._times_ns)
+
     def position(self, index: int) -> int:
         """
         Return the place in the recording of the chosen frame ``index``.
@@ -94,6 +100,8 @@ class FrameSequence:
         """
         sampling = sampling or Sampling()
         order = np.argsort(times_ns, kind='stable')
+        if sampling.selection is not None:
+            order = order[np.isin(order, self._selected(sampling.selection, len(times_ns)))]
         positions = order[at_rate(times_ns[order], sampling.rate_hz)]
         if sampling.motion:
             found = len(positions)
@@ -102,8 +110,20 @@ class FrameSequence:
             _log.info('%s: %d of %d frames show motion', self.name, len(positions), found)
         self._times_ns = times_ns
         self._positions = sampling.by_number(positions)
-        if sampling.motion or sampling.count or sampling.order != 'log':
+        if sampling.motion or sampling.count or sampling.order != 'log' or sampling.selection:
             self.chosen = hashlib.sha256(self._positions.astype('<i8').tobytes()).hexdigest()[:16]
+
+    def _selected(self, selection: Selection, frames: int) -> np.ndarray:
+        """Return the places that a selection names here."""
+        places = selection.of(self.fingerprint, getattr(self, 'topic', ''), self.name)
+        if len(places) and places[-1] >= frames:
+            raise BagError(f'{selection.path}: selects frame {places[-1]} of {self.name}, which '
+                           f'has {frames}')
+        return places
+
+    def thumbnails(self) -> Iterator[np.ndarray | None]:
+        """Yield what motion is seen by of each chosen frame; None where one is damaged."""
+        return self._thumbnails(self._positions)
 
     def _reopened(self, make: Callable[[], FrameSequence]) -> tuple[Any, ...]:
         """Return how another process opens this source, without choosing anew."""

@@ -31,6 +31,7 @@ from kd_perception.bags.motion import thumbnail, thumbnail_of_jpeg
 from kd_perception.bags.pictures import TopicPictures
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import Sampling
+from kd_perception.bags.selection import load_selection
 from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.topics import header_times, TopicInfo
 from kd_perception.bags.unfinished import how_to_recover, is_unfinished
@@ -45,7 +46,7 @@ def open_source(path: Path | str | Sequence[Path | str], *,
                 image_topic: str | Sequence[str] = '', label_topic: str = '',
                 label_dir: str | Path = '', classes: str = '', rate_hz: float = 0.0,
                 motion: float = 0.0, count: int = 0, limit: int = 0,
-                order: str = 'log', labels: bool = True,
+                order: str = 'log', selection: str | Path = '', labels: bool = True,
                 progress: Progress | None = None) -> FrameSource:
     """
     Open recordings of any kind as one source.
@@ -58,14 +59,16 @@ def open_source(path: Path | str | Sequence[Path | str], *,
     :param label_dir: of an image folder: label PNGs of the same names; ``<folder>_labels`` is
         found by itself.
     :param classes: class set of the labels; may be left out where a bag names its classes.
-    :param rate_hz: keep about so many frames per second; this and the next four act on each
+    :param rate_hz: keep about so many frames per second; this and the next five act on each
         topic of each recording, see ``Sampling``.
+    :param selection: file of a selection.
     :param labels: false reads recordings without the labels that they have.
     :param progress: called with (done, total, note) while frames are looked at for motion.
     :raises BagError: when one cannot be read, or the camera cannot be chosen.
     :raises ConfigError: when the recordings' labels mean different things.
     """
-    sampling = Sampling(rate_hz, motion, count, limit, order)
+    sampling = Sampling(rate_hz, motion, count, limit, order,
+                        load_selection(selection) if selection else None)
     recordings = find_recordings(path, image_topic)
     opened: list[FrameSource] = []
     try:

@@ -13,6 +13,7 @@ import math
 from pathlib import Path
 
 from kd_perception.bags.cut import cut_bag, Part
+from kd_perception.bags.selection import load_selection
 from kd_perception.cli.progress import progress
 
 
@@ -25,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='seconds after the first message (%(default)s)')
     parser.add_argument('--end', type=float, default=math.inf, metavar='S',
                         help='seconds after the first message (default: the end)')
+    parser.add_argument('--selection', type=Path, metavar='FILE',
+                        help='of the cameras that it names, only the frames that it names (made '
+                             'by: kd_perception select); other topics stay whole')
     add_copy_arguments(parser)
 
 
@@ -41,9 +45,11 @@ def add_copy_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cut and say what was written."""
+    selection = None if args.selection is None else load_selection(args.selection)
     with progress('cut') as report:
         part = cut_bag(args.bag, args.out, start_s=args.start, end_s=args.end, topics=args.topic,
-                       latched=not args.no_latched, overwrite=args.overwrite, progress=report)
+                       selection=selection, latched=not args.no_latched,
+                       overwrite=args.overwrite, progress=report)
     print_part(part)
     return 0
 

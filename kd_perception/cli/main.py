@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     'doctor': 'what is installed, what is missing, and how to mend it',
     'bag': 'look into, import and record rosbags',
     'train': 'train a network from labelled recordings',
+    'select': 'choose the frames of recordings that are worth a label',
     'label': 'let a teacher label recordings with soft labels',
     'distill': 'distil a student from soft labels',
     'evaluate': 'measure a model on labelled recordings',

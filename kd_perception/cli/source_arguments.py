@@ -10,20 +10,31 @@ from pathlib import Path
 from kd_perception.bags.collection import find_recordings
 from kd_perception.bags.motion import DRIVING
 from kd_perception.bags.sampling import ORDERS, Sampling
+from kd_perception.bags.selection import load_selection
 from kd_perception.bags.source import open_one
 from kd_perception.cli.progress import progress
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
+from kd_perception.errors import ConfigError
 from kd_perception.frames import FrameSource
 
 
-def add_source_arguments(parser: argparse.ArgumentParser, *, labels: bool) -> None:
-    """Declare how a recording is read; with ``labels`` also where its ground truth is."""
+def add_source_arguments(parser: argparse.ArgumentParser, *, labels: bool,
+                         count: bool = True) -> None:
+    """
+    Declare how a recording is read.
+
+    :param labels: also where its ground truth is.
+    :param count: also how many frames are taken, where the verb has no count of its own.
+    """
     group = parser.add_argument_group('recording')
     group.add_argument('--topic', '--image-topic', dest='image_topic', action='append',
                        default=[], metavar='TOPIC',
                        help='camera of a bag that has several; may be repeated; "*": all of them')
-    add_sampling_arguments(group)
+    group.add_argument('--selection', type=Path, metavar='FILE',
+                       help='take the frames that a selection names (made by: kd_perception '
+                            'select)')
+    add_sampling_arguments(group, count=count)
     if labels:
         group.add_argument('--label-topic', default='', help='label images of a bag')
         group.add_argument('--label-dir', default='', metavar='FOLDER',
@@ -32,7 +43,8 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, labels: bool) -> No
                            help='class set of the labels where the recording does not say')
 
 
-def add_sampling_arguments(group: argparse._ArgumentGroup, *, rate: bool = True) -> None:
+def add_sampling_arguments(group: argparse._ArgumentGroup, *, rate: bool = True,
+                           count: bool = True) -> None:
     """Declare which frames of a recording are taken; without ``rate`` only by motion, number."""
     if rate:
         group.add_argument('--rate', type=float, default=0.0, metavar='HZ',
@@ -41,8 +53,9 @@ def add_sampling_arguments(group: argparse._ArgumentGroup, *, rate: bool = True)
                        help='skip frames that differ by less than this from the last one taken, '
                             f'such as those of a standing car; auto: {DRIVING:g} (default: '
                             'take all)')
-    group.add_argument('--count', type=int, default=0, metavar='N',
-                       help='take N frames, evenly spaced over what is left')
+    if count:
+        group.add_argument('--count', type=int, default=0, metavar='N',
+                           help='take N frames, evenly spaced over what is left')
     group.add_argument('--limit', type=int, default=0, metavar='N', help='first N frames only')
     if rate:
         group.add_argument('--order', choices=ORDERS, default='log',
@@ -56,7 +69,9 @@ def sampling(args: argparse.Namespace) -> Sampling:
 
     :raises ConfigError: for impossible values.
     """
-    return Sampling(args.rate, args.motion, args.count, args.limit, args.order)
+    file = getattr(args, 'selection', None)
+    return Sampling(args.rate, args.motion, getattr(args, 'count', 0), args.limit, args.order,
+                    None if file is None else load_selection(file))
 
 
 def _motion(text: str) -> float:
@@ -81,6 +96,7 @@ def opened(args: argparse.Namespace,
     :returns: what to call it, and the source, which is closed when the next one is asked for.
     """
     chosen = sampling(args)
+    found = chosen.selection is None
     for one in find_recordings(paths, args.image_topic):
         looking = progress(f'looking for motion in {one.path.name}') if chosen.motion \
             else nullcontext()
@@ -89,7 +105,13 @@ def opened(args: argparse.Namespace,
                               label_topic=getattr(args, 'label_topic', ''),
                               label_dir=getattr(args, 'label_dir', ''),
                               classes=getattr(args, 'classes', ''))
+        if chosen.selection is not None and not len(source):
+            source.close()  # a choice among several recordings may take nothing of one
+            continue
+        found = True
         try:
             yield f'{one.path}{f" {one.topic}" if one.topic else ""}', source
         finally:
             source.close()
+    if not found:
+        raise ConfigError(f'{args.selection}: takes no frame of these recordings')

@@ -50,11 +50,19 @@ class LabelledSource:
     A recording with the map from its label ids to the recipe's classes (None: no labels).
 
     :param drive: name of the drive that all of it belongs to, where the recipe gives one.
+    :param selected: whether a selection says which frames are taken.
     """
 
     source: FrameSource
     class_map: ClassMap | None
     drive: str = ''
+    selected: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What must agree when a run is resumed, besides the recipe: whose selection may change."""
+        chosen = f'/{getattr(self.source, "chosen", "")}' if self.selected else ''
+        return f'{self.source.fingerprint}{chosen}'
 
 
 def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
@@ -72,8 +80,9 @@ def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
                              label_topic=entry.label_topic, label_dir=entry.label_dir,
                              classes=entry.classes, rate_hz=entry.rate_hz, motion=entry.motion,
                              count=entry.count, limit=entry.limit, order=entry.order,
-                             labels=entry.labels, progress=progress)
-        opened.append(replace(labelled(source, classes, entry.class_map), drive=entry.drive))
+                             selection=entry.selection, labels=entry.labels, progress=progress)
+        opened.append(replace(labelled(source, classes, entry.class_map), drive=entry.drive,
+                              selected=bool(entry.selection)))
     return opened
 
 

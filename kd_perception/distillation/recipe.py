@@ -45,6 +45,7 @@ class SourceRecipe:
     :param count: take so many frames, evenly spaced; 0 takes all.
     :param limit: take only the first so many frames; 0 takes all.
     :param order: ``log`` or ``header``: the time of frames.
+    :param selection: file of a selection (``kd_perception select``): only its frames are taken.
     :param labels: false leaves its labels unused.
     :param drive: name of the drive that all of it belongs to, where it does not show by itself
         (``bags/drives.py``).
@@ -61,6 +62,7 @@ class SourceRecipe:
     count: int = 0
     limit: int = 0
     order: str = 'log'
+    selection: str = ''
     labels: bool = True
     drive: str = ''
 
@@ -403,6 +405,8 @@ def _sources(entry: Any, defaults: dict[str, Any], where: str) -> list[dict[str,
     out = {**defaults, **entry}
     # A run is resumed from anywhere, so paths in the resolved recipe do not hang on where we are.
     path, topic = out.get('path'), out.get('image_topic', '')
+    if isinstance(out.get('selection'), str) and out['selection']:
+        out['selection'] = str(Path(out['selection']).expanduser().absolute())
     if not isinstance(path, str) or not isinstance(topic, (str, list)):
         return [out]  # told with its dotted path when the recipe is built
     return [{**out, 'path': str(one.path.absolute()), 'image_topic': one.topic}

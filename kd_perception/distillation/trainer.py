@@ -66,7 +66,7 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
         if not any(s.class_map for s in learn):
             raise TrainingError(f'{_names(learn)}: has no labels to learn from; give label_dir or '
                                 'label_topic (data.defaults), or distil from a teacher')
-        identity = {'data': [s.source.fingerprint for s in [*learn, *check]]}
+        identity = {'data': [s.identity for s in [*learn, *check]]}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
@@ -108,8 +108,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
-        identity = {'data': [s.source.fingerprint for s in [*learn, *check]],
-                    **faculty.identity}
+        identity = {'data': [s.identity for s in [*learn, *check]], **faculty.identity}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
