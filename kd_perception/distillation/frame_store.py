@@ -60,7 +60,7 @@ class LabelledSource:
 
     @property
     def identity(self) -> str:
-        """What must agree when a run is resumed, besides the recipe: whose selection may change."""
+        """What must agree on resuming, besides the recipe: whose selection may change."""
         chosen = f'/{getattr(self.source, "chosen", "")}' if self.selected else ''
         return f'{self.source.fingerprint}{chosen}'
 
