@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 venv=.venv
-extras=all,test,dev
+extras=all,hf,test,dev
 if [ -n "${ROS_DISTRO:-}" ]; then
     constraints=constraints-ros.txt
     venv_options=(--system-site-packages)   # rclpy and the messages come from the sourced ROS
