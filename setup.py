@@ -20,6 +20,7 @@ TRAIN = ['torch>=2.6', 'torchvision>=0.21', 'timm>=1.0', 'segmentation-models-py
          'accelerate>=1.0', 'onnx>=1.16', 'onnxscript>=0.2', 'tensorboard>=2.15']
 COMPRESS = ['torch-pruning>=1.6']
 SIMULATION = ['moderngl>=5.11']
+SEARCH = ['optuna>=4.0']
 HUGGINGFACE = ['transformers>=4.45']
 
 setup(
@@ -48,12 +49,13 @@ setup(
         'train': TRAIN,
         'compress': COMPRESS,
         'sim': SIMULATION,
+        'search': SEARCH,
         'hf': HUGGINGFACE,
         # colcon test runs pytest for packages whose extra "test" names it.
         'test': ['pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis'],
         'carla': ['carla==0.9.16; python_version < "3.13"'],
         'dev': ['ruff', 'mypy', 'import-linter', 'types-PyYAML', 'mcap-ros2-support>=0.5'],
-        'all': [*RUNTIME, *TRAIN, *COMPRESS, *SIMULATION],
+        'all': [*RUNTIME, *TRAIN, *SEARCH, *COMPRESS, *SIMULATION],
     },
     entry_points={'console_scripts': [
         f'{PACKAGE} = {PACKAGE}.cli.main:main',

@@ -6,7 +6,7 @@ teacher looks at every view itself: --distillation.view online, exact and slower
 teach together (--distillation.teachers.combine), each with its cache. A student can also be taught
 by the average of its own weights (--distillation.ema_teacher true). Every key of the recipe can be
 set on the command line, e.g. --distillation.losses.kl.temperature 4. An interrupted run goes on
-when the same command is given again.
+when the same command is given again. --search N tries N settings and keeps the best.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kd_perception.bundle import find_bundle
+from kd_perception.bundle import find_bundle, ModelBundle
 from kd_perception.cli.parser import Parser
-from kd_perception.cli.progress import progress
+from kd_perception.cli.progress import ProgressCallback
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
-from kd_perception.cli.train import print_how_to_resume, show_result
+from kd_perception.cli.train import run_recipe
+from kd_perception.distillation.recipe import Recipe
 
 
 def add_arguments(parser: Parser) -> None:
@@ -34,17 +35,16 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Distil and say where the bundle is."""
+    """Distil, or search, and say where the bundle is."""
     recipe = recipe_from_arguments(args)
     teachers = [find_bundle(name) for name in args.teacher]
     # torch takes seconds to import; a wrong recipe is told before.
     from kd_perception.distillation.trainer import distill
-    try:
-        with progress(f'distilling {recipe.name}') as update:
-            bundle = distill(recipe, args.out, teacher=teachers, cache_dir=args.cache,
-                             progress=update, overwrite=args.overwrite)
-    except KeyboardInterrupt:
-        print_how_to_resume(args)
-        raise
-    show_result(args.out, bundle.path)
+
+    def one(recipe: Recipe, out: Path, update: ProgressCallback, overwrite: bool) -> ModelBundle:
+        return distill(recipe, out, teacher=teachers, cache_dir=args.cache, progress=update,
+                       overwrite=overwrite)
+
+    run_recipe(args, recipe, one, doing='distilling',
+               identity={'teachers': [t.hash for t in teachers]})
     return 0

@@ -21,7 +21,7 @@ def add_recipe_arguments(parser: Parser, required: str = '') -> None:
     """
     # Fifty options in the usage line would hide the five that matter.
     parser.usage = (f'%(prog)s RECIPE {required}--data PATH ... --out DIR [--validation PATH ...] '
-                    '[--overwrite] [--key.of.recipe VALUE ...]')
+                    '[--overwrite] [--search N] [--key.of.recipe VALUE ...]')
     parser.add_argument('recipe', help='name in config/recipes, or a path')
     parser.add_argument('--out', type=Path, required=True, help='run directory')
     parser.add_argument('--data', nargs='+', type=Path, default=(), metavar='PATH',
@@ -32,12 +32,22 @@ def add_recipe_arguments(parser: Parser, required: str = '') -> None:
     parser.add_argument('--overwrite', action='store_true',
                         help='remove the run that is in --out first')
     group = parser.add_argument_group(
+        'search', 'Trials lie in OUT/trials; what may change stands in the recipe, or: --search.'
+        "optimization.learning_rate '{low: 1.0e-4, high: 1.0e-2, log: true}', --search."
+        "distillation.losses.kl.temperature '{choices: [1, 2, 4]}'. The same command goes on, and "
+        'several at once share the trials.')
+    group.add_argument('--search', type=int, default=0, metavar='N',
+                       help='try N settings, the recipe as it is first, and keep the one with the '
+                            'best validation mIoU')
+    group.add_argument('--prune', action='store_true',
+                       help='stop trials that are worse than the median at the same validation')
+    group = parser.add_argument_group(
         'keys of the recipe (values are YAML)',
         'Mappings can be entered: --distillation.losses.kl.temperature 4. Losses and their '
         'settings: docs/losses.md.')
     parser.mappings = tuple(k for k, default in dotted_keys(Recipe) if isinstance(default, dict))
     for key, default in dotted_keys(Recipe):
-        if key not in ('data.train', 'data.validation'):
+        if key not in ('data.train', 'data.validation', 'search'):
             shown = '' if default in (None, '', (), {}) else f'default {default}'
             group.add_argument(f'--{key}', dest=f'{_PREFIX}{key}', metavar='VALUE', help=shown)
 

@@ -3,21 +3,29 @@ Train a network on labelled recordings.
 
 The recipe is the name of a file in config/recipes or a path. Every key of it can be set on the
 command line, e.g. --optimization.steps 2000. An interrupted run goes on when the same command is
-given again.
+given again. --search N tries N settings and keeps the best.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 import json
 from pathlib import Path
 import sys
+from typing import Any
 
+from kd_perception.bundle import ModelBundle
 from kd_perception.cli.metrics_table import print_metrics
 from kd_perception.cli.parser import Parser
 from kd_perception.cli.processes import process_rank
-from kd_perception.cli.progress import progress
+from kd_perception.cli.progress import progress, ProgressCallback
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.errors import ConfigError
+
+# Trains one recipe: recipe, directory, progress, overwrite.
+OneRun = Callable[[Recipe, Path, ProgressCallback, bool], ModelBundle]
 
 
 def add_arguments(parser: Parser) -> None:
@@ -26,24 +34,60 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and say where the bundle is."""
+    """Train, or search, and say where the bundle is."""
     recipe = recipe_from_arguments(args)
     # torch takes seconds to import; a wrong recipe is told before.
     from kd_perception.distillation.trainer import train
-    try:
-        with progress(f'training {recipe.name}') as update:
-            bundle = train(recipe, args.out, progress=update, overwrite=args.overwrite)
-    except KeyboardInterrupt:
-        print_how_to_resume(args)
-        raise
-    show_result(args.out, bundle.path)
+
+    def one(recipe: Recipe, out: Path, update: ProgressCallback, overwrite: bool) -> ModelBundle:
+        return train(recipe, out, progress=update, overwrite=overwrite)
+
+    run_recipe(args, recipe, one, doing='training')
     return 0
 
 
-def print_how_to_resume(args: argparse.Namespace) -> None:
-    """Say on standard error how an interrupted run goes on."""
-    without = ' without --overwrite' if args.overwrite else ''
-    print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
+def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: str,
+               identity: Mapping[str, Any] | None = None) -> None:
+    """
+    Run a recipe into ``--out``, or search with ``--search``, and print what came out.
+
+    :param one: trains one recipe.
+    :param doing: for the progress bar.
+    :param identity: what else than the recipe must agree when a search goes on.
+    :raises ConfigError: for ``--prune`` without ``--search``.
+    """
+    if args.prune and not args.search:
+        raise ConfigError('--prune is of a search; give --search N')
+    try:
+        if args.search:
+            from kd_perception.distillation.search import search
+            with progress(f'searching {recipe.name}') as update:
+                bundle = search(recipe, args.out, args.search,
+                                lambda r, out, told: one(r, out, told, False), kind=args.verb,
+                                identity=identity, prune=args.prune, overwrite=args.overwrite,
+                                progress=update)
+        else:
+            with progress(f'{doing} {recipe.name}') as update:
+                bundle = one(recipe, args.out, update, args.overwrite)
+    except KeyboardInterrupt:
+        without = ' without --overwrite' if args.overwrite else ''
+        print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
+        raise
+    if args.search:
+        _show_search(args.out)
+    else:
+        show_result(args.out, bundle.path)
+
+
+def _show_search(out: Path) -> None:
+    """Print the best trial of a search and how it was found."""
+    found = json.loads((out / 'search.json').read_text())
+    best = found['best']
+    show_result(out / 'trials' / f'{best["number"]:04}', out / 'bundle')
+    print(f'{out / "best_recipe.yaml"}: trial {best["number"]} of {found["trials"]} '
+          f'({found["pruned"]} pruned, {found["failed"]} failed): '
+          + ', '.join(f'{key} {value:.6g}' if isinstance(value, float) else f'{key} {value}'
+                      for key, value in best['values'].items()))
 
 
 def show_result(out: Path, bundle: Path) -> None:

@@ -19,6 +19,7 @@ import yaml
 
 from kd_perception.bags.collection import find_recordings
 from kd_perception.distillation.recipe_checks import validate
+from kd_perception.distillation.search_space import read_space
 from kd_perception.distillation.strict import build, override, to_plain
 from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
@@ -74,7 +75,8 @@ class DataRecipe:
 
     :param train: recordings to learn from.
     :param validation: labelled recordings that choose the best checkpoint.
-    :param defaults: settings of ``SourceRecipe`` for recordings that do not give their own.
+    :param defaults: settings of ``SourceRecipe`` for recordings that do not give their own;
+        ``selection`` and ``labels`` for those to learn from only.
     :param validation_share: without ``validation``, about so much is held out: whole drives,
         where there are enough of them, else the last part of each labelled training recording (a
         contiguous tail: neighbours in time look alike).
@@ -305,6 +307,8 @@ class Recipe:
     :param classes: class set that the network predicts.
     :param weights_dtype: ``fp32`` or ``fp16`` on disk.
     :param seed: of initial weights, order and views.
+    :param search: what ``--search`` may change: ranges or choices by dotted key
+        (``search_space.py``).
     """
 
     name: str
@@ -318,6 +322,7 @@ class Recipe:
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     weights_dtype: str = 'fp32'
+    search: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -373,13 +378,17 @@ def recipe_from_dict(data: Mapping[str, Any], overrides: Mapping[str, str] | Non
     defaults = section.get('defaults') or {}
     if not isinstance(defaults, dict) or 'path' in defaults:
         raise ConfigError(f'{where}.data.defaults: must be a mapping without "path"')
-    for key, given in (('train', train), ('validation', validation)):
+    # What is chosen to learn from is no choice of what to measure on.
+    measured = {k: v for k, v in defaults.items() if k not in ('selection', 'labels')}
+    for key, given, filled in (('train', train, defaults), ('validation', validation, measured)):
         entries: Any = [str(p) for p in given] or section.get(key) or []
         if not isinstance(entries, list):
             raise ConfigError(f'{where}.data.{key}: must be a list of paths or mappings')
         section[key] = [source for entry in entries
-                        for source in _sources(entry, defaults, f'{where}.data.{key}')]
+                        for source in _sources(entry, filled, f'{where}.data.{key}')]
     resolved['data'] = section
+    resolved['search'] = {key: dimension.to_dict() for key, dimension in
+                          read_space(resolved.get('search') or {}, f'{where}.search').items()}
     return build(Recipe, resolved, where)
 
 
