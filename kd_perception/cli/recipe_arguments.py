@@ -28,14 +28,14 @@ def add_recipe_arguments(parser: Parser, required: str = '') -> None:
                         help='recordings to learn from: bags, image folders, videos')
     parser.add_argument('--validation', nargs='+', type=Path, default=(), metavar='PATH',
                         help='labelled recordings to choose the best checkpoint with '
-                             '(default: the tail of the data)')
+                             '(default: some whole drives of the data, or its tail)')
     parser.add_argument('--overwrite', action='store_true',
                         help='remove the run that is in --out first')
     group = parser.add_argument_group(
-        'search', 'Trials lie in OUT/trials; what may change stands in the recipe, or: --search.'
-        "optimization.learning_rate '{low: 1.0e-4, high: 1.0e-2, log: true}', --search."
-        "distillation.losses.kl.temperature '{choices: [1, 2, 4]}'. The same command goes on, and "
-        'several at once share the trials.')
+        'search', 'What may change stands in the recipe (search:), or here:\n'
+        "  --search.optimization.learning_rate '{low: 1.0e-4, high: 1.0e-2, log: true}'\n"
+        "  --search.distillation.losses.kl.temperature '{choices: [1, 2, 4]}'\n"
+        'The same command goes on, and several at once share the trials (OUT/trials).')
     group.add_argument('--search', type=int, default=0, metavar='N',
                        help='try N settings, the recipe as it is first, and keep the one with the '
                             'best validation mIoU')

@@ -139,7 +139,9 @@ def _checked(by: str, measure: str, models: Models) -> str:
         models.cache.require(models.teacher)
     if (by == 'disagreement') != (models.student is not None):
         raise ConfigError('disagreement needs --student BUNDLE, and nothing else does')
-    for bundle in (models.teacher, models.student):
+    by_layers = by == 'k-center' and models.teacher is not None and has_features(models.teacher)
+    asked = None if by_layers or models.cache is not None else models.teacher
+    for bundle in (asked, models.student):
         if bundle is not None and not bundle.has(LOGITS):
             raise ConfigError(f'{bundle.path}: has no {LOGITS}; export it with: kd_perception '
                               f'export {bundle.path}')
