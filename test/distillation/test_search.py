@@ -301,3 +301,22 @@ def test_the_command_line_adds_dimensions_and_refuses_what_it_would_ignore(
     found = result(world / 'out')
     assert set(found['space']) == {'optimization.learning_rate', 'network.arguments.width'}
     assert all(t['values']['network.arguments.width'] in (8, 16) for t in found['all'])
+
+
+def test_a_distillation_is_searched_without_ground_truth(
+        world: Path, teacher: ModelBundle, capsys: pytest.CaptureFixture) -> None:
+    shutil.rmtree(world / 'drive_labels')
+    assert main(['label', '--teacher', str(teacher.path), str(world / 'drive'), '--out',
+                 str(world / 'cache'), '--engine', 'onnxruntime']) == 0
+    words = ['distill', str(world / 'recipe.yaml'), '--teacher', str(teacher.path), '--cache',
+             str(world / 'cache'), '--data', str(world / 'drive'), '--out', str(world / 'out'),
+             '--optimization.steps', '2', '--search', '2',
+             '--search.distillation.losses.kl.temperature', '{choices: [1, 4]}']
+    assert main(words) == 0
+    assert 'agreement, not accuracy' in ' '.join(capsys.readouterr().out.split())
+    found = result(world / 'out')
+    assert found['validation_against'] == 'teacher'
+    assert {t['values']['distillation.losses.kl.temperature'] for t in found['all']} <= {1, 4}
+    assert load_bundle(world / 'out' / 'bundle').spec.lineage.parents == (teacher.hash,)
+    assert main(words) == 2
+    assert 'is finished already, with 2 trials' in capsys.readouterr().err
