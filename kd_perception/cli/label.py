@@ -9,6 +9,7 @@ when the same command is given again.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 import sys
 
@@ -55,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='frames per file (%(default)s)')
     parser.add_argument('--check', type=int, nargs='?', const=16, default=0, metavar='N',
                         help='do not label: run the teacher again on N frames (16) and compare')
+    parser.add_argument('--shard-teacher', action='store_true',
+                        help='put parts of a teacher that is too large for one device onto all '
+                             'GPUs, then into memory, then onto the disk; runs in torch')
     group = parser.add_argument_group(
         'views', 'Label what a student will be shown instead of whole frames: exact, where '
         'whole frames are warped. Train with --distillation.view views.')
@@ -90,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.label_classes:
         raise ConfigError('--classes says what imported labels mean; a teacher knows its classes')
+    if args.shard_teacher and (args.check or int(os.environ.get('WORLD_SIZE', '1')) > 1):
+        raise ConfigError('--shard-teacher takes all devices for one process and labels; leave '
+                          'torchrun and --check out')
     if args.views and args.check:
         raise ConfigError('--check knows from the cache which views it is of; leave --views out')
     teacher = find_bundle(args.teacher)
@@ -110,7 +117,8 @@ def _label(args: argparse.Namespace, teacher: ModelBundle, name: str,
             report = label(teacher, source, args.out, codec=codec, views=views,
                            engine=args.engine, device=device, precision=args.precision,
                            threads=args.threads, shard_size=args.shard_size, rank=rank,
-                           world=world, progress=update if rank == 0 else None)
+                           world=world, spread=args.shard_teacher,
+                           progress=update if rank == 0 else None)
     except KeyboardInterrupt:
         print(f'\nthe same command resumes the labelling in {args.out}', file=sys.stderr)
         raise

@@ -6,7 +6,7 @@ Both are asked in two steps, so that pictures can be prepared by a thread ahead 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,29 +52,41 @@ class Labeller(Protocol):
 
 
 def load_labeller(teacher: ModelBundle, views: ViewPlan | None, *, engine: str = 'auto',
-                  device: str = 'cpu', precision: str = 'auto', threads: int = 0) -> Labeller:
+                  device: str = 'cpu', precision: str = 'auto', threads: int = 0,
+                  spread: bool = False, memory: Mapping[Any, Any] | None = None) -> Labeller:
     """
     Load what labels frames, or numbered views of them.
 
     :param engine: what runs whole frames. Views run in torch, since graphs have one size.
+    :param spread: over all devices, where one is too small (``spread_over``); runs in torch.
+    :param memory: what it may take of each then.
     :raises KdPerceptionError: one line, where the teacher cannot.
     """
-    _require_logits(teacher, graph=views is None)
-    if views is None:
+    _require_logits(teacher, graph=views is None and not spread)
+    if views is None and not spread:
         return FrameLabeller(teacher, load_engine(teacher, engine, device=device, threads=threads,
                                                   precision=precision, graph='logits'))
     if engine not in ('auto', 'torch'):
-        raise EngineError(f'engine {engine} has graphs of one size; views are labelled by torch '
+        what = 'a teacher in parts runs in' if views is None else 'views are labelled by'
+        raise EngineError(f'engine {engine} has graphs of one size and in one piece; {what} torch '
                           '(--engine auto)')
     if threads:
         torch.set_num_threads(threads)
-    return ViewLabeller(teacher, views, device, precision)
+    wanted = torch.device(device)
+    if wanted.type == 'cuda' and not torch.cuda.is_available():
+        raise EngineError('torch sees no CUDA device here; choose device cpu')
+    network = TeacherNetwork(teacher, device=wanted, spread=spread, memory=memory,
+                             precision=choose_precision(precision, wanted),
+                             frame=None if views is None else views.size,
+                             crop=None if views is None else views.crop)
+    return FrameLabeller(teacher, NetworkEngine(network)) if views is None else ViewLabeller(
+        network, views)
 
 
 class FrameLabeller:
     """An engine that looks at whole frames, as it does on the vehicle."""
 
-    def __init__(self, teacher: ModelBundle, engine: Engine) -> None:
+    def __init__(self, teacher: ModelBundle, engine: Engine | NetworkEngine) -> None:
         self._spec = teacher.spec.input
         self._engine = engine
         self.name, self.precision = engine.name, engine.precision
@@ -95,17 +107,29 @@ class FrameLabeller:
         self._engine.close()
 
 
+class NetworkEngine:
+    """A network in parts, asked as an engine is."""
+
+    def __init__(self, network: TeacherNetwork) -> None:
+        self._network = network
+        self._reverse = network.bundle.spec.input.channel_order == 'bgr'
+        self.name, self.precision = network.name, network.precision
+
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return ``logits`` of uint8 ``[N, H, W, 3]`` in the bundle's order of channels."""
+        pictures = torch.from_numpy(images[..., ::-1].copy() if self._reverse else images)
+        return {'logits': self._network.look(pictures.to(self._network.device))[0].cpu().numpy()}
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
 class ViewLabeller:
     """A network that looks at numbered views, as a student is shown them."""
 
-    def __init__(self, teacher: ModelBundle, views: ViewPlan, device: str,
-                 precision: str) -> None:
-        wanted = torch.device(device)
-        if wanted.type == 'cuda' and not torch.cuda.is_available():
-            raise EngineError('torch sees no CUDA device here; choose device cpu')
+    def __init__(self, network: TeacherNetwork, views: ViewPlan) -> None:
         self._views = views
-        self._network = TeacherNetwork(teacher, device=wanted, frame=views.size, crop=views.crop,
-                                       precision=choose_precision(precision, wanted))
+        self._network = network
         self.name, self.precision = self._network.name, self._network.precision
 
     def prepare(self, frame: Frame) -> np.ndarray:

@@ -7,6 +7,7 @@ any instant leaves whole shards, and the next call goes on behind them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 import logging
@@ -76,7 +77,8 @@ class CheckReport:
 def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
           codec: SoftLabelCodec | None = None, engine: str = 'auto', device: str = 'cpu',
           precision: str = 'auto', threads: int = 0, shard_size: int = 64,
-          views: ViewPlan | None = None, rank: int = 0, world: int = 1,
+          views: ViewPlan | None = None, rank: int = 0, world: int = 1, spread: bool = False,
+          memory: Mapping[Any, Any] | None = None,
           progress: Progress | None = None) -> LabellingReport:
     """
     Write the teacher's soft labels of all frames of ``source`` into the cache.
@@ -90,6 +92,9 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     :param shard_size: frames per file; what a stop loses at most.
     :param views: label these numbered views of every frame; None: whole frames.
     :param rank: which of ``world`` processes this is.
+    :param spread: put parts of a teacher that is too large for one device onto all that there
+        are; it then runs in torch.
+    :param memory: what it may take of each then, e.g. ``{0: '20GiB', 'cpu': '60GiB'}``.
     :raises TrainingError: when the directory holds labels of another teacher or codec.
     """
     if shard_size < 1:
@@ -97,7 +102,7 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     codec = codec or SoftLabelCodec()
     cache = Path(cache_dir)
     model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
-                          threads=threads)
+                          threads=threads, spread=spread, memory=memory)
     try:
         # Before anything is written: a recording without a single picture raises here.
         failures = BadFrames(log, source.name, len(source))

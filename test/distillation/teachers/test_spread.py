@@ -3,20 +3,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
 from kd_perception.classes import ClassSet
+from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.teachers.online import OnlineTeacher
 from kd_perception.distillation.teachers.spread import blocks
 from kd_perception.distillation.trainer import distill
-from kd_perception.errors import ConfigError, TrainingError
+from kd_perception.errors import ConfigError, EngineError, TrainingError
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build
+from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 Make = Callable[..., Recipe]
 
@@ -58,6 +63,20 @@ def test_a_student_is_taught_by_a_teacher_in_parts(make_recipe: Make, unet: Mode
     recipe = make_recipe(train=bare_stripes, steps=2, distillation={
         'view': 'online', 'teacher_devices': 'auto', 'teacher_memory': {'cpu': '20MiB'}})
     distill(recipe, tmp_path / 'run', teacher=unet, cache_dir=None)
+
+
+def test_a_teacher_in_parts_labels_whole_frames(unet: ModelBundle, bare_stripes: Path,
+                                                tmp_path: Path) -> None:
+    source, codec = open_source(bare_stripes, limit=2), SoftLabelCodec('fp16', 1)
+    label(unet, source, tmp_path / 'whole', codec=codec, engine='onnxruntime')
+    report = label(unet, source, tmp_path / 'parts', codec=codec, precision='fp32', spread=True,
+                   memory={'cpu': '20MiB'})
+    assert (report.labelled, report.engine) == (2, 'torch')
+    whole, parts = (SoftLabelCache(tmp_path / name) for name in ('whole', 'parts'))
+    for key in whole.keys:
+        np.testing.assert_allclose(parts[key], whole[key], atol=0.02)
+    with pytest.raises(EngineError, match='a teacher in parts runs in torch'):
+        label(unet, source, tmp_path / 'x', engine='onnxruntime', spread=True)
 
 
 def test_what_cannot_be_spread_is_told(make_recipe: Make) -> None:
