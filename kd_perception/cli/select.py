@@ -86,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
     from kd_perception.distillation.cache import SoftLabelCache
     from kd_perception.distillation.selection import Models, select
     cache = SoftLabelCache(args.cache) if args.cache else None
+    if cache is not None and cache.views is not None:
+        raise ConfigError(f'{args.cache}: holds soft labels of numbered views; frames are chosen '
+                          'by those of whole frames')
     models = Models(teacher, cache, student, args.engine, args.device, args.precision,
                     args.threads)
     kept_in = args.out.with_name(f'.{args.out.name}.seen')

@@ -70,7 +70,9 @@ class TeacherNetwork:
             if spread:
                 self.places = spread_over(module, self.device, memory)
             else:
-                module.to(self.device)
+                # As pictures lie in memory already.
+                module.to(self.device).to(
+                    memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.module = module
             self._normalise = Normalize(bundle.spec.input).to(self.device)
             if frame is not None:
