@@ -102,7 +102,7 @@ def test_a_student_of_fewer_classes_learns_from_a_teacher_of_more(
         label(teacher, open_source(bare_stripes), cache, engine='onnxruntime',
               codec=SoftLabelCodec('fp16', 2, offset=True))
     recipe = make_recipe(
-        train=bare_stripes, steps=150, classes=str(classes), augment={'focus': 0.5},
+        train=bare_stripes, steps=60, classes=str(classes), augment={'focus': 0.5},
         data={'validation_share': 0.25},
         network={'builder': 'toy', 'arguments': {'width': 16}},
         # Losses on logits are defined behind a map.
