@@ -21,6 +21,11 @@ from kd_perception.bags.collection import find_recordings
 from kd_perception.distillation.recipe_checks import validate
 from kd_perception.distillation.search_space import read_space
 from kd_perception.distillation.strict import build, override, to_plain
+from kd_perception.distillation.student_recipe import (
+    AssistantRecipe,
+    NetworkRecipe,
+    StudentRecipe,
+)
 from kd_perception.errors import ConfigError, first_line
 from kd_perception.paths import config_file
 
@@ -92,14 +97,6 @@ class DataRecipe:
     allow_shared_drives: bool = False
     labelled_share: float = 0.0
     memory_gb: float = 4.0
-
-
-@dataclass(frozen=True)
-class NetworkRecipe:
-    """Builder name in the network registry and its arguments."""
-
-    builder: str
-    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -282,6 +279,8 @@ class DistillationRecipe:
     :param teacher_devices: ``one``, or ``auto``: a teacher in the loop that is too large for one
         device is spread over all of them, then the processor's memory, then the disk.
     :param teacher_memory: what it may take of each with ``auto``, e.g. ``{0: 20GiB, cpu: 60GiB}``.
+    :param student: what the student takes over from the teacher before it learns.
+    :param assistants: networks between teacher and student, each taught by the one before it.
     """
 
     losses: dict[str, Any] = field(default_factory=lambda: {'kl': {}})
@@ -295,6 +294,8 @@ class DistillationRecipe:
     ema_teacher: bool = False
     teacher_devices: str = 'one'
     teacher_memory: dict[Any, Any] = field(default_factory=dict)
+    student: StudentRecipe = field(default_factory=StudentRecipe)
+    assistants: tuple[AssistantRecipe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -312,9 +313,9 @@ class Recipe:
     """
 
     name: str
-    network: NetworkRecipe
     input: InputRecipe
     optimization: OptimizationRecipe
+    network: NetworkRecipe = field(default_factory=NetworkRecipe)
     role: str = 'student'
     classes: str = 'driving'
     seed: int = 0
@@ -393,15 +394,15 @@ def recipe_from_dict(data: Mapping[str, Any], overrides: Mapping[str, str] | Non
 
 
 def _override(data: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Return ``override``; another builder takes leave of the arguments of the recipe's own."""
+    """Return ``override``; another builder leaves arguments and channels of the recipe's own."""
     resolved = override(data, overrides)
     network = data.get('network')
-    if not isinstance(network, dict) or 'arguments' not in network:
+    if not isinstance(network, dict) or not {'arguments', 'channels'} & set(network):
         return resolved
     chosen = resolved.get('network')
     if not isinstance(chosen, dict) or chosen.get('builder') == network.get('builder'):
         return resolved
-    without = {k: v for k, v in network.items() if k != 'arguments'}
+    without = {k: v for k, v in network.items() if k not in ('arguments', 'channels')}
     return override({**data, 'network': without}, overrides)
 
 

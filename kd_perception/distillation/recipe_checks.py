@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kd_perception.distillation.student_recipe import check_learner
 from kd_perception.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -120,3 +121,7 @@ def validate(recipe: Recipe) -> None:
                           'set one of them to 0')
     if not (optimization.steps or optimization.epochs or optimization.budget_minutes):
         raise ConfigError('optimization: needs steps, epochs or budget_minutes')
+    check_learner(recipe.network, recipe.distillation.student)
+    for index, assistant in enumerate(recipe.distillation.assistants):
+        where = f'distillation.assistants[{index}].'
+        check_learner(assistant.network, assistant.student, where, f'{where}student')

@@ -3,12 +3,13 @@ The directory of one run: what is in it, and whether to start, to resume or to r
 
 Contents: ``recipe.yaml`` (resolved), ``train.jsonl`` (one event per line), ``tensorboard/``,
 ``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``; where a
-loss was not finite ``failed_batch/``.
+loss was not finite ``failed_batch/``; ``assistants/`` holds their runs and soft labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 import fcntl
 import json
 from pathlib import Path
@@ -27,6 +28,7 @@ from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file
 
 _FAILED = 'failed_batch'
+ASSISTANTS = 'assistants'
 
 
 class RunDirectory:
@@ -110,21 +112,26 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f'{self.path}: is a file; choose another --out')
         # A kill right after the start leaves the lock file alone, which holds nothing; a failure
-        # in the first step leaves the batch, which holds back no other try.
-        if self.path.is_dir() and any(p.name != '.lock' and p not in self._failed_batches()
-                                      for p in self.path.iterdir()):
+        # in the first step leaves the batch, which holds back no other try, and assistants, which
+        # are compared on their own.
+        if self.path.is_dir() and any(
+                p.name not in ('.lock', ASSISTANTS) and p not in self._failed_batches()
+                for p in self.path.iterdir()):
             if not stored.is_file():
                 raise TrainingError(f'{self.path}: is not empty and no run directory; choose '
                                     'another --out')
             self._lock_file()
             if overwrite:
                 self._clear()
+                self._clear_assistants()
             else:
                 self._compare(stored, plain)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_file()
             self._clear()
+            if overwrite:
+                self._clear_assistants()
         (self.path / 'checkpoints').mkdir(exist_ok=True)
         with atomic_file(stored) as temporary:
             temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
@@ -160,6 +167,9 @@ class RunDirectory:
         if self.last.is_file():
             return
         self._clear(but_failed=True)
+        # Assistants that are trained stay, their empty folder does not.
+        with suppress(OSError):
+            (self.path / ASSISTANTS).rmdir()
         (self.path / '.lock').unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
@@ -168,6 +178,17 @@ class RunDirectory:
         """Return the batches on which processes failed, also one whose writing was killed."""
         return [p for p in self.path.iterdir()
                 if p.is_dir() and re.fullmatch(rf'\.?{_FAILED}(_\d+)?(\.tmp)?', p.name)]
+
+    def _clear_assistants(self) -> None:
+        """Remove the runs and soft labels of assistants, and nothing else."""
+        folder = self.path / ASSISTANTS
+        if not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            if re.fullmatch(r'\d+(_cache)?', path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
     def _clear(self, *, but_failed: bool = False) -> None:
         """Remove what a run writes, and nothing else."""

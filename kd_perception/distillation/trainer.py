@@ -21,13 +21,14 @@ from kd_perception.bundle import (
     load_bundle,
     METRICS,
     ModelBundle,
-    NetworkSpec,
 )
 from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.distillation.assistants import assistant_recipes, through_assistants
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.features import require_layers_of, teacher_layers
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
 from kd_perception.distillation.held_out import HeldOut, read_frames
+from kd_perception.distillation.initialise import initialise, network_spec, resolve_networks
 from kd_perception.distillation.loop import Loop, State
 from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
@@ -61,6 +62,9 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
     :param overwrite: remove a run that is there first.
     :raises KdPerceptionError: one line, for bad data, a run of another recipe, a loss of NaN.
     """
+    if not recipe.network.builder:
+        raise TrainingError('network.builder: is missing, and train has no teacher to derive a '
+                            'network from; name one')
     classes = load_class_set(recipe.classes)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
@@ -90,6 +94,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     :param teacher: what the cache must have been made with, or several; None for imported labels.
     :param cache_dir: soft labels of all training frames, or several in the order of the
         teachers; None with a teacher in the loop, or without any (``distillation.ema_teacher``).
+        Where the recipe has assistants, the first of them learns from these.
     :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
         frames.
     """
@@ -99,8 +104,10 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         takers = ', '.join(n for n, kind in loss_kinds().items() if kind.per_pixel)
         raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
                             f'mean over pixels that it could weigh; these are: {takers}')
-    classes = load_class_set(recipe.classes)
     bundles = [teacher] if isinstance(teacher, ModelBundle) else list(teacher or ())
+    recipe = resolve_networks(recipe, bundles[0] if bundles else None)
+    assistant_recipes(recipe)  # what makes no sense in them is told before anything is written
+    classes = load_class_set(recipe.classes)
     caches = [cache_dir] if isinstance(cache_dir, (str, Path)) else list(cache_dir or ())
     faculty = hire(recipe, classes, losses, bundles, caches)
     require_layers_of(losses, NetworkSpec(recipe.network.builder, recipe.network.arguments),
@@ -112,6 +119,8 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
+            faculty = through_assistants(recipe, classes, losses, faculty, learn, run, accelerator,
+                                         distill=distill, progress=progress)
             frames, held, how = read_frames(recipe, learn, check, labels_only=False,
                                             progress=progress)
             frames = faculty.known_part(frames)
@@ -136,8 +145,10 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     optimization = recipe.optimization
     input_spec = InputSpec(recipe.input.height, recipe.input.width, mean=recipe.input.mean,
                            std=recipe.input.std)
-    network_spec = NetworkSpec(recipe.network.builder, recipe.network.arguments)
-    network = build(network_spec, len(classes))
+    spec_of_network = network_spec(recipe.network)
+    network = build(spec_of_network, len(classes))
+    taken = (None if lessons is None else
+             initialise(network, recipe, classes, lessons.faculty.bundle))
     pixels = frames.class_pixels(len(classes))
     weighting = recipe.distillation.weighting
     seen = pixels
@@ -167,12 +178,13 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     accelerator.wait_for_everyone()
     if run.main:
         metrics = {**_metrics(loop, state, validation, against, classes),
-                   'held_out': held_out.to_dict()}
+                   'held_out': held_out.to_dict(),
+                   **({} if taken is None else {'from_teacher': taken})}
         run.write_json(METRICS, metrics)
         shipped, network_spec = without_unused_exits(loop.shipped, network_spec)
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
-            input=input_spec, network=network_spec,
+            input=input_spec, network=spec_of_network,
             lineage=Lineage(parents=() if lessons is None else lessons.faculty.parents,
                             data=frames.fingerprints, recipe=recipe.hash(),
                             code_version=__version__),

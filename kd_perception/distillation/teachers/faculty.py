@@ -22,6 +22,7 @@ from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.losses.loss import FEATURES, LABELS, LOGITS, Loss
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
+from kd_perception.distillation.student_recipe import ASSISTANT
 from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.cached import CachedTeacher, ViewTeacher
 from kd_perception.distillation.teachers.council import Council
@@ -75,8 +76,16 @@ class Faculty:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """Return the hashes of the bundles that the student learns from."""
-        return tuple(m.bundle.hash for m in self.members if m.bundle is not None)
+        """Return the hashes of the bundles that the student learns from, first hand last."""
+        bundles = [m.bundle for m in self.members if m.bundle is not None]
+        passed_on = (parent for b in bundles if b.spec.role == ASSISTANT
+                     for parent in b.spec.lineage.parents)
+        return tuple(dict.fromkeys([*passed_on, *(b.hash for b in bundles)]))
+
+    @property
+    def bundle(self) -> ModelBundle | None:
+        """Return the first teacher that is a network of ours."""
+        return next((m.bundle for m in self.members if m.bundle is not None), None)
 
     @property
     def identity(self) -> dict[str, Any]:
