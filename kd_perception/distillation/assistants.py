@@ -116,8 +116,9 @@ def _label(bundle: ModelBundle, learn: Sequence[LabelledSource], cache: Path, fa
     device: dict[str, Any] = ({'engine': 'torch', 'device': 'cuda'}
                               if accelerator.device.type == 'cuda' else {})
     for entry in learn:
-        label(bundle, entry.source, cache, codec=faculty.cache.codec, progress=progress,
-              rank=accelerator.process_index, world=accelerator.num_processes, **device)
+        label(bundle, entry.source, cache, codec=faculty.cache.codec, views=faculty.views,
+              progress=progress, rank=accelerator.process_index,
+              world=accelerator.num_processes, **device)
     accelerator.wait_for_everyone()
 
 

@@ -20,14 +20,14 @@ from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.student_recipe import NetworkRecipe, StudentRecipe
 from kd_perception.errors import TrainingError
 from kd_perception.networks.deploy import load_module
-from kd_perception.networks.exits import ExitNet
+from kd_perception.networks.exits import exported_spec, ExitNet
 from kd_perception.networks.slimming import slim
 from kd_perception.networks.transplant import transplant
 
 log = logging.getLogger(__name__)
 
 
-def network_spec(network: NetworkRecipe) -> NetworkSpec:
+def spec_of(network: NetworkRecipe) -> NetworkSpec:
     """Return what the registry builds a recipe's network from."""
     return NetworkSpec(network.builder, network.arguments, network.channels)
 
@@ -58,7 +58,8 @@ def resolve_networks(recipe: Recipe, teacher: ModelBundle | None) -> Recipe:
                                 ' set it to none, or distil from a bundle of our own')
         if student.derives_network and spec is not None:
             network = _derived(spec, student, classes, size, network, where)
-        spec = network_spec(network)
+        # What it teaches with is its bundle.
+        spec = exported_spec(spec_of(network))
         resolved.append(network)
     assistants = tuple(replace(a, network=network)
                        for a, network in zip(distillation.assistants, resolved))
@@ -86,7 +87,7 @@ def initialise(network: nn.Module, recipe: Recipe, classes: ClassSet,
     done = transplant(load_module(teacher), base, (recipe.input.height, recipe.input.width),
                       channels=student.channels, blocks=student.blocks, classes=same)
     if not done.tensors:
-        own = _called(network_spec(recipe.network))
+        own = _called(spec_of(recipe.network))
         raise TrainingError(f'{teacher.path}: its network {_called(teacher.spec.network)} has no '
                             f'layer that fits {own}; set distillation.student.from_teacher to '
                             'none or architecture')
@@ -104,7 +105,7 @@ def _derived(spec: NetworkSpec, student: StudentRecipe, classes: int, size: tupl
                             to_plain(slimmed.channels))
     if network.builder and network != derived:
         log.info('distillation.%s: the network is the one that teaches at ratio %g; %s of the '
-                 'recipe is not looked at', where, student.ratio, _called(network_spec(network)))
+                 'recipe is not looked at', where, student.ratio, _called(spec_of(network)))
     return derived
 
 

@@ -28,7 +28,7 @@ from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.features import require_layers_of, teacher_layers
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
 from kd_perception.distillation.held_out import HeldOut, read_frames
-from kd_perception.distillation.initialise import initialise, network_spec, resolve_networks
+from kd_perception.distillation.initialise import initialise, resolve_networks, spec_of
 from kd_perception.distillation.loop import Loop, State
 from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
@@ -105,13 +105,14 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
                             f'mean over pixels that it could weigh; these are: {takers}')
     bundles = [teacher] if isinstance(teacher, ModelBundle) else list(teacher or ())
-    recipe = resolve_networks(recipe, bundles[0] if bundles else None)
-    assistant_recipes(recipe)  # what makes no sense in them is told before anything is written
-    classes = load_class_set(recipe.classes)
     caches = [cache_dir] if isinstance(cache_dir, (str, Path)) else list(cache_dir or ())
+    first = bundles[0] if bundles else None
+    recipe = resolve_networks(recipe, first)
+    classes = load_class_set(recipe.classes)
     faculty = hire(recipe, classes, losses, bundles, caches)
-    require_layers_of(losses, NetworkSpec(recipe.network.builder, recipe.network.arguments),
-                      len(classes), bundles[0] if bundles else None)
+    # What makes no sense in an assistant is told before anything is written, too.
+    for learner in (*assistant_recipes(recipe), recipe):
+        require_layers_of(losses, spec_of(learner.network), len(classes), first)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
@@ -145,8 +146,8 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     optimization = recipe.optimization
     input_spec = InputSpec(recipe.input.height, recipe.input.width, mean=recipe.input.mean,
                            std=recipe.input.std)
-    spec_of_network = network_spec(recipe.network)
-    network = build(spec_of_network, len(classes))
+    network_spec = spec_of(recipe.network)
+    network = build(network_spec, len(classes))
     taken = (None if lessons is None else
              initialise(network, recipe, classes, lessons.faculty.bundle))
     pixels = frames.class_pixels(len(classes))
@@ -184,7 +185,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         shipped, network_spec = without_unused_exits(loop.shipped, network_spec)
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
-            input=input_spec, network=spec_of_network,
+            input=input_spec, network=network_spec,
             lineage=Lineage(parents=() if lessons is None else lessons.faculty.parents,
                             data=frames.fingerprints, recipe=recipe.hash(),
                             code_version=__version__),

@@ -116,7 +116,14 @@ def without_unused_exits(module: nn.Module, spec: NetworkSpec) -> tuple[nn.Modul
     """Return what to export: the base network where its exits served training alone."""
     if not isinstance(module, ExitNet) or module.average:
         return module, spec
+    return module.base, exported_spec(spec)
+
+
+def exported_spec(spec: NetworkSpec) -> NetworkSpec:
+    """Return the spec of what is exported of a network."""
+    if spec.builder != 'exits' or spec.arguments.get('average'):
+        return spec
     channels = {name.removeprefix('base.'): widths for name, widths in spec.channels.items()
                 if name.startswith('base.')}
-    return module.base, NetworkSpec(spec.arguments['base'],
-                                    dict(spec.arguments.get('arguments') or {}), channels)
+    return NetworkSpec(spec.arguments['base'], dict(spec.arguments.get('arguments') or {}),
+                       channels)

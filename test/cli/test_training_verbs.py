@@ -89,6 +89,30 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(figures.read_text())['frames'] == 3
 
 
+def test_a_student_made_of_its_teacher_by_way_of_an_assistant(
+        world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def run(*words: object) -> None:
+        assert main([str(w) for w in words]) == 0
+
+    teacher = tmp_path / 'teacher' / 'bundle'
+    run('train', world / 'recipe.yaml', '--data', world / 'drive', '--out', tmp_path / 'teacher',
+        '--network.arguments', '{width: 24}')
+    run('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'cache')
+    run('distill', world / 'recipe.yaml', '--teacher', teacher, '--cache', tmp_path / 'cache',
+        '--data', world / 'bare', '--out', tmp_path / 'student', '--optimization.steps', 2,
+        '--distillation.student.from_teacher', 'both', '--distillation.student.ratio', 0.5,
+        '--distillation.assistants',
+        '[{student: {from_teacher: both, ratio: 0.75}, optimization: {steps: 3}}]')
+    for folder, width in (('student/assistants/1', 16), ('student', 8)):
+        recipe = yaml.safe_load((tmp_path / folder / 'recipe.yaml').read_text())['recipe']
+        assert recipe['network']['arguments'] == {'width': width}
+        metrics = json.loads((tmp_path / folder / 'metrics.json').read_text())
+        assert metrics['from_teacher']['share_of_parameters'] == 1
+        assert metrics['steps'] == (3 if 'assistants' in folder else 2)
+    shown = capsys.readouterr().out
+    assert str(tmp_path / 'student' / 'bundle') in shown
+
+
 @pytest.mark.parametrize(('words', 'message'), [
     (['train', 'nothing', '--out', 'o'], "no recipes named 'nothing'"),
     (['train', '{recipe}', '--out', 'o'], 'no training data'),
@@ -101,6 +125,8 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     (['label', '--teacher', 'nobody', '{world}/bare', '--out', 'o'], 'no model named'),
     (['distill', '{recipe}', '--teacher', 'nobody', '--cache', 'c', '--out', 'o'],
      'no model named'),
+    (['distill', '{recipe}', '--teacher', 'nobody', '--cache', 'c', '--out', 'o',
+      '--distillation.student.ratio', '3'], 'distillation.student.ratio: 3 is not within'),
     (['evaluate', 'nobody', '{world}/drive'], 'no model named')])
 def test_bad_input_is_one_line_and_leaves_nothing(
         world: Path, tmp_path: Path, capsys: pytest.CaptureFixture,

@@ -18,6 +18,7 @@ from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill
+from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError, TrainingError
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
@@ -100,6 +101,19 @@ def test_assistants_teach_in_the_loop(make_recipe: Make, teacher: ModelBundle, b
     bundle = distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None)
     assert len(bundle.spec.lineage.parents) == 2
     assert [p.name for p in (tmp_path / 'run' / 'assistants').iterdir()] == ['1']
+
+
+def test_assistants_label_the_views_that_their_teacher_has_labelled(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(train=bare_stripes, steps=2, data={'validation_share': 0.25},
+                         distillation={'view': 'views', 'assistants': CHAIN['assistants'][:1]})
+    label(teacher, open_source(bare_stripes), tmp_path / 'cache', views=ViewPlan.of(recipe, 2),
+          codec=SoftLabelCodec(stride=2))
+    distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=tmp_path / 'cache')
+    one, other = (SoftLabelCache(folder) for folder in (
+        tmp_path / 'cache', tmp_path / 'run' / 'assistants' / '1_cache'))
+    assert one.views == other.views
+    assert one.views is not None
 
 
 def test_assistants_of_another_recipe_are_refused_and_overwritten_on_request(
