@@ -78,7 +78,8 @@ class NetworkSpec:
     :param arguments: keyword arguments; of a foreign graph, what was read from which file.
     :param channels: the channel spec after slimming or pruning: by layer name ``(inputs,
         outputs)``, with the groups behind them of a grouped convolution, or ``(channels,)`` of a
-        normalisation. Layers that are not named are as the builder makes them.
+        normalisation. What is 0 (the classes), and layers that are not named, are as the
+        builder makes them.
     """
 
     builder: str = ''
@@ -86,6 +87,8 @@ class NetworkSpec:
     channels: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.channels, dict):
+            raise BundleError(f'network channels: {self.channels!r} is no mapping')
         for name, found in self.channels.items():
             if (not isinstance(name, str) or not isinstance(found, (list, tuple))
                     or not 1 <= len(found) <= 3 or not all(type(n) is int for n in found)):

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from kd_perception.bundle import ModelBundle, NetworkSpec
-from kd_perception.classes import ClassSet
+from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.student_recipe import NetworkRecipe, StudentRecipe
@@ -48,7 +48,7 @@ def resolve_networks(recipe: Recipe, teacher: ModelBundle | None) -> Recipe:
     learners.append(('student', recipe.network, distillation.student))
     size = (recipe.input.height, recipe.input.width)
     spec = None if teacher is None else teacher.spec.network
-    classes = 0 if teacher is None else len(teacher.spec.classes)
+    classes = len(load_class_set(recipe.classes))
     resolved = []
     for where, network, student in learners:
         if student.from_teacher != 'none' and (spec is None or not spec.builder):

@@ -104,7 +104,7 @@ def check_learner(network: NetworkRecipe, student: StudentRecipe, where: str = '
                           f'narrow: --{section}.from_teacher both')
     for name, widths in network.channels.items():
         if not (isinstance(name, str) and isinstance(widths, (list, tuple))
-                and all(type(n) is int and n > 0 for n in widths) and 1 <= len(widths) <= 3):
+                and all(type(n) is int and n >= 0 for n in widths) and 1 <= len(widths) <= 3):
             raise ConfigError(f'{where}network.channels: {name!r}: {widths!r} is no list of one '
                               'to three numbers of channels')
 

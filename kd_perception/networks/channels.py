@@ -4,7 +4,8 @@ Channel specs: how many channels each layer of a slimmed network has, and layers
 A network is rebuilt as its builder makes it and is then cut to the widths that the spec names, so
 that nothing but plain numbers and safetensors describes a pruned network. Widths of a layer are
 ``(inputs, outputs)``, ``(inputs, outputs, groups)`` of a grouped convolution, or ``(channels,)``
-of a normalisation.
+of a normalisation; 0 is as the builder makes it, which outputs of the network are: so a spec holds
+for any number of classes.
 """
 
 from __future__ import annotations
@@ -67,12 +68,13 @@ def cut(module: nn.Module, channels: Mapping[str, Widths]) -> None:
             near = difflib.get_close_matches(name, known)
             raise ConfigError(f'channels: the network has no layer {name!r} with channels' + (
                 f'; did you mean {" or ".join(near)}?' if near else ''))
-        if len(wanted) != len(own) or any(w > o or w < 1 for w, o in zip(wanted, own)) or (
-                len(wanted) == 3 and (wanted[0] % wanted[2] or wanted[1] % wanted[2])):
+        full = tuple(w or o for w, o in zip(wanted, own))
+        if len(wanted) != len(own) or any(not 1 <= w <= o for w, o in zip(full, own)) or (
+                len(full) == 3 and (full[0] % full[2] or full[1] % full[2])):
             raise ConfigError(f'channels: layer {name!r} of widths {list(own)} cannot be cut to '
                               f'{list(wanted)}')
-        if wanted != own:
-            _cut(layers[name], wanted)
+        if full != own:
+            _cut(layers[name], full)
 
 
 def _cut(layer: nn.Module, wanted: Widths) -> None:

@@ -94,6 +94,8 @@ def _widths_after(name: str, layer: nn.Module, coupling: Coupling,
     outputs = count(OUT)
     if len(now) == 1:
         return (outputs,)
+    if set(coupling.sides[name, OUT][:, 0].tolist()) <= coupling.outputs:
+        return now if count(IN) == now[0] else (count(IN), 0, *now[2:])
     if is_depthwise(layer):
         return outputs, outputs, outputs
     return (count(IN), outputs, *now[2:])

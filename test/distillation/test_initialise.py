@@ -71,7 +71,7 @@ def test_a_derived_network_is_spelled_out_and_resumes_to_the_bit(
         tmp_path: Path) -> None:
     recipe = make_recipe(train=bare_stripes, network={}, distillation=student('both', ratio=0.5))
     whole = distill(recipe, tmp_path / 'whole', teacher=teacher, cache_dir=cache)
-    channels = {'0': (3, 8), '1': (8,), '4': (8, 12)}
+    channels = {'0': (3, 8), '1': (8,), '4': (8, 0)}
     assert whole.spec.network == NetworkSpec('toy', {'width': 16}, channels)
     resolved = yaml.safe_load((tmp_path / 'whole' / 'recipe.yaml').read_text())['recipe']
     assert resolved['network']['channels'] == {k: list(v) for k, v in channels.items()}
@@ -184,3 +184,11 @@ def test_assistants_and_student_take_after_each_other(make_recipe: Make,
         **half}), teacher)
     widths = [a.network.arguments['width'] for a in recipe.distillation.assistants]
     assert [*widths, recipe.network.arguments['width']] == [32, 48, 24]
+
+
+def test_a_derived_network_has_the_classes_of_the_student(make_recipe: Make,
+                                                          teacher: ModelBundle) -> None:
+    recipe = make_recipe(classes='camvid', distillation=student('both'))
+    network = resolve_networks(recipe, teacher).network
+    net = build(NetworkSpec(network.builder, network.arguments, network.channels), 11)
+    assert net(torch.zeros(1, 3, 32, 48)).shape == (1, 11, 16, 24)

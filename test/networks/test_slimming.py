@@ -67,7 +67,7 @@ def test_a_group_keeps_a_multiple_of_eight(channels: int, ratio: float, expected
 def test_layers_in_groups_keep_their_channels_and_the_rest_is_cut() -> None:
     slimmed = slim(NetworkSpec('knot'), 5, 0.5, SIZE)
     # What a grouped convolution reads or writes stays whole, so only the last layer shrinks.
-    assert slimmed.channels == {'up': (24, 16), 'head': (16, 5)}
+    assert slimmed.channels == {'up': (24, 16), 'head': (16, 0)}
     slimmed = slim(NetworkSpec('knot', {'groups': 1}), 5, 0.5, SIZE)
     assert slimmed.channels['depthwise'] == (8, 8, 8)
     assert slimmed.channels['grouped'] == (16, 16)
@@ -75,7 +75,9 @@ def test_layers_in_groups_keep_their_channels_and_the_rest_is_cut() -> None:
     net = build(slimmed, 5)
     assert net(torch.zeros(1, 3, *SIZE)).shape == (1, 5, 64, 64)
     assert all(widths(net.get_submodule(name)) == found for name, found
-               in slimmed.channels.items())
+               in slimmed.channels.items() if name != 'head')
+    # The classes are as many as are asked for.
+    assert build(slimmed, 7)(torch.zeros(1, 3, *SIZE)).shape == (1, 7, 64, 64)
     # Slimmed again, the widths are of what is there.
     assert slim(slimmed, 5, 1.0, SIZE) == slimmed
     with pytest.raises(ConfigError, match='no channels to leave out at ratio 0.5'):
@@ -132,7 +134,7 @@ def test_a_bundle_with_channels_is_read_without_torch_pruning() -> None:
 @pytest.mark.parametrize(('channels', 'message'), [
     ({'haed': [8, 5]}, "no layer 'haed' with channels; did you mean head"),
     ({'head': [64, 5]}, r"'head' of widths \[8, 5\] cannot be cut to \[64, 5\]"),
-    ({'head': [8]}, 'cannot be cut'), ({'head': [0, 5]}, 'cannot be cut'),
+    ({'head': [8]}, 'cannot be cut'), ({'head': [-1, 5]}, 'cannot be cut'),
     ({'fuse4': [8, 5]}, "no layer 'fuse4'")])
 def test_channels_that_do_not_fit_are_refused(channels: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -140,7 +142,7 @@ def test_channels_that_do_not_fit_are_refused(channels: dict, message: str) -> N
 
 
 def test_what_is_no_channel_spec_is_refused() -> None:
-    for wrong in ({'head': 8}, {'head': []}, {'head': [1.5]}, {1: [8]}):
+    for wrong in ({'head': 8}, {'head': []}, {'head': [1.5]}, {1: [8]}, ['head']):
         with pytest.raises(BundleError, match='network channels: '):
             NetworkSpec('compact', {}, wrong)  # type: ignore[arg-type]
 
