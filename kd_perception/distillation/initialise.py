@@ -20,7 +20,7 @@ from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.student_recipe import NetworkRecipe, StudentRecipe
 from kd_perception.errors import TrainingError
 from kd_perception.networks.deploy import load_module
-from kd_perception.networks.exits import exported_spec, ExitNet
+from kd_perception.networks.exits import ExitNet, exported_spec
 from kd_perception.networks.slimming import slim
 from kd_perception.networks.transplant import transplant
 

@@ -186,6 +186,16 @@ def test_assistants_and_student_take_after_each_other(make_recipe: Make,
     assert [*widths, recipe.network.arguments['width']] == [32, 48, 24]
 
 
+def test_a_student_takes_after_an_assistant_without_its_exits(make_recipe: Make,
+                                                              teacher: ModelBundle) -> None:
+    exits = {'builder': 'exits', 'arguments': {'base': 'compact', 'arguments': {'width': 32},
+                                               'layers': ['down8']}}
+    recipe = resolve_networks(make_recipe(distillation={
+        'assistants': [{'network': exits}], **student('both')}), teacher)
+    assert recipe.network.builder == 'compact'
+    assert recipe.network.arguments == {'width': 16}
+
+
 def test_a_derived_network_has_the_classes_of_the_student(make_recipe: Make,
                                                           teacher: ModelBundle) -> None:
     recipe = make_recipe(classes='camvid', distillation=student('both'))
