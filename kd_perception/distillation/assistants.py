@@ -27,7 +27,12 @@ from kd_perception.classes import ClassSet
 from kd_perception.distillation.frame_store import LabelledSource
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.losses.loss import Loss
-from kd_perception.distillation.recipe import OptimizationRecipe, Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import (
+    OptimizationRecipe,
+    Recipe,
+    recipe_from_dict,
+    TeachersRecipe,
+)
 from kd_perception.distillation.recipe_checks import ONLINE
 from kd_perception.distillation.run_directory import ASSISTANTS, RunDirectory
 from kd_perception.distillation.strict import build, first_difference, to_plain
@@ -46,17 +51,20 @@ def assistant_recipes(recipe: Recipe) -> list[Recipe]:
 
     :raises ConfigError: one line with the dotted path of what makes no sense.
     """
+    if recipe.distillation.assistants and recipe.distillation.ema_teacher:
+        raise ConfigError('distillation.assistants: pass on what a teacher knows, and with '
+                          'ema_teacher there is none; leave one of them out')
     out = []
     for index, assistant in enumerate(recipe.distillation.assistants):
         where = f'distillation.assistants[{index}]'
+        taught = recipe.distillation if not index else _by_assistants(recipe).distillation
         optimization = build(OptimizationRecipe, overridden(
             to_plain(recipe.optimization), assistant.optimization), f'{where}.optimization')
         try:
             out.append(replace(
                 recipe, name=f'{recipe.name}_assistant_{index + 1}', role=ASSISTANT,
                 network=assistant.network, optimization=optimization,
-                distillation=replace(recipe.distillation, assistants=(),
-                                     student=assistant.student)))
+                distillation=replace(taught, assistants=(), student=assistant.student)))
         except ConfigError as error:
             raise ConfigError(f'{where}: {error}') from None
     return out
@@ -73,20 +81,27 @@ def through_assistants(recipe: Recipe, classes: ClassSet, losses: Mapping[str, L
     :param distill: the verb.
     :raises KdPerceptionError: as the verb, and where an assistant of another recipe is there.
     """
+    taught = _by_assistants(recipe)
     for number, one in enumerate(assistant_recipes(recipe), 1):
         folder = run.path / ASSISTANTS / str(number)
         told = _telling(progress, f'assistant {number}')
         bundle = _finished(folder, one, faculty)
         if bundle is None:
             log.info('assistant %d of %d: %s', number, len(recipe.distillation.assistants), folder)
-            cache = None if faculty.cache is None else faculty.cache.path
-            bundle = distill(one, folder, teacher=faculty.bundle, cache_dir=cache, progress=told)
-        cache_dir = None
+            bundle = distill(one, folder, teacher=faculty.bundles, progress=told,
+                             cache_dir=[cache.path for cache in faculty.caches])
+        caches = []
         if recipe.distillation.view != ONLINE:
-            cache_dir = folder.with_name(f'{number}_cache')
-            _label(bundle, learn, cache_dir, faculty, accelerator, told)
-        faculty = hire(recipe, classes, losses, bundle, cache_dir)
+            caches.append(folder.with_name(f'{number}_cache'))
+            _label(bundle, learn, caches[0], faculty, accelerator, told)
+        faculty = hire(taught, classes, losses, [bundle], caches)
     return faculty
+
+
+def _by_assistants(recipe: Recipe) -> Recipe:
+    """Return the recipe of who is taught by an assistant: it is one, of the student's classes."""
+    return replace(recipe, distillation=replace(recipe.distillation, class_map='',
+                                                teachers=TeachersRecipe()))
 
 
 def _finished(folder: Path, recipe: Recipe, faculty: Faculty) -> ModelBundle | None:
@@ -112,11 +127,10 @@ def _finished(folder: Path, recipe: Recipe, faculty: Faculty) -> ModelBundle | N
 def _label(bundle: ModelBundle, learn: Sequence[LabelledSource], cache: Path, faculty: Faculty,
            accelerator: Accelerator, progress: Progress | None) -> None:
     """Let an assistant label the frames that its own teacher has labelled."""
-    assert faculty.cache is not None
     device: dict[str, Any] = ({'engine': 'torch', 'device': 'cuda'}
                               if accelerator.device.type == 'cuda' else {})
     for entry in learn:
-        label(bundle, entry.source, cache, codec=faculty.cache.codec, views=faculty.views,
+        label(bundle, entry.source, cache, codec=faculty.caches[0].codec, views=faculty.views,
               progress=progress, rank=accelerator.process_index,
               world=accelerator.num_processes, **device)
     accelerator.wait_for_everyone()

@@ -7,6 +7,7 @@ a network with selected weights when it begins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 import logging
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 from torch import nn
 
 from kd_perception.bundle import ModelBundle, NetworkSpec
-from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.classes import ClassMap, ClassSet, load_class_set
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.student_recipe import NetworkRecipe, StudentRecipe
+from kd_perception.distillation.teachers.faculty import Faculty
 from kd_perception.errors import TrainingError
 from kd_perception.networks.deploy import load_module
 from kd_perception.networks.exits import ExitNet, exported_spec
@@ -38,7 +40,8 @@ def resolve_networks(recipe: Recipe, teacher: ModelBundle | None) -> Recipe:
 
     Assistants come one after the other, so each takes after the one before it.
 
-    :param teacher: None where labels were imported.
+    :param teacher: the first of them; None where labels were imported, or the student teaches
+        itself.
     :raises KdPerceptionError: one line, where a teacher is needed and none with a network is
         there, or its network cannot be slimmed.
     """
@@ -52,7 +55,7 @@ def resolve_networks(recipe: Recipe, teacher: ModelBundle | None) -> Recipe:
     resolved = []
     for where, network, student in learners:
         if student.from_teacher != 'none' and (spec is None or not spec.builder):
-            who = ('imported labels come without a network' if teacher is None else
+            who = ('no teacher is given that has a network' if teacher is None else
                    f'{teacher.path} is a foreign graph without a network spec')
             raise TrainingError(f'distillation.{where}.from_teacher {student.from_teacher}: {who};'
                                 ' set it to none, or distil from a bundle of our own')
@@ -68,24 +71,26 @@ def resolve_networks(recipe: Recipe, teacher: ModelBundle | None) -> Recipe:
 
 
 def initialise(network: nn.Module, recipe: Recipe, classes: ClassSet,
-               teacher: ModelBundle | None) -> dict[str, Any] | None:
+               faculty: Faculty) -> dict[str, Any] | None:
     """
     Give a student's network the weights that it takes over, in place.
 
-    :param classes: the student's; outputs correspond by the names of classes.
+    :param classes: the student's; outputs correspond by the names of classes, then by the class
+        map of the teacher.
+    :param faculty: of several teachers the first one gives.
     :returns: what ``metrics.json`` says of it; None where the recipe asks for fresh weights.
     :raises TrainingError: when nothing of the teacher fits.
     """
     student = recipe.distillation.student
-    if not student.takes_weights or teacher is None:
+    if not student.takes_weights or not faculty.bundles:
         return None
-    names = teacher.spec.classes.names
-    same = None if names == classes.names else [
-        names.index(name) if name in names else -1 for name in classes.names]
+    teacher = faculty.bundles[0]
+    class_map = next(m.class_map for m in faculty.members if m.bundle is teacher)
     # Exits are the student's own; what they stand on may be the teacher's.
     base = network.base if isinstance(network, ExitNet) else network
     done = transplant(load_module(teacher), base, (recipe.input.height, recipe.input.width),
-                      channels=student.channels, blocks=student.blocks, classes=same)
+                      channels=student.channels, blocks=student.blocks,
+                      classes=_rows(classes.names, teacher.spec.classes.names, class_map))
     if not done.tensors:
         own = _called(spec_of(recipe.network))
         raise TrainingError(f'{teacher.path}: its network {_called(teacher.spec.network)} has no '
@@ -96,6 +101,18 @@ def initialise(network: nn.Module, recipe: Recipe, classes: ClassSet,
              f'; fresh: {", ".join(done.fresh[:4])}…' if done.fresh else '')
     return {'teacher': teacher.hash, 'tensors': done.tensors, 'of_tensors': done.of_tensors,
             'share_of_parameters': round(done.share, 4), 'fresh': list(done.fresh)}
+
+
+def _rows(names: Sequence[str], theirs: Sequence[str],
+          class_map: ClassMap | None) -> list[int] | None:
+    """Return the teacher's class for each of the student's, -1: none; None: they are the same."""
+    if tuple(names) == tuple(theirs):
+        return None
+    # Of classes that the map brings together the first speaks for all.
+    mapped = [] if class_map is None else class_map.table[:len(theirs)].tolist()
+    return [theirs.index(name) if name in theirs else
+            mapped.index(number) if number in mapped else -1
+            for number, name in enumerate(names)]
 
 
 def _derived(spec: NetworkSpec, student: StudentRecipe, classes: int, size: tuple[int, int],

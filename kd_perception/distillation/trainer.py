@@ -149,7 +149,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     network_spec = spec_of(recipe.network)
     network = build(network_spec, len(classes))
     taken = (None if lessons is None else
-             initialise(network, recipe, classes, lessons.faculty.bundle))
+             initialise(network, recipe, classes, lessons.faculty))
     pixels = frames.class_pixels(len(classes))
     weighting = recipe.distillation.weighting
     seen = pixels

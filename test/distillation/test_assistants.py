@@ -103,6 +103,17 @@ def test_assistants_teach_in_the_loop(make_recipe: Make, teacher: ModelBundle, b
     assert [p.name for p in (tmp_path / 'run' / 'assistants').iterdir()] == ['1']
 
 
+def test_several_teachers_teach_the_first_assistant_alone(
+        make_recipe: Make, teacher: ModelBundle, cache: Path, bare_stripes: Path,
+        tmp_path: Path) -> None:
+    recipe = make_recipe(train=bare_stripes, steps=2, distillation={
+        'teachers': {'weights': [1, 3]}, **CHAIN})
+    bundle = distill(recipe, tmp_path / 'run', teacher=[teacher, teacher],
+                     cache_dir=[cache, cache])
+    assert bundle.spec.lineage.parents[:2] == (teacher.hash, teacher.hash)
+    assert len(bundle.spec.lineage.parents) == 4
+
+
 def test_assistants_label_the_views_that_their_teacher_has_labelled(
         make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path) -> None:
     recipe = make_recipe(train=bare_stripes, steps=2, data={'validation_share': 0.25},
@@ -172,3 +183,8 @@ def test_another_length_replaces_that_of_the_student(make_recipe: Make) -> None:
     chain = [{'network': {'builder': 'toy'}, 'optimization': {'epochs': 3}}]
     one, = assistant_recipes(make_recipe(steps=5, distillation={'assistants': chain}))
     assert (one.optimization.steps, one.optimization.epochs) == (0, 3)
+
+
+def test_a_student_that_teaches_itself_has_no_assistants(make_recipe: Make) -> None:
+    with pytest.raises(ConfigError, match='distillation.assistants: pass on what a teacher knows'):
+        assistant_recipes(make_recipe(distillation={**CHAIN, 'ema_teacher': True}))

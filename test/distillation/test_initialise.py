@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 import signal
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 import torch
@@ -17,10 +18,11 @@ import yaml
 
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, ModelBundle, NetworkSpec
-from kd_perception.classes import ClassSet
+from kd_perception.classes import ClassMap, ClassSet
 from kd_perception.distillation.initialise import initialise, resolve_networks
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.teachers.faculty import Faculty, Member
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import ConfigError, TrainingError
 from kd_perception.networks.deploy import load_module, save_bundle
@@ -101,15 +103,19 @@ def test_the_teachers_architecture_alone_begins_with_fresh_weights(
     assert 'from_teacher' not in metrics(tmp_path / 'run')
 
 
-def test_a_head_for_other_classes_takes_the_rows_of_equal_names(
+def test_a_head_for_other_classes_takes_rows_by_name_and_by_map(
         make_recipe: Make, teacher: ModelBundle, driving: ClassSet) -> None:
-    names = ('nothing like it', driving.names[3], driving.names[0])
+    classes = ClassSet.from_names('four', ['nothing like it', driving.names[3],
+                                           driving.names[0], 'several together'])
     recipe = make_recipe(network=WIDE, distillation=student('weights'))
-    network = build(NetworkSpec('toy', {'width': 16}), 3)
+    table = np.full(256, 255, np.uint8)
+    table[[0, 3, 5, 7]] = [2, 1, 3, 3]
+    network = build(NetworkSpec('toy', {'width': 16}), 4)
     fresh = network[4].bias[0].clone()
-    taken = initialise(network, recipe, ClassSet.from_names('three', list(names)), teacher)
+    member = Member(12, teacher, None, ClassMap('driving', 'four', table))
+    taken = initialise(network, recipe, classes, Faculty(recipe, 4, (member,)))
     donor = load_module(teacher)
-    assert torch.equal(network[4].weight[1:], donor[4].weight[[3, 0]])
+    assert torch.equal(network[4].weight[1:], donor[4].weight[[3, 0, 5]])
     assert torch.equal(network[4].bias[0], fresh)
     assert taken is not None
     assert taken['tensors'] == 6
@@ -121,7 +127,8 @@ def test_a_student_with_exits_stands_on_its_teachers_weights(
     network = build(NetworkSpec('exits', {'base': 'toy', 'arguments': {'width': 8},
                                           'layers': ['2']}), 12)
     recipe = make_recipe(distillation=student('weights'))
-    taken = initialise(network, recipe, driving, teacher)
+    faculty = Faculty(recipe, 12, (Member(12, teacher, None),))
+    taken = initialise(network, recipe, driving, faculty)
     assert taken is not None
     assert taken['share_of_parameters'] == 1
 
@@ -139,7 +146,7 @@ def test_what_cannot_be_taken_from_the_teacher_is_refused_in_a_line(
     foreign = replace(teacher, spec=replace(teacher.spec, network=NetworkSpec()))
     refused('student.from_teacher both: .* is a foreign graph without a network spec', foreign,
             distillation=both)
-    refused('student.from_teacher both: imported labels come without a network', None,
+    refused('student.from_teacher both: no teacher is given that has a network', None,
             distillation=both)
     refused('has no channels to leave out at ratio 0.9', teacher,
             distillation=student('both', ratio=0.97))

@@ -77,15 +77,14 @@ class Faculty:
     @property
     def parents(self) -> tuple[str, ...]:
         """Return the hashes of the bundles that the student learns from, first hand last."""
-        bundles = [m.bundle for m in self.members if m.bundle is not None]
-        passed_on = (parent for b in bundles if b.spec.role == ASSISTANT
+        passed_on = (parent for b in self.bundles if b.spec.role == ASSISTANT
                      for parent in b.spec.lineage.parents)
-        return tuple(dict.fromkeys([*passed_on, *(b.hash for b in bundles)]))
+        return (*passed_on, *(b.hash for b in self.bundles))
 
     @property
-    def bundle(self) -> ModelBundle | None:
-        """Return the first teacher that is a network of ours."""
-        return next((m.bundle for m in self.members if m.bundle is not None), None)
+    def bundles(self) -> tuple[ModelBundle, ...]:
+        """Return the teachers that are bundles."""
+        return tuple(m.bundle for m in self.members if m.bundle is not None)
 
     @property
     def identity(self) -> dict[str, Any]:
