@@ -41,6 +41,7 @@ from kd_perception.distillation.recipe import Recipe, recipe_from_dict
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.evaluation.evaluate import evaluate
 from kd_perception.paths import atomic_file, config_file
+from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 DRIVE_APART = 'Seq05VD'
 
@@ -48,8 +49,11 @@ DRIVE_APART = 'Seq05VD'
 class Bench:
     """The folder of the benchmark and the steps that fill it."""
 
-    def __init__(self, data: Path, out: Path, teacher: Path | None) -> None:
+    def __init__(self, data: Path, out: Path, teacher: Path | None, *,
+                 keep_logits: bool) -> None:
         self.data, self.out = data.absolute(), out.absolute()
+        # Losses that compare one class over all pixels need the logits themselves.
+        self._codec = SoftLabelCodec(offset=keep_logits)
         if teacher is not None and not (self.out / 'teacher' / 'bundle').is_dir():
             load_bundle(teacher)  # a wrong one is told before anything is copied
             shutil.copytree(teacher.parent, self.out / 'teacher',
@@ -81,7 +85,7 @@ class Bench:
         plain['optimization'] |= {'steps': run.steps, 'epochs': 0, 'class_weights': 'log',
                                   'validate_every': 0}
         if run.teacher:
-            plain['distillation'] = {'losses': run.losses}
+            plain['distillation'] = run.distillation
         return recipe_from_dict(plain, where=run.name)
 
     def _frames(self, run: Run) -> Path:
@@ -96,8 +100,8 @@ class Bench:
         bundle = self._bundle(teacher)
         with closing(open_source(self.out / 'unlabelled')) as source:
             with progress(f'labelling by {teacher}') as update:
-                label(bundle, source, path, engine='onnxruntime', precision='fp32',
-                      progress=update)
+                label(bundle, source, path, codec=self._codec, engine='onnxruntime',
+                      precision='fp32', progress=update)
             self._once(self.out / f'{teacher}_cache_check.json', lambda: vars(
                 check(bundle, source, path, engine='onnxruntime', precision='fp32')))
         return path
@@ -146,7 +150,8 @@ def main() -> None:
             parser.error(f'{args.data}: has no folder {split}_labels')
     runs = plan(BUDGETS[args.budget], args.seeds)
     if not args.table:
-        bench = Bench(args.data, args.out, args.teacher)
+        bench = Bench(args.data, args.out, args.teacher,
+                      keep_logits='cwd' in BUDGETS[args.budget].methods)
         for run in runs:
             bench.run(run)
     report(args, runs)
