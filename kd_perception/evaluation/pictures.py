@@ -43,7 +43,7 @@ def picture_panels(analysis: Analysis, picture: SamplePicture) -> list[Panel]:
     captions say so.
     """
     palette = analysis.run.classes.palette()
-    image = _fit_image(picture.image)
+    image = fit_image(picture.image)
     size = image.shape[:2]
     panels = [Panel('camera', 'image/jpeg', encode_jpeg(image, 85))]
     truth = None if picture.truth is None else resize_labels(picture.truth, *size)
@@ -52,30 +52,37 @@ def picture_panels(analysis: Analysis, picture: SamplePicture) -> list[Panel]:
     for arm in arms:
         panels.append(Panel(analysis.labels[arm], 'image/png',
                             encode_png(colorize(masks[arm], palette))))
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    grey = greyed(image)
     if truth is not None:
         panels.append(Panel('ground truth', 'image/png', encode_png(colorize(truth, palette))))
         for arm in arms:
             wrong = (masks[arm] != truth) & (truth != UNLABELLED)
             share = wrong.sum() / max(1, int((truth != UNLABELLED).sum()))
-            panels.append(_marked(f'wrong in {analysis.labels[arm]}: {share:.1%}', grey, wrong))
+            panels.append(marked(f'wrong in {analysis.labels[arm]}: {share:.1%}', grey, wrong))
     else:
         for arm in arms[1:]:
             differs = masks[arm] != masks[arms[0]]
-            panels.append(_marked(
+            panels.append(marked(
                 f'{analysis.labels[arm]} differs from {analysis.labels[arms[0]]}: '
                 f'{differs.mean():.1%}', grey, differs))
     return panels
 
 
-def _marked(caption: str, grey: np.ndarray, where: np.ndarray) -> Panel:
+def greyed(image: np.ndarray) -> np.ndarray:
+    """Return a picture without its colours, uint8 ``[H, W, 3]``."""
+    return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+
+
+def marked(caption: str, grey: np.ndarray, where: np.ndarray) -> Panel:
+    """Return a pale picture (uint8 ``[H, W, 3]``) with the pixels of ``where`` in red."""
     painted = (grey // 2 + 110).astype(np.uint8)
     painted[where] = _WRONG
     return Panel(caption, 'image/jpeg', encode_jpeg(painted, 80))
 
 
-def _fit_image(image: np.ndarray) -> np.ndarray:
+def fit_image(image: np.ndarray, most: int = WIDTH) -> np.ndarray:
+    """Return a picture that is at most so many pixels wide."""
     height, width = image.shape[:2]
-    if width <= WIDTH:
+    if width <= most:
         return np.ascontiguousarray(image)
-    return resize_image(image, round(height * WIDTH / width), WIDTH)
+    return resize_image(image, max(1, round(height * most / width)), most)

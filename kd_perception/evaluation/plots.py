@@ -2,37 +2,27 @@
 The figures of a report as PNG bytes.
 
 In: an ``Analysis``; out: one PNG per function, or None when there is nothing to draw. Figures are
-made without pyplot, so no display, no global state, no thread trouble.
+drawn as ``figures`` has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-import io
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 import numpy as np
 
 from kd_perception.evaluation.analysis import Analysis
+from kd_perception.evaluation.figures import class_bars, COLORS, figure, GRID, INK, png
 from kd_perception.evaluation.paired import ANSWERED, pair_rows
 
-# Told apart by colour-blind readers and in grey print (their lightness differs).
-ARM_COLORS = ('#2f6db3', '#e08a2e', '#4d9a6a', '#8a5fb0', '#b0413e')
 STAGE_COLORS = {
     'wait': '#c9ced6', 'decode': '#8fb8de', 'preprocess': '#5f97c7', 'inference': '#2b4c7e',
     'postprocess': '#7aa77f', 'publish': '#e3b45a', 'elsewhere': '#e8e8ea'}
-_INK = '#1d2733'
-_GRID = '#dfe4ea'
-_DPI = 150
 
 
 def latency_distribution(analysis: Analysis) -> bytes | None:
     """Return the share of frames answered within a time, by arm (ECDF), or None without any."""
     if not any(_latencies(analysis, arm) for arm, _ in _arms(analysis)):
         return None
-    figure, axes = _figure(6.4, 3.4)
+    drawing, axes = figure(6.4, 3.4)
     highest, lowest = 0.0, np.inf
     for arm, color in _arms(analysis):
         values = np.sort(_latencies(analysis, arm))
@@ -57,7 +47,7 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
     axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
                 bbox_to_anchor=(0.5, 1.0))
-    return _png(figure)
+    return png(drawing)
 
 
 def difference_distribution(analysis: Analysis) -> bytes | None:
@@ -65,7 +55,7 @@ def difference_distribution(analysis: Analysis) -> bytes | None:
     chosen = [c for c in analysis.comparisons if c.latency]
     if not chosen:
         return None
-    figure, axes = _figure(6.4, 2.6)
+    drawing, axes = figure(6.4, 2.6)
     colors = dict(_arms(analysis))
     for comparison in chosen:
         assert comparison.latency is not None
@@ -79,19 +69,19 @@ def difference_distribution(analysis: Analysis) -> bytes | None:
         axes.hist(np.clip(values, low, high), bins=40, color=color, alpha=0.75,
                   label=analysis.labels[comparison.other])
         interval = comparison.latency.median_difference
-        axes.axvspan(interval.low, interval.high, color=_INK, alpha=0.15, lw=0)
-        axes.axvline(interval.estimate, color=_INK, lw=1.5)
+        axes.axvspan(interval.low, interval.high, color=INK, alpha=0.15, lw=0)
+        axes.axvline(interval.estimate, color=INK, lw=1.5)
     axes.set_xlabel(f'ms saved per frame against {analysis.labels[chosen[0].reference]} '
                     '(line: median, grey: its 95 % interval)')
     axes.set_ylabel('frames')
     if len(chosen) > 1:
         axes.legend(frameon=False)
-    return _png(figure)
+    return png(drawing)
 
 
 def timeline(analysis: Analysis) -> bytes:
     """Return latency over the frames of the run, losses marked on the upper edge."""
-    figure, axes = _figure(6.4, 3.2)
+    drawing, axes = figure(6.4, 3.2)
     ceiling = max((max(_latencies(analysis, arm), default=1.0) for arm, _ in _arms(analysis)),
                   default=1.0)
     marked: set[str] = set()
@@ -111,7 +101,7 @@ def timeline(analysis: Analysis) -> bytes:
                 marked.add(status)
     warmup = analysis.run.spec.warmup
     if warmup:
-        axes.axvspan(-0.5, warmup - 0.5, color=_GRID, lw=0, zorder=0)
+        axes.axvspan(-0.5, warmup - 0.5, color=GRID, lw=0, zorder=0)
         axes.annotate('warm-up', (warmup / 2, 0.03), xycoords=('data', 'axes fraction'),
                       ha='center', fontsize=7, color='#6b7480', rotation=90)
     axes.set_ylim(0, ceiling * 1.2)
@@ -119,7 +109,7 @@ def timeline(analysis: Analysis) -> bytes:
     axes.set_ylabel('latency, ms')
     axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
                 bbox_to_anchor=(0.5, 1.0))
-    return _png(figure)
+    return png(drawing)
 
 
 def stage_breakdown(analysis: Analysis) -> bytes | None:
@@ -127,7 +117,7 @@ def stage_breakdown(analysis: Analysis) -> bytes | None:
     arms = [(arm, color) for arm, color in _arms(analysis) if analysis.statistics[arm].stages]
     if not arms:
         return None
-    figure, axes = _figure(6.4, 1.3 + 0.55 * len(arms))
+    drawing, axes = figure(6.4, 1.3 + 0.55 * len(arms))
     names: dict[str, None] = {}
     for position, (arm, _) in enumerate(arms):
         statistics = analysis.statistics[arm]
@@ -140,7 +130,7 @@ def stage_breakdown(analysis: Analysis) -> bytes | None:
             axes.barh(position, value, left=left, height=0.62,
                       color=STAGE_COLORS.get(stage, '#b59ad6'), edgecolor='white', lw=0.6)
             left += value
-        axes.annotate(f' {left:.1f} ms', (left, position), va='center', fontsize=9, color=_INK)
+        axes.annotate(f' {left:.1f} ms', (left, position), va='center', fontsize=9, color=INK)
     axes.set_yticks(range(len(arms)), [analysis.labels[arm] for arm, _ in arms])
     axes.invert_yaxis()
     axes.grid(axis='y', visible=False)
@@ -150,7 +140,7 @@ def stage_breakdown(analysis: Analysis) -> bytes | None:
     handles = [axes.barh(0, 0, color=STAGE_COLORS.get(name, '#b59ad6')) for name in names]
     axes.legend(handles, names, frameon=False, ncols=4, fontsize=8, loc='lower center',
                 bbox_to_anchor=(0.45, 1.0))
-    return _png(figure)
+    return png(drawing)
 
 
 def class_iou(analysis: Analysis) -> bytes | None:
@@ -162,24 +152,10 @@ def class_iou(analysis: Analysis) -> bytes | None:
     order = [int(i) for i in np.argsort(-share, kind='stable') if share[i] > 0]
     if not order:
         return None
-    figure, axes = _figure(6.4, 0.9 + 0.30 * len(order) * max(1.0, 0.6 * len(arms)))
-    height = 0.8 / len(arms)
-    for k, (arm, color) in enumerate(arms):
-        values = 100 * np.nan_to_num(np.array(analysis.accuracies[arm].iou)[order])
-        y = np.arange(len(order)) - 0.4 + height * (k + 0.5)
-        axes.barh(y, values, height=height * 0.92, color=color, label=analysis.labels[arm])
-        for position, value in zip(y, values, strict=True):
-            axes.annotate(f'{value:.0f}', (value, position), xytext=(3, 0), va='center',
-                          textcoords='offset points', fontsize=7.5, color=_INK)
-    names = [f'{analysis.run.classes.names[i]}  ({share[i]:.1%})' for i in order]
-    axes.set_yticks(range(len(order)), names)
-    axes.invert_yaxis()
-    axes.grid(axis='y', visible=False)
-    axes.set_xlim(0, 105)
-    axes.set_xlabel('IoU, points of 100 (in brackets: share of the labelled pixels)')
-    axes.legend(frameon=False, fontsize=9, ncols=len(arms), loc='lower center',
-                bbox_to_anchor=(0.4, 1.0))
-    return _png(figure)
+    return class_bars(
+        [analysis.run.classes.names[i] for i in order], share[order],
+        [(analysis.labels[arm], color, np.array(analysis.accuracies[arm].iou)[order])
+         for arm, color in arms])
 
 
 def arm_color(analysis: Analysis, arm: str) -> str:
@@ -188,37 +164,10 @@ def arm_color(analysis: Analysis, arm: str) -> str:
 
 
 def _arms(analysis: Analysis) -> list[tuple[str, str]]:
-    return [(arm.name, ARM_COLORS[i % len(ARM_COLORS)])
+    return [(arm.name, COLORS[i % len(COLORS)])
             for i, arm in enumerate(analysis.run.arms)]
 
 
 def _latencies(analysis: Analysis, arm: str) -> list[float]:
     return [r.latency_ms for r in analysis.run.arm_rows(arm)
             if r.status in ANSWERED and r.latency_ms is not None]
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of that many inches with one pair of quiet axes."""
-    figure = Figure(figsize=(width, height), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for side in ('top', 'right', 'left'):
-        axes.spines[side].set_visible(False)
-    axes.spines['bottom'].set_color(_GRID)
-    axes.tick_params(which='both', colors=_INK, length=0, labelsize=9)
-    axes.grid(color=_GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    for label in _labels(axes):
-        label.set_color(_INK)
-        label.set_size(9)
-    return figure, axes
-
-
-def _labels(axes: Axes) -> Iterable:
-    return axes.xaxis.label, axes.yaxis.label
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format='png', dpi=_DPI, facecolor='white')
-    return stream.getvalue()

@@ -7,36 +7,39 @@ host, notes) is escaped.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 
-from kd_perception import __version__
 from kd_perception.evaluation import plots, tables
 from kd_perception.evaluation.analysis import Analysis, ArmComparison
+from kd_perception.evaluation.page import (
+    card,
+    cautions,
+    legend,
+    page,
+    panels,
+    paragraphs,
+    plot,
+    section,
+    small,
+    table,
+    words,
+)
 from kd_perception.evaluation.pictures import picture_panels
 from kd_perception.evaluation.tables import ms, Table
 from kd_perception.evaluation.verdict import points, times
 
-_TEMPLATES = Path(__file__).parent / 'templates'
-
 
 def render(analysis: Analysis) -> str:
     """Return the page."""
-    template = Template((_TEMPLATES / 'report.html').read_text(encoding='utf-8'))
-    names = ' against '.join(reversed([analysis.labels[a.name] for a in analysis.run.arms]))
     verdict = [s for c in analysis.comparisons for s in c.verdict.sentences]
-    return template.substitute(
-        version=escape(__version__), title=escape(names), headline=escape(analysis.headline),
-        subtitle=escape(_subtitle(analysis)),
-        style=(_TEMPLATES / 'report.css').read_text(encoding='utf-8'),
-        cards='\n'.join(_cards(analysis)),
-        verdict=_paragraphs(verdict or ['One arm alone: there is nothing to compare it with.']),
-        cautions=_cautions(analysis.cautions),
-        sections='\n'.join([_latency(analysis), _accuracy(analysis), _pictures(analysis),
-                            _method(analysis)]))
+    return page(
+        title=' against '.join(reversed([analysis.labels[a.name] for a in analysis.run.arms])),
+        kicker=f'A/B comparison on ROS 2 nodes · {_subtitle(analysis)}',
+        headline=analysis.headline, cards=_cards(analysis),
+        parts=[section('Verdict', [paragraphs(
+            verdict or ['One arm alone: there is nothing to compare it with.'])]),
+            cautions(analysis.cautions), _latency(analysis), _accuracy(analysis),
+            _pictures(analysis), _method(analysis)])
 
 
 def _subtitle(analysis: Analysis) -> str:
@@ -59,11 +62,11 @@ def _cards(analysis: Analysis) -> list[str]:
         note = f'p95 {ms(stats.latency.p95)}'
         if accuracy is not None:
             note += f' · mIoU {100 * accuracy.miou.estimate:.1f}'
-        cards.append(_card(ms(stats.latency.p50), f'{analysis.labels[arm.name]}, median latency',
+        cards.append(card(ms(stats.latency.p50), f'{analysis.labels[arm.name]}, median latency',
                            note, 'plain'))
     lost = sum(s.status['lost'] for s in analysis.statistics.values())
     published = sum(s.published for s in analysis.statistics.values())
-    cards.append(_card(str(lost), 'frames lost', f'of {published} served',
+    cards.append(card(str(lost), 'frames lost', f'of {published} served',
                        'bad' if lost else 'good'))
     return cards
 
@@ -76,50 +79,38 @@ def _comparison_cards(analysis: Analysis, comparison: ArmComparison) -> list[str
         state = comparison.verdict.latency
         value = times(ratio.estimate if state != 'slower' else 1 / ratio.estimate)
         word = {'faster': 'faster', 'slower': 'slower'}.get(state, 'as fast (not shown to differ)')
-        out.append(_card(value, f'{other} is {word}',
+        out.append(card(value, f'{other} is {word}',
                          f'95 %: {ratio.low:.2f} … {ratio.high:.2f}',
                          {'faster': 'good', 'slower': 'bad'}.get(state, 'plain')))
     if comparison.accuracy is not None:
         change = points(comparison.accuracy.difference)
         state = comparison.verdict.accuracy
         kind = {'better': 'good', 'within margin': 'good', 'worse': 'bad'}.get(state, 'plain')
-        out.append(_card(f'{change.estimate:+.1f}'.replace('-', '−'), f'mIoU points, {other}',
+        out.append(card(f'{change.estimate:+.1f}'.replace('-', '−'), f'mIoU points, {other}',
                          f'95 %: {change.low:+.1f} … {change.high:+.1f}'.replace('-', '−'), kind))
     elif comparison.agreement is not None:
-        out.append(_card(f'{comparison.agreement:.1%}', 'pixels on which the arms agree',
+        out.append(card(f'{comparison.agreement:.1%}', 'pixels on which the arms agree',
                          'no ground truth', 'plain'))
     return out
 
 
-def _card(value: str, name: str, note: str, kind: str) -> str:
-    return (f'<div class="card {kind}"><div class="value">{escape(value)}</div>'
-            f'<div class="name">{escape(name)}</div><div class="note">{escape(note)}</div></div>')
-
-
-def _cautions(sentences: Sequence[str]) -> str:
-    if not sentences:
-        return ''
-    items = '\n'.join(f'<li>{escape(s)}</li>' for s in sentences)
-    return f'<section class="cautions"><h2>Read with care</h2>\n<ul>\n{items}\n</ul></section>'
-
-
 def _latency(analysis: Analysis) -> str:
     parts = [_table(analysis, tables.latency_table(analysis)),
-             _plot(plots.latency_distribution(analysis),
+             plot(plots.latency_distribution(analysis),
                    'Share of frames answered within a time; dots are medians.'),
-             _plot(plots.timeline(analysis), 'Every frame of the run, in order.')]
+             plot(plots.timeline(analysis), 'Every frame of the run, in order.')]
     differences = tables.difference_table(analysis)
     if differences is not None:
         parts.append(_table(analysis, differences))
-        parts.append(_plot(plots.difference_distribution(analysis),
+        parts.append(plot(plots.difference_distribution(analysis),
                            'The same frame in both arms: what was saved.'))
     stages = tables.stage_table(analysis)
     if stages is not None:
-        parts.append(_plot(plots.stage_breakdown(analysis),
+        parts.append(plot(plots.stage_breakdown(analysis),
                            'Where the time goes. "elsewhere" is transport to the node and back '
                            'to the monitor: what the node cannot see of itself.'))
         parts.append(_table(analysis, stages))
-    return _section('Latency', parts)
+    return section('Latency', parts)
 
 
 def _accuracy(analysis: Analysis) -> str:
@@ -130,31 +121,22 @@ def _accuracy(analysis: Analysis) -> str:
                  f'(mean IoU between their masks {100 * (c.agreement_miou or 0):.1f}); which of '
                  'them is right where they differ, nobody knows.'
                  for c in analysis.comparisons if c.agreement is not None]
-        return _section('Agreement', [_paragraphs(words)]) if words else ''
+        return section('Agreement', [paragraphs(words)]) if words else ''
     classes = tables.class_table(analysis)
-    return _section('Accuracy', [
+    return section('Accuracy', [
         _table(analysis, table),
-        _plot(plots.class_iou(analysis), 'IoU by class, most frequent class first.'),
+        plot(plots.class_iou(analysis), 'IoU by class, most frequent class first.'),
         _table(analysis, classes) if classes else ''])
 
 
 def _pictures(analysis: Analysis) -> str:
     if not analysis.run.pictures:
         return ''
-    classes = analysis.run.classes
-    legend = ''.join(
-        f'<span><span class="dot" style="background:rgb({r},{g},{b})"></span>{escape(name)}</span>'
-        for name, (r, g, b) in zip(classes.names, classes.colors, strict=True))
-    parts = [f'<p class="legend">{legend}</p>']
     columns = 1 + len(analysis.run.arms)
-    for picture in analysis.run.pictures:
-        figures = ''.join(
-            f'<figure><img alt="{escape(p.caption)}" src="{_data_uri(p.mime, p.data)}">'
-            f'<figcaption>{escape(p.caption)}</figcaption></figure>'
-            for p in picture_panels(analysis, picture))
-        parts.append(f'<div class="pictures"><h3>Frame {picture.index}</h3>'
-                     f'<div class="panels" style="--columns:{columns}">{figures}</div></div>')
-    return _section('What they saw', parts)
+    return section('What they saw', [
+        legend(analysis.run.classes),
+        *(panels(f'Frame {p.index}', picture_panels(analysis, p), columns)
+          for p in analysis.run.pictures)])
 
 
 def _method(analysis: Analysis) -> str:
@@ -174,16 +156,16 @@ def _method(analysis: Analysis) -> str:
     counters = [(f'counters of {analysis.labels[arm]}',
                  ', '.join(f'{k} {v}' for k, v in values.items()))
                 for arm, values in run.counters.items() if arm in analysis.labels]
-    return _section('How it was measured', [
+    return section('How it was measured', [
         _table(analysis, tables.arms_table(analysis)),
-        '<h3>Set-up</h3>', _words(asked), _words(dict(counters)) if counters else '',
-        '<h3>Machine</h3>', _words(run.host), '<h3>Versions</h3>', _words(run.versions),
-        '<p class="small">Latency is taken on the steady clock of one host, from the publish call '
+        '<h3>Set-up</h3>', words(asked), words(dict(counters)) if counters else '',
+        '<h3>Machine</h3>', words(run.host), '<h3>Versions</h3>', words(run.versions),
+        small('Latency is taken on the steady clock of one host, from the publish call '
         'in the camera to the result in the monitor. Frames are joined by stamp and frame id; '
         'lost, late and duplicate ones are counted and never paired with another frame. Intervals '
         'are circular block bootstraps over frames. The headline mIoU covers classes with at '
         'least 0.1 % of the labelled pixels. Everything behind this page is in '
-        '<code>report.json</code> and <code>frames.csv</code> beside it.</p>'])
+              'report.json and frames.csv beside it.')])
 
 
 _PACING = {
@@ -197,44 +179,6 @@ _PLACEMENT = {
     'alternate': 'alternate: one node, its model exchanged every few frames'}
 
 
-def _section(title: str, parts: Sequence[str]) -> str:
-    return f'<section>\n<h2>{escape(title)}</h2>\n' + '\n'.join(filter(None, parts)) + '</section>'
-
-
-def _table(analysis: Analysis, table: Table) -> str:
-    colors = {analysis.labels[a.name]: plots.arm_color(analysis, a.name)
-              for a in analysis.run.arms}
-    head = ''.join(f'<th>{_dot(colors, cell)}{escape(cell)}</th>' for cell in table.header)
-    body = '\n'.join(
-        f'<tr{" class=strong" if i in table.strong else ""}>'
-        + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>'
-        for i, row in enumerate(table.rows))
-    return (f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr>'
-            f'</thead><tbody>\n{body}\n</tbody></table></div>')
-
-
-def _dot(colors: Mapping[str, str], cell: str) -> str:
-    if cell not in colors:
-        return ''
-    return f'<span class="dot" style="background:{colors[cell]}"></span>'
-
-
-def _words(values: Mapping[str, str]) -> str:
-    rows = '\n'.join(f'<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>'
-                     for k, v in values.items())
-    return f'<div class="scroll"><table class="words"><tbody>\n{rows}\n</tbody></table></div>'
-
-
-def _paragraphs(sentences: Sequence[str]) -> str:
-    return '\n'.join(f'<p>{escape(s)}</p>' for s in sentences)
-
-
-def _plot(png: bytes | None, caption: str) -> str:
-    if png is None:
-        return ''
-    return (f'<figure><img alt="{escape(caption)}" src="{_data_uri("image/png", png)}">'
-            f'<figcaption>{escape(caption)}</figcaption></figure>')
-
-
-def _data_uri(mime: str, data: bytes) -> str:
-    return f'data:{mime};base64,{base64.b64encode(data).decode()}'
+def _table(analysis: Analysis, content: Table) -> str:
+    return table(content, {analysis.labels[a.name]: plots.arm_color(analysis, a.name)
+                           for a in analysis.run.arms})
