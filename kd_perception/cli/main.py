@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     'select': 'choose the frames of recordings that are worth a label',
     'label': 'let a teacher label recordings with soft labels',
     'distill': 'distil a student from soft labels',
+    'report': 'look at a finished training or distillation: curves, classes, pictures, cost',
     'evaluate': 'measure a model on labelled recordings',
     'compare': 'run model A against model B as ROS 2 nodes on the same frames',
     'bundle': 'look into and check model bundles',

@@ -31,6 +31,9 @@ def add_recipe_arguments(parser: Parser, required: str = '') -> None:
                              '(default: some whole drives of the data, or its tail)')
     parser.add_argument('--overwrite', action='store_true',
                         help='remove the run that is in --out first')
+    parser.add_argument('--no-report', action='store_true',
+                        help='leave report.html out, which is made at the end on up to 200 '
+                             'held-out frames (kd_perception report)')
     group = parser.add_argument_group(
         'search', 'What may change stands in the recipe (search:), or here:\n'
         "  --search.optimization.learning_rate '{low: 1.0e-4, high: 1.0e-2, log: true}'\n"

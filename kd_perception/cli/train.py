@@ -73,21 +73,35 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
         without = ' without --overwrite' if args.overwrite else ''
         print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
         raise
-    if args.search:
-        _show_search(args.out)
-    else:
+    run = _show_search(args.out) if args.search else args.out
+    if not args.search:
         show_result(args.out, bundle.path)
+    if not args.no_report:
+        _make_report(run)
 
 
-def _show_search(out: Path) -> None:
-    """Print the best trial of a search and how it was found."""
+def _make_report(run: Path) -> None:
+    """Write the report of a run that has ended, once where torchrun started several processes."""
+    if process_rank()[0] or not (run / 'bundle').is_dir():
+        return
+    from kd_perception.distillation.run_report import report_or_warn
+    with progress('report') as update:
+        page = report_or_warn(run, progress=update)
+    if page is not None:
+        print(page)
+
+
+def _show_search(out: Path) -> Path:
+    """Print the best trial of a search and how it was found; return its directory."""
     found = json.loads((out / 'search.json').read_text())
     best = found['best']
-    show_result(out / 'trials' / f'{best["number"]:04}', out / 'bundle')
+    run = out / 'trials' / f'{best["number"]:04}'
+    show_result(run, out / 'bundle')
     print(f'{out / "best_recipe.yaml"}: trial {best["number"]} of {found["trials"]} '
           f'({found["pruned"]} pruned, {found["failed"]} failed): '
           + ', '.join(f'{key} {value:.6g}' if isinstance(value, float) else f'{key} {value}'
                       for key, value in best['values'].items()))
+    return run
 
 
 def show_result(out: Path, bundle: Path) -> None:

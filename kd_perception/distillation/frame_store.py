@@ -93,6 +93,22 @@ def labelled(source: FrameSource, classes: ClassSet, class_map: str = '') -> Lab
     return LabelledSource(source, load_class_map(source.label_classes, classes, class_map))
 
 
+def require_known(entry: LabelledSource, labels: np.ndarray, index: int) -> None:
+    """
+    Check that label ids of a frame mean something.
+
+    :raises TrainingError: naming those that do not.
+    """
+    classes = entry.source.label_classes
+    if classes is None:
+        return
+    unknown = classes.unknown_ids(labels)
+    if unknown:
+        raise TrainingError(
+            f'{entry.source.name}: frame {index} has label ids {unknown[:8]} that class set '
+            f'{classes.name!r} does not know; choose the right classes for this recording')
+
+
 class FrameStore:
     """
     Random access to frames of several recordings, by position.
@@ -138,6 +154,11 @@ class FrameStore:
     def fingerprints(self) -> tuple[str, ...]:
         """Fingerprints of the recordings, in order."""
         return tuple(s.source.fingerprint for s in self._sources)
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Return, for each frame, which recording it is of and its position there."""
+        return tuple(self._where)
 
     def class_pixels(self, num_classes: int) -> np.ndarray:
         """Return int64 ``[K]``: labelled pixels per class over all frames."""
@@ -241,12 +262,6 @@ class FrameStore:
             image = np.array(image)  # a view would keep the whole message alive
         labels = None
         if frame.labels is not None and entry.class_map is not None:
-            assert entry.source.label_classes is not None
-            unknown = entry.source.label_classes.unknown_ids(frame.labels)
-            if unknown:
-                raise TrainingError(
-                    f'{entry.source.name}: frame {index} has label ids {unknown[:8]} that class '
-                    f'set {entry.source.label_classes.name!r} does not know; choose the right '
-                    'classes for this recording')
+            require_known(entry, frame.labels, index)
             labels = entry.class_map(resize_labels(frame.labels, *self._size))
         return Sample(frame.key, image, labels)

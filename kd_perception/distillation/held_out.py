@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import logging
 from typing import Any
 
@@ -36,12 +36,15 @@ class HeldOut:
     :param drives: their drives.
     :param shared: of these, frames by name of the drive that is learned from, too.
     :param pictures: frames whose very picture is learned from.
+    :param places: which recording each frame is of, and its position there: of the validation
+        recordings, where there are some, else of those that are learned from.
     """
 
     by: str
     drives: tuple[str, ...] = ()
     shared: dict[str, int] = field(default_factory=dict)
     pictures: int = 0
+    places: tuple[tuple[int, int], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for ``metrics.json``."""
@@ -79,7 +82,7 @@ def read_frames(recipe: Recipe, learn: Sequence[LabelledSource], check: Sequence
     limit = recipe.optimization.validation_frames
     if 0 < limit < len(held):
         held = held.subset([round(p) for p in np.linspace(0, len(held) - 1, limit)])
-    return frames, held, how
+    return frames, held, replace(how, places=held.places)
 
 
 def shared_drives(learn: Sequence[LabelledSource], check: Sequence[LabelledSource], *,

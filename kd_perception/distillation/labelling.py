@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 import logging
 from pathlib import Path
+import time
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from kd_perception.distillation.cache import (
     write_shard,
 )
 from kd_perception.distillation.labellers import Labeller, load_labeller
+from kd_perception.distillation.labelling_log import append
 from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.distillation.teachers.cached import settle
@@ -119,20 +121,25 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
             frame = _decodable(source, position, failures)
             return None if frame is None else (frame, model.prepare(frame))
 
+        ran_on = f'{model.name} {device} {model.precision}'
         # One stream over all shards: the decoder never waits for a file to be written.
         positions = [p for _, shard in wanted for p in shard]
         with closing(read_ahead(read, positions)) as stream:
             for path, shard in wanted:
                 seen, frames, failed = 0, [], []
+                begun, in_teacher = time.monotonic(), 0.0
                 for position, item in zip(shard, stream, strict=False):
                     if item is None:
                         failed.append(position)
                     else:
                         seen += 1
-                        frames += _labelled(model, codec, source.name, *item)
+                        made, took = _labelled(model, codec, source.name, *item)
+                        frames += made
+                        in_teacher += took
                     if progress is not None:
                         progress(position + 1, len(source), '')
                 write_shard(path, frames, failed)
+                append(cache, path.stem, seen, time.monotonic() - begun, in_teacher, ran_on)
                 labelled, bad = labelled + seen, bad + len(failed)
         if progress is not None:
             progress(len(source), len(source), '')
@@ -205,15 +212,22 @@ def _plan(cache: Path, recording: str, frames: int,
 
 
 def _labelled(model: Labeller, codec: SoftLabelCodec, name: str, frame: Frame,
-              pictures: Any) -> list[LabelledFrame]:
-    made = []
-    for view, logits, size in model.look(frame, pictures):
+              pictures: Any) -> tuple[list[LabelledFrame], float]:
+    """Return what the codec made of a frame, and the seconds that the teacher took for it."""
+    made, took = list[LabelledFrame](), 0.0
+    looked = iter(model.look(frame, pictures))
+    while True:
+        begun = time.monotonic()
+        said = next(looked, None)
+        took += time.monotonic() - begun
+        if said is None:
+            return made, took
+        view, logits, size = said
         if not np.isfinite(logits).all():
             raise TrainingError(f'{name}: the teacher gives NaN or infinity on frame {frame.key}; '
                                 'try another --precision')
         made.append(LabelledFrame(frame.key, frame.stamp_ns, frame.log_ns, frame.frame_id,
                                   codec.encode(logits, size), view))
-    return made
 
 
 def _decodable(source: FrameSource, position: int,

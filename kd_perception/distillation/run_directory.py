@@ -4,6 +4,7 @@ The directory of one run: what is in it, and whether to start, to resume or to r
 Contents: ``recipe.yaml`` (resolved), ``train.jsonl`` (one event per line), ``tensorboard/``,
 ``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``; where a
 loss was not finite ``failed_batch/``; ``assistants/`` holds their runs and soft labels.
+``report.json`` and ``report.html`` are made of a finished run (``run_report``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file
 
+REPORT_FILES = ('report.json', 'report.html')
 _FAILED = 'failed_batch'
 ASSISTANTS = 'assistants'
 
@@ -195,5 +197,5 @@ class RunDirectory:
         folders = [self.path / name for name in ('checkpoints', 'tensorboard', 'bundle')]
         for folder in [*folders, *([] if but_failed else self._failed_batches())]:
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ('metrics.json', 'train.jsonl', 'recipe.yaml'):
+        for name in ('metrics.json', 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
             (self.path / name).unlink(missing_ok=True)

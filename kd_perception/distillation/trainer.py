@@ -27,7 +27,7 @@ from kd_perception.distillation.assistants import assistant_recipes, through_ass
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.features import require_layers_of, teacher_layers
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
-from kd_perception.distillation.held_out import HeldOut, read_frames
+from kd_perception.distillation.held_out import HeldOut, read_frames, VALIDATION
 from kd_perception.distillation.initialise import initialise, resolve_networks, spec_of
 from kd_perception.distillation.loop import Loop, State
 from kd_perception.distillation.losses import build_losses, loss_kinds
@@ -41,6 +41,8 @@ from kd_perception.distillation.targets.segmentation import SegmentationTarget, 
 from kd_perception.distillation.teachers.faculty import hire
 from kd_perception.distillation.teachers.lessons import Lessons
 from kd_perception.errors import TrainingError
+from kd_perception.evaluation.host import host_info, package_versions
+from kd_perception.evaluation.study import spread
 from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.exits import without_unused_exits
@@ -49,6 +51,8 @@ from kd_perception.networks.registry import build
 log = logging.getLogger(__name__)
 # What validation measures against; a student of bags without labels has but its teacher.
 GROUND_TRUTH, TEACHER = 'ground truth', 'teacher'
+# Held-out frames that a run remembers the places of.
+_MOST_PLACES = 1000
 
 
 def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = None,
@@ -193,6 +197,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         save_bundle(run.bundle, shipped.cpu().float(), spec,
                     extra_files={METRICS: run.path / METRICS},
                     weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
+        run.event('finished', state.step, **_circumstances(held_out, lessons, accelerator))
     accelerator.wait_for_everyone()
     return load_bundle(run.bundle)
 
@@ -204,6 +209,22 @@ def _metrics(loop: Loop, state: State, validation: Validation, against: str,
     return {'steps': state.step, 'best_step': state.best_step,
             'training_minutes': round(state.elapsed_s / 60, 2), 'precision': loop.precision,
             'validation_against': against, 'validation': matrix.to_dict(classes.names)}
+
+
+def _circumstances(held_out: HeldOut, lessons: Lessons | None,
+                   accelerator: Accelerator) -> dict[str, Any]:
+    """Return what a report on the run must know that no other file of it says."""
+    places = held_out.places
+    kept = [places[i] for i in spread(len(places), _MOST_PLACES)]
+    faculty = None if lessons is None else lessons.faculty
+    return {
+        'held_out': {'of': 'validation' if held_out.by == VALIDATION else 'train',
+                     'frames': len(places), 'places': kept},
+        'teachers': [{'path': str(b.path.resolve()), 'hash': b.hash} for b in faculty.bundles]
+        if faculty else [],
+        'caches': [str(c.path.resolve()) for c in faculty.caches] if faculty else [],
+        'device': str(accelerator.device), 'processes': accelerator.num_processes,
+        'host': host_info(), 'versions': package_versions()}
 
 
 def _accelerator() -> Accelerator:

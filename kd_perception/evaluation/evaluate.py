@@ -109,7 +109,11 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
                           'class set with --classes')
     classes, map_truth, map_prediction = _maps(source.label_classes, bundle.spec.classes,
                                                class_map)
-    known = _trained_on(bundle, source)
+    known = drives_trained_on(bundle, source)
+    if known:
+        log.warning('%s: %d of %d frames are of drives that %s was trained on (%s): the score '
+                    'flatters', source.name, sum(known.values()), len(source), bundle.spec.name,
+                    ', '.join(known))
     matrix = ConfusionMatrix(len(classes))
     measured = bad = unlabelled = 0
     total = min(len(source), limit) if limit else len(source)
@@ -153,25 +157,20 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
             bad_frames=bad, unlabelled_frames=unlabelled, engine=model.name, device=model.device,
             precision=model.precision, seconds=time.monotonic() - started,
             class_map=_direction(source.label_classes, bundle.spec.classes, classes),
-            trained_on=known)
+            trained_on=tuple(known))
     finally:
         model.close()
 
 
-def _trained_on(bundle: ModelBundle, source: FrameSource) -> tuple[str, ...]:
-    """Return the drives of a recording that the bundle says it was trained on, with a warning."""
+def drives_trained_on(bundle: ModelBundle, source: FrameSource) -> Counter[str]:
+    """Return frames by drive of a recording, of drives that the bundle says it was trained on."""
     held = drives_of(source)
     told = bundle.spec.statistics.get('drives')
     if told is not None:
         again = shared([Drive.from_dict(d) for d in told], held)
     else:
         again = [source.fingerprint in bundle.spec.lineage.data] * len(held)
-    counts = Counter(drive.name for drive, known in zip(held, again, strict=True) if known)
-    if counts:
-        log.warning('%s: %d of %d frames are of drives that %s was trained on (%s): the score '
-                    'flatters', source.name, sum(counts.values()), len(held), bundle.spec.name,
-                    ', '.join(counts))
-    return tuple(counts)
+    return Counter(drive.name for drive, known in zip(held, again, strict=True) if known)
 
 
 def _maps(truth: ClassSet, predicted: ClassSet,

@@ -51,7 +51,7 @@ def quiet(axes: Axes) -> None:
     axes.set_axisbelow(True)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(INK)
-        label.set_size(9)
+        label.set_fontsize(9)
 
 
 def png(drawing: Figure) -> bytes:

@@ -60,7 +60,7 @@ def write_report(run: ComparisonRun, out_dir: Path | str, *, seed: int = 0) -> R
 def report_dict(analysis: Analysis) -> dict[str, Any]:
     """Return the content of ``report.json``: plain types, NaN as null."""
     run = analysis.run
-    return _plain({
+    return plain({
         'schema_version': SCHEMA_VERSION,
         'kind': 'comparison',
         'started': run.started,
@@ -134,12 +134,12 @@ def _cell(value: int | None) -> str:
     return '' if value is None else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return JSON types: tuples as lists, keys as strings, NaN and infinity as null."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,0 +1,87 @@
+"""
+Whether a network is as often right as it says.
+
+Expected calibration error of Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017):
+pixels are put into M bins by confidence, and
+
+    ECE = Σ_m |B_m| / n · | accuracy(B_m) − confidence(B_m) |
+
+over all n pixels with ground truth and an answer, all frames together. Bin m holds confidences in
+((m − 1) / M, m / M], the first one 0 too. Confidences are the bytes that the deployable graph
+gives, so a histogram of 256 values says everything, whatever the number of frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kd_perception.classes import UNLABELLED
+
+BINS = 15
+_LEVELS = 256
+
+
+class Calibration:
+    """Counts of pixels by confidence, and of those that were right; exact integers."""
+
+    def __init__(self) -> None:
+        self.pixels = np.zeros(_LEVELS, np.int64)
+        self.right = np.zeros(_LEVELS, np.int64)
+
+    def update(self, truth: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> None:
+        """
+        Count the pixels of one frame.
+
+        :param truth: uint8, ids or 255 for pixels that do not count.
+        :param mask: uint8 of the same shape, what was predicted; 255 is no answer.
+        :param confidence: uint8 of the same shape, ``round(255 * max softmax)``.
+        """
+        valid = (truth != UNLABELLED) & (mask != UNLABELLED)
+        self.pixels += np.bincount(confidence[valid], minlength=_LEVELS)
+        self.right += np.bincount(confidence[valid & (truth == mask)], minlength=_LEVELS)
+
+    def bins(self, count: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Return pixels (int64), mean confidence and accuracy (float64) by bin, each ``[count]``.
+
+        Means are NaN where a bin is empty.
+        """
+        levels = np.arange(_LEVELS)
+        # Bin m ends at m / count inclusive; whole numbers, so that no border is rounded.
+        which = np.maximum(0, -(-levels * count // (_LEVELS - 1)) - 1)
+        pixels = np.bincount(which, self.pixels, count)
+        said = np.bincount(which, self.pixels * levels / (_LEVELS - 1), count)
+        right = np.bincount(which, self.right, count)
+        confidence, accuracy = (np.divide(part, pixels, out=np.full(count, np.nan),
+                                          where=pixels > 0) for part in (said, right))
+        return pixels.astype(np.int64), confidence, accuracy
+
+    def ece(self, count: int = BINS) -> float:
+        """Return the expected calibration error, 0 … 1; NaN before any pixel."""
+        pixels, confidence, accuracy = self.bins(count)
+        if not pixels.any():
+            return float('nan')
+        return float(np.nansum(pixels * np.abs(accuracy - confidence)) / pixels.sum())
+
+    @property
+    def confidence(self) -> float:
+        """Return the mean confidence; NaN before any pixel."""
+        total = self.pixels.sum()
+        return float(self.pixels @ np.arange(_LEVELS) / (_LEVELS - 1) / total) if total else \
+            float('nan')
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of pixels that are right; NaN before any pixel."""
+        total = self.pixels.sum()
+        return float(self.right.sum() / total) if total else float('nan')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types."""
+        pixels, confidence, accuracy = self.bins()
+        return {'ece': self.ece(), 'confidence': self.confidence, 'accuracy': self.accuracy,
+                'pixels': int(self.pixels.sum()),
+                'bins': {'pixels': pixels.tolist(), 'confidence': confidence.tolist(),
+                         'accuracy': accuracy.tolist()}}
