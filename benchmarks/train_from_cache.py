@@ -25,7 +25,7 @@ from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
 from kd_perception.classes import load_class_set
 from kd_perception.distillation.labelling import label
-from kd_perception.distillation.recipe import load_recipe, Recipe
+from kd_perception.distillation.recipe import load_recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build
@@ -55,7 +55,7 @@ def main() -> None:
                     ('cache', step_time(world, lambda out: distill(
                         recipe, out, teacher=teacher, cache_dir=world / 'cache'))),
                     ('online', step_time(world, lambda out: distill(
-                        online, out, teacher=teacher)))):
+                        online, out, teacher=teacher, cache_dir=None)))):
                 if repeat:  # the first warms up
                     times[name].append(seconds)
         ratios = [c / p for c, p in zip(times['cache'], times['plain'], strict=True)]
