@@ -9,11 +9,11 @@ the input gradient of Simonyan et al., "Deep Inside Convolutional Networks" (201
 of a segment as Vinogradova et al., "Towards Interpretable Semantic Segmentation via
 Gradient-weighted Class Activation Mapping" (AAAI 2020) have it. Logits count against their mean
 over the classes, since a softmax does not see a number that is added to all of them. x is the
-normalised picture. Maps are averaged over cells of a coarse grid and compared by ranks.
+normalised picture. Maps are averaged over cells of a coarse grid and compared by ranks within R
+(``evaluation/attribution.py`` says why).
 
-Both maps are of the same segment, so even networks that learned nothing agree in some measure: the
-same student with weights drawn anew (Adebayo et al., "Sanity Checks for Saliency Maps", 2018) says
-how much that is.
+Even networks that learned nothing agree in some measure: the same student with weights drawn anew
+(Adebayo et al., "Sanity Checks for Saliency Maps", 2018) says how much that is.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def attend(bundle: ModelBundle, class_map: ClassMap | None, device: torch.device
                     device)
 
 
-def with_random_weights(network: Attended, seed: int = 0) -> Attended:
+def with_random_weights(network: Attended, seed: int = 20180) -> Attended:
     """Return the same network with all weights drawn anew."""
     module = copy.deepcopy(network.module)
     with torch.random.fork_rng(devices=[]):
@@ -117,8 +117,8 @@ def compare_attention(student: Attended, teacher: Attended, frames: StudyFrames,
         own, taught, blind = (saliency(n, frame.image, segments, grid)
                               for n in (student, teacher, random))
         picture = fit_image(frame.image, _WIDTH)
-        pairs += [AttributionPair(frame.name, c, own[i], taught[i], blind[i], picture)
-                  for i, c in enumerate(chosen)]
+        pairs += [AttributionPair(frame.name, c, _cells(segments[i][1], grid), own[i], taught[i],
+                                  blind[i], picture) for i, c in enumerate(chosen)]
         if progress is not None:
             progress(done + 1, len(positions), 'report: comparing attention')
     return pairs
@@ -170,6 +170,12 @@ def _normalised(network: Attended, image: np.ndarray) -> torch.Tensor:
     picture = torch.from_numpy(network_input(image, network.spec))[None].to(network.device)
     normalise: Callable[[torch.Tensor], torch.Tensor] = Normalize(network.spec).to(network.device)
     return normalise(picture)
+
+
+def _cells(segment: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the cells that lie in a segment by more than half, bool ``[*grid]``."""
+    share = functional.adaptive_avg_pool2d(torch.from_numpy(segment)[None, None].float(), grid)
+    return np.asarray(share[0, 0].numpy() > 0.5)
 
 
 def _choose(decided: np.ndarray, had: Counter[int]) -> list[int]:

@@ -3,7 +3,10 @@ Whether two networks look at the same things: their maps of attention, held agai
 
 Maps come in, small and by frame and class (``distillation/attribution.py`` makes them); rank
 correlations go out. Ranks, because gradients of two networks have different scales and a few
-cells with very large values.
+cells with very large values. Within the segment alone, because outside of it every network's map
+fades with distance: over the whole frame a network with random weights agreed with a trained
+teacher better (0.79) than a trained student did (0.74); within segments it was 0.1 against 0.5,
+and 0.4 for a student that this teacher had not taught (CamVid, 18 segments).
 """
 
 from __future__ import annotations
@@ -14,18 +17,23 @@ from typing import Any
 
 import numpy as np
 
+# Fewer cells in a segment say nothing.
+FEWEST_CELLS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class AttributionPair:
     """
     Maps of one class in one frame, float ``[rows, columns]``.
 
+    :param inside: bool ``[rows, columns]``, the cells of the segment that was asked about.
     :param random: of the student's network with weights drawn anew.
     :param image: uint8 ``[H, W, 3]``, the frame, small.
     """
 
     frame: str
     class_id: int
+    inside: np.ndarray
     student: np.ndarray
     teacher: np.ndarray
     random: np.ndarray
@@ -34,12 +42,17 @@ class AttributionPair:
     @property
     def correlation(self) -> float:
         """Return the rank correlation of student and teacher."""
-        return rank_correlation(self.student, self.teacher)
+        return self._within(self.student)
 
     @property
     def reference(self) -> float:
         """Return the rank correlation of the random network and the teacher."""
-        return rank_correlation(self.random, self.teacher)
+        return self._within(self.random)
+
+    def _within(self, other: np.ndarray) -> float:
+        if np.count_nonzero(self.inside) < FEWEST_CELLS:
+            return float('nan')
+        return rank_correlation(other[self.inside], self.teacher[self.inside])
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -16,11 +16,11 @@ from kd_perception.imaging import encode_jpeg
 _METHOD = (
     'Per frame and class: the gradient, with respect to the picture, of what the network says for '
     "the class on the teacher's pixels of it (Simonyan et al. 2014; Vinogradova et al. 2020), "
-    'absolute values summed over the channels, averaged over cells of a coarse grid; student and '
-    "teacher are compared by Spearman's rank correlation. Both maps are of the same pixels, so "
-    'even a network that learned nothing agrees in some measure: the same student with weights '
-    'drawn anew (Adebayo et al. 2018) says how much. Gradients are a rough picture of what a '
-    'network uses; low agreement is a question, no proof.')
+    'absolute values summed over the channels, averaged over cells of a coarse grid. Student and '
+    "teacher are compared by Spearman's rank correlation over the cells of that segment. The same "
+    'student with weights drawn anew (Adebayo et al. 2018) says what a network that learned '
+    'nothing would have. Gradients are a rough picture of what a network uses; low agreement is '
+    'a question, no proof.')
 
 
 def attribution_section(pairs: Sequence[AttributionPair], names: Sequence[str],

@@ -237,7 +237,7 @@ def _small(frame: StudyFrame, score: float,
 
 def _wrong(truth: np.ndarray, mask: np.ndarray) -> float:
     known = truth != UNLABELLED
-    return float(np.count_nonzero((mask != truth) & known) / max(1, np.count_nonzero(known)))
+    return int(((mask != truth) & known).sum()) / max(1, int(known.sum()))
 
 
 def spread(count: int, most: int) -> list[int]:
