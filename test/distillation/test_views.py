@@ -119,7 +119,9 @@ def test_labelling_views_goes_on_behind_a_stop_and_can_be_checked(
     report = label(teacher, open_source(bare_stripes), tmp_path / 'c', codec=EXACT, shard_size=5,
                    views=ViewPlan.of(recipe, 3), precision='fp32')
     assert (report.labelled, report.present, report.engine) == (7, 5, 'torch')
-    for file in sorted((tmp_path / 'whole').iterdir()):
+    kept = [(tmp_path / 'whole' / 'manifest.json'), *(tmp_path / 'whole').glob('shard-*')]
+    assert len(kept) == 7
+    for file in kept:
         assert file.read_bytes() == (tmp_path / 'c' / file.name).read_bytes()
     checked = check(teacher, open_source(bare_stripes), tmp_path / 'c', samples=3,
                     precision='fp32')
