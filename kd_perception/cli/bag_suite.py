@@ -12,7 +12,7 @@ from pathlib import Path
 import sys
 
 from kd_perception.cli.progress import progress
-from kd_perception.errors import BagError
+from kd_perception.errors import BagError, ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from kd_perception.cli.suite_plan import load_suite
 
     out: Path = args.out
+    if args.parts and args.check:
+        raise ConfigError('--check and --parts are two questions; ask one at a time')
     if args.parts:
         for path in suite_bags(out, args.parts):
             print(path)

@@ -113,9 +113,9 @@ def suite_bags(out: Path, names: Sequence[str] = ()) -> list[Path]:
         if not any(_matches(path, facts, name) for path, facts in parts.items()):
             groups = sorted({str(f['group']) for f in parts.values()})
             raise BagError(f'{out}: no part {name!r}; there are {", ".join(groups)}')
-    gone = [path for path in parts if not (out / path).is_dir()]
+    gone = [path for path, facts in parts.items() if not _is_as_long(out / path, facts)]
     if gone or not manifest['complete']:
-        why = f'{gone[0]} is missing' if gone else 'its recording was interrupted'
+        why = f'{gone[0]} is missing or cut off' if gone else 'its recording was interrupted'
         raise BagError(f'{out}: the suite {manifest["name"]!r} is not whole: {why}; go on with: '
                        f'kd_perception bag record --suite {out} --size NAME')
     return [out / path for path, facts in parts.items()
@@ -207,9 +207,12 @@ def _fingerprint(plan: SuitePlan) -> str:
 
 def _is_whole(out: Path, path: str, facts: dict[str, Any]) -> bool:
     folder = out / path
-    if not folder.is_dir() or sum(f.stat().st_size for f in _files(folder)) != facts['bytes']:
-        return False
-    return bool(_content(folder)['sha256'] == facts['sha256'])
+    return _is_as_long(folder, facts) and bool(_content(folder)['sha256'] == facts['sha256'])
+
+
+def _is_as_long(folder: Path, facts: dict[str, Any]) -> bool:
+    return folder.is_dir() and bool(
+        sum(f.stat().st_size for f in _files(folder)) == facts['bytes'])
 
 
 def _content(folder: Path) -> dict[str, Any]:

@@ -37,8 +37,13 @@ def test_parts_of_a_suite_that_is_not_whole_are_not_handed_out(tmp_path, capsys)
     assert main(command) == 2
     said = capsys.readouterr()
     assert not said.out
-    assert 'train/a_0 is missing; go on with: kd_perception bag record --suite' in said.err
+    assert 'train/a_0 is missing or cut off; go on with: kd_perception bag record --suite' in said.err
     (tmp_path / 'train' / 'a_0').mkdir(parents=True)
+    assert main(command) == 2
+    assert 'is missing or cut off' in capsys.readouterr().err
+    (tmp_path / 'train' / 'a_0' / 'a_0.mcap').write_bytes(bytes(FACTS['bytes']))
+    assert main([*command, '--check']) == 2
+    assert 'ask one at a time' in capsys.readouterr().err
     assert suite_bags(tmp_path) == [tmp_path / 'train' / 'a_0']
     write(tmp_path, complete=False)
     assert main(command) == 2

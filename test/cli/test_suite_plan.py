@@ -7,7 +7,9 @@ import yaml
 
 from kd_perception.cli.suite_plan import load_suite
 from kd_perception.errors import ConfigError
+from kd_perception.paths import share_directory
 
+SHIPPED = sorted(p.stem for p in (share_directory() / 'config' / 'suites').glob('*.yaml'))
 GROUP = {'role': 'train', 'scenarios': ['clear'], 'worlds': ['street'], 'first_seed': 1,
          'drives': 2, 'frames': 3, 'rate_hz': 1.0}
 
@@ -19,7 +21,7 @@ def suite(tmp_path, **groups):
     return str(path)
 
 
-@pytest.mark.parametrize('name', ['standard', 'small'])
+@pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_suites_share_no_drive_between_roles(name):
     plan = load_suite(name)
     seeds = {role: {p.seed for p in plan.parts if p.role == role}
@@ -28,6 +30,10 @@ def test_shipped_suites_share_no_drive_between_roles(name):
     assert not seeds['train'] & seeds['validation']
     assert not (seeds['train'] | seeds['validation']) & seeds['test']
     assert len({p.path for p in plan.parts}) == len(plan.parts)
+
+
+def test_all_suites_are_looked_at():
+    assert {'standard', 'small', 'domain_shift'} <= set(SHIPPED)
 
 
 def test_the_standard_suite_tests_on_the_seen_and_the_unseen():
