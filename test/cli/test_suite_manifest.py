@@ -37,7 +37,7 @@ def test_parts_of_a_suite_that_is_not_whole_are_not_handed_out(tmp_path, capsys)
     assert main(command) == 2
     said = capsys.readouterr()
     assert not said.out
-    assert 'train/a_0 is missing or cut off; go on with: kd_perception bag record --suite' in said.err
+    assert 'train/a_0 is missing or cut off; go on with: kd_perception bag record' in said.err
     (tmp_path / 'train' / 'a_0').mkdir(parents=True)
     assert main(command) == 2
     assert 'is missing or cut off' in capsys.readouterr().err
