@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import json
 import logging
+import math
 from pathlib import Path
 import time
 from typing import Any
 
+from safetensors import safe_open
 import torch
 import yaml
 
-from kd_perception.bundle import load_bundle, METRICS, ModelBundle
+from kd_perception.bundle import load_bundle, METRICS, ModelBundle, WEIGHTS
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.attribution import attend, compare_attention, FRAMES
 from kd_perception.distillation.labelling_log import LabellingCost, read_cost
@@ -45,13 +47,13 @@ from kd_perception.evaluation.study import (
     TEACHER,
 )
 from kd_perception.frames import Progress
-from kd_perception.networks.deploy import load_module
 from kd_perception.paths import atomic_file
 
 log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 JSON_FILE, HTML_FILE = REPORT_FILES
 MOST_FRAMES = 200
+_STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
 @dataclass(frozen=True)
@@ -216,10 +218,17 @@ def cost(report: RunReport) -> dict[str, Any]:
 
 
 def parameters(bundle: ModelBundle) -> int | None:
-    """Return the number of weights; None for a graph without a network."""
-    if not bundle.spec.network.builder:
+    """
+    Return the number of weights; None for a graph without a network.
+
+    Counted in the file, without the statistics of batch normalisation: building a network may
+    import seconds of libraries.
+    """
+    if not bundle.has(WEIGHTS):
         return None
-    return sum(p.numel() for p in load_module(bundle).parameters())
+    with safe_open(bundle.file(WEIGHTS), 'numpy') as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys()  # noqa: SIM118
+                   if name.rpartition('.')[2] not in _STATISTICS)
 
 
 def _read_run(folder: Path) -> tuple[str, dict[str, Any], Recipe]:

@@ -7,7 +7,7 @@ perception node, as ``evaluate`` has it. All figures stream: frames are never he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 import heapq
@@ -247,7 +247,12 @@ def spread(count: int, most: int) -> list[int]:
     return [round(p) for p in np.linspace(0, count - 1, most)]
 
 
-def close(members: Iterable[Member]) -> None:
-    """Release the engines."""
-    for member in members:
+def close(members: Sequence[Member]) -> None:
+    """
+    Release the engines, the last one first.
+
+    Every OpenVINO core puts a stack for signals in place and, when it goes, the one that was there
+    before: in another order the process is left with a stack that is freed, and dies on Ctrl-C.
+    """
+    for member in reversed(members):
         member.engine.close()

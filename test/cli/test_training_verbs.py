@@ -58,7 +58,7 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         return capsys.readouterr().out
 
     out = run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 'teacher',
-              '--name', 'the_teacher')
+              '--name', 'the_teacher', '--no-report')
     assert 'validation against the ground truth; step' in ' '.join(out.split())
     assert 'mIoU' in out
     label = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'cache',
@@ -71,6 +71,7 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
               '--distillation.losses.kl.temperature', '3', '--optimization.steps=3',
               '--distillation.losses.dist.gamma', '2', '--distillation.weighting.boundary', '2')
     assert str(tmp_path / 'student' / 'bundle') in out
+    assert str(tmp_path / 'student' / 'report.html') in out
     assert 'against the teacher: agreement, not accuracy; step' in ' '.join(out.split())
     resolved = yaml.safe_load((tmp_path / 'student' / 'recipe.yaml').read_text())['recipe']
     assert resolved['distillation']['losses']['kl']['temperature'] == 3
@@ -96,11 +97,12 @@ def test_a_student_made_of_its_teacher_by_way_of_an_assistant(
 
     teacher = tmp_path / 'teacher' / 'bundle'
     run('train', world / 'recipe.yaml', '--data', world / 'drive', '--out', tmp_path / 'teacher',
-        '--network.arguments', '{width: 24}')
+        '--network.arguments', '{width: 24}', '--no-report')
     run('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'cache')
     run('distill', world / 'recipe.yaml', '--teacher', teacher, '--cache', tmp_path / 'cache',
-        '--data', world / 'bare', '--out', tmp_path / 'student', '--optimization.steps', 2,
-        '--distillation.student.from_teacher', 'both', '--distillation.student.ratio', 0.5,
+        '--data', world / 'bare', '--out', tmp_path / 'student', '--no-report',
+        '--optimization.steps', 2, '--distillation.student.from_teacher', 'both',
+        '--distillation.student.ratio', 0.5,
         '--distillation.assistants',
         '[{student: {from_teacher: both, ratio: 0.75}, optimization: {steps: 3}}]')
     for folder, width in (('student/assistants/1', 16), ('student', 8)):
@@ -155,7 +157,7 @@ def test_a_killed_and_an_interrupted_training_go_on_to_the_same_weights(
     def words(out: str) -> list[str]:
         return [str(w) for w in (
             'train', world / 'recipe.yaml', '--data', world / 'drive', '--out', tmp_path / out,
-            '--optimization.steps', 60)]
+            '--optimization.steps', 60, '--no-report')]
 
     def start(out: str) -> subprocess.Popen:
         return subprocess.Popen(command(*words(out)), env=environment, stdout=subprocess.PIPE,
@@ -204,7 +206,8 @@ def test_a_student_is_taught_on_numbered_views_with_the_codec_that_its_loss_need
         told = capsys.readouterr()
         return code, told.out + told.err
 
-    assert run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 't')[0] == 0
+    assert run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 't',
+               '--no-report')[0] == 0
     teacher = tmp_path / 't' / 'bundle'
     label = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'c', '--views', 2)
     assert '--views needs --recipe' in run(*label)[1]
@@ -218,7 +221,7 @@ def test_a_student_is_taught_on_numbered_views_with_the_codec_that_its_loss_need
     code, told = run(*distill)
     assert code == 2
     assert 'drawn differently (augment.flip: 0.0 -> 0.5)' in ' '.join(told.split())
-    assert run(*distill, '--augment.flip', '0')[0] == 0
+    assert run(*distill, '--augment.flip', '0', '--no-report')[0] == 0
     assert (tmp_path / 's' / 'bundle').is_dir()
     again = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'p')
     assert run(*again)[0] == 0

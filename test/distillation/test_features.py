@@ -215,7 +215,7 @@ def test_the_command_line_chooses_layers(guide: ModelBundle, cache: Path, bare_s
     file = tmp_path / 'recipe.yaml'
     file.write_text(yaml.safe_dump(plain))
     base = ['distill', str(file), '--teacher', str(guide.path), '--cache', str(cache), '--data',
-            str(bare_stripes), '--out', str(tmp_path / 'run')]
+            str(bare_stripes), '--out', str(tmp_path / 'run'), '--no-report']
     option = '--distillation.losses.attention_transfer.layers'
     assert main([*base, option, '{encoder.lat: encoder.late}']) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]

@@ -21,6 +21,7 @@ from kd_perception.bundle import (
 from kd_perception.classes import ClassSet
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.labelling import check, label
+from kd_perception.distillation.labelling_log import LABELLING_LOG, read_cost
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, TrainingError
 from kd_perception.frames import FrameSource
@@ -74,6 +75,11 @@ def test_labelling_goes_on_behind_a_stop_with_the_same_bytes(
     assert (report.labelled, report.present) == (7, 5)  # type: ignore[attr-defined]
     files = sorted(p.name for p in (tmp_path / 'whole').iterdir())
     assert files == sorted(p.name for p in (tmp_path / 'c').iterdir())
+    files.remove(LABELLING_LOG)  # how long it took is no part of what the labels are
+    cost = read_cost([tmp_path / 'c'])
+    assert cost is not None
+    assert cost.frames == 12
+    assert cost.ran_on == ('onnxruntime cpu fp32',)
     for name in files:
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'c' / name).read_bytes()
 

@@ -86,7 +86,7 @@ def test_two_processes_train_as_one_does(world: Path, bare_stripes: Path,
     for count in (1, 2):
         run('distill', world / 'recipe.yaml', '--teacher', world / 'teacher', '--cache',
             tmp_path / 'cache', '--data', bare_stripes, '--out', tmp_path / str(count),
-            '--optimization.batch_size', 8 // count, processes=count)
+            '--optimization.batch_size', 8 // count, '--no-report', processes=count)
     one, two = weights(tmp_path / '1'), weights(tmp_path / '2')
     begun = build(NetworkSpec('plain', {}), 12).state_dict()
     for name, tensor in one.items():
@@ -132,7 +132,7 @@ def test_a_labelling_that_is_killed_ends_with_the_same_bytes(world: Path, stripe
 
 def test_a_training_that_is_killed_ends_with_the_same_weights(world: Path, stripes: Path,
                                                               tmp_path: Path) -> None:
-    words: list[object] = ['train', world / 'recipe.yaml', '--data', stripes,
+    words: list[object] = ['train', world / 'recipe.yaml', '--data', stripes, '--no-report',
                            '--optimization.steps', 60 + 40 * KILLS, '--out']
     run(*words, tmp_path / 'whole')
     assert killed_again_and_again([*words, tmp_path / 'run'], tmp_path / 'run' / 'checkpoints',

@@ -7,6 +7,7 @@ from dataclasses import replace
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import signal
 import subprocess
@@ -262,7 +263,7 @@ def world(tmp_path: Path) -> Path:
 def test_processes_share_the_trials_and_take_up_those_of_the_killed(world: Path) -> None:
     out = world / 'out'
     words = [sys.executable, '-m', 'kd_perception.cli.main', 'train', world / 'recipe.yaml',
-             '--data', world / 'drive', '--out', out, '--search', 2]
+             '--data', world / 'drive', '--out', out, '--search', 2, '--no-report']
 
     def start() -> subprocess.Popen:
         return subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE,
@@ -292,7 +293,7 @@ def test_processes_share_the_trials_and_take_up_those_of_the_killed(world: Path)
 def test_the_command_line_adds_dimensions_and_refuses_what_it_would_ignore(
         world: Path, capsys: pytest.CaptureFixture) -> None:
     words = ['train', str(world / 'recipe.yaml'), '--data', str(world / 'drive'), '--out',
-             str(world / 'out'), '--optimization.steps', '2']
+             str(world / 'out'), '--optimization.steps', '2', '--no-report']
     assert main([*words, '--prune']) == 2
     assert '--prune is of a search' in capsys.readouterr().err
     assert main([*words, '--search', '2', '--search.network.arguments.width',
@@ -313,7 +314,9 @@ def test_a_distillation_is_searched_without_ground_truth(
              '--optimization.steps', '2', '--search', '2',
              '--search.distillation.losses.kl.temperature', '{choices: [1, 4]}']
     assert main(words) == 0
-    assert 'agreement, not accuracy' in ' '.join(capsys.readouterr().out.split())
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'agreement, not accuracy' in said
+    assert re.search(r'/trials/000[01]/report\.html', said), 'the best trial has a report'
     found = result(world / 'out')
     assert found['validation_against'] == 'teacher'
     assert {t['values']['distillation.losses.kl.temperature'] for t in found['all']} <= {1, 4}
