@@ -32,7 +32,7 @@ from torch.nn import functional
 from kd_perception.bundle import InputSpec, ModelBundle
 from kd_perception.classes import ClassMap, UNLABELLED
 from kd_perception.errors import ImageError
-from kd_perception.evaluation.attribution import AttributionPair
+from kd_perception.evaluation.attribution import AttributionPair, FEWEST_CELLS
 from kd_perception.evaluation.pictures import fit_image
 from kd_perception.evaluation.study import StudyFrames
 from kd_perception.frames import Progress
@@ -41,8 +41,8 @@ from kd_perception.tasks.placement import network_input, place
 
 FRAMES = 6
 CLASSES_PER_FRAME = 3
-# Classes that cover less of a frame have maps of a few cells.
-_LEAST_SHARE = 0.01
+# One network with random weights is much like the teacher by chance and another is not.
+RANDOM_SEEDS = (20180, 20181, 20182)
 # Rows of a map; columns follow from the frame's aspect.
 _ROWS = 24
 _WIDTH = 360
@@ -75,7 +75,7 @@ def attend(bundle: ModelBundle, class_map: ClassMap | None, device: torch.device
                     device)
 
 
-def with_random_weights(network: Attended, seed: int = 20180) -> Attended:
+def with_random_weights(network: Attended, seed: int) -> Attended:
     """Return the same network with all weights drawn anew."""
     module = copy.deepcopy(network.module)
     with torch.random.fork_rng(devices=[]):
@@ -94,11 +94,11 @@ def compare_attention(student: Attended, teacher: Attended, frames: StudyFrames,
     Return the maps of both networks, and of a random one, on some frames.
 
     The teacher decides which segments are looked at: in each frame up to ``CLASSES_PER_FRAME``
-    classes, first those that were had least often.
+    classes of enough cells, first those that were had least often.
 
     :param limit_s: no further frame is begun after so many seconds.
     """
-    random = with_random_weights(student)
+    drawn = [with_random_weights(student, seed) for seed in RANDOM_SEEDS]
     had: Counter[int] = Counter()
     pairs: list[AttributionPair] = []
     begun = time.monotonic()
@@ -109,16 +109,15 @@ def compare_attention(student: Attended, teacher: Attended, frames: StudyFrames,
             frame = frames[position]
         except ImageError:
             continue
-        decided = decision(teacher, frame.image)
-        chosen = _choose(decided, had)
         height, width = frame.image.shape[:2]
         grid = (_ROWS, max(1, round(_ROWS * width / height)))
-        segments = [(c, decided == c) for c in chosen]
-        own, taught, blind = (saliency(n, frame.image, segments, grid)
-                              for n in (student, teacher, random))
+        segments, cells = _choose(decision(teacher, frame.image), grid, had)
+        own, taught, *blind = (saliency(n, frame.image, segments, grid)
+                               for n in (student, teacher, *drawn))
         picture = fit_image(frame.image, _WIDTH)
-        pairs += [AttributionPair(frame.name, c, _cells(segments[i][1], grid), own[i], taught[i],
-                                  blind[i], picture) for i, c in enumerate(chosen)]
+        pairs += [AttributionPair(frame.name, c, cells[i], own[i], taught[i],
+                                  tuple(b[i] for b in blind), picture)
+                  for i, (c, _) in enumerate(segments)]
         if progress is not None:
             progress(done + 1, len(positions), 'report: comparing attention')
     return pairs
@@ -172,16 +171,20 @@ def _normalised(network: Attended, image: np.ndarray) -> torch.Tensor:
     return normalise(picture)
 
 
-def _cells(segment: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the cells that lie in a segment by more than half, bool ``[*grid]``."""
-    share = functional.adaptive_avg_pool2d(torch.from_numpy(segment)[None, None].float(), grid)
-    return np.asarray(share[0, 0].numpy() > 0.5)
+def _choose(decided: np.ndarray, grid: tuple[int, int], had: Counter[int],
+            ) -> tuple[list[tuple[int, np.ndarray]], list[np.ndarray]]:
+    """
+    Return segments to look at and their cells (bool ``[*grid]``), and count their classes.
 
-
-def _choose(decided: np.ndarray, had: Counter[int]) -> list[int]:
-    """Return the classes to look at in a frame, and count them."""
-    counts = np.bincount(decided.ravel(), minlength=UNLABELLED + 1)[:UNLABELLED]
-    there = np.flatnonzero(counts >= _LEAST_SHARE * decided.size)
-    chosen = sorted((int(c) for c in there), key=lambda c: (had[c], -counts[c]))
-    had.update(chosen[:CLASSES_PER_FRAME])
-    return chosen[:CLASSES_PER_FRAME]
+    :param decided: uint8 ``[h, w]``, what the teacher says.
+    """
+    cells = {}
+    for class_id in np.unique(decided[decided != UNLABELLED]).tolist():
+        covered = torch.from_numpy(decided == class_id)[None, None].float()
+        inside = (functional.adaptive_avg_pool2d(covered, grid)[0, 0] > 0.5).numpy()
+        if np.count_nonzero(inside) >= FEWEST_CELLS:
+            cells[class_id] = inside
+    chosen = sorted(cells, key=lambda c: (had[c], -np.count_nonzero(cells[c])))
+    chosen = chosen[:CLASSES_PER_FRAME]
+    had.update(chosen)
+    return [(c, decided == c) for c in chosen], [cells[c] for c in chosen]

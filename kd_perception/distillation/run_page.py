@@ -156,7 +156,8 @@ def _method(report: RunReport, weights: Mapping[str, int | None]) -> str:
         ('bundle hash', *(m.bundle.hash[:16] for m in members)))
     lineage = report.bundle.spec.lineage
     return section('How it was looked at', [
-        table(Table('Who was looked at', ('', *(m.role for m in members)), rows), ROLE_COLORS),
+        table(Table('Who was looked at', ('', *(report.study.name(m.role) for m in members)),
+                    rows), {report.study.name(r): c for r, c in ROLE_COLORS.items()}),
         heading('Run'),
         words({'directory': str(report.path), 'frames': f'{len(report.study.frames)}, '
                f'{report.frames}; {report.study.labelled} with ground truth',

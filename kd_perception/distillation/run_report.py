@@ -164,7 +164,9 @@ def examine(folder: Path, request: ReportRequest, *,
                                    device))
         with open_frames(recipe, classes, events.finished, request.data,
                          request.frames) as frames:
-            found = study(frames, members, classes, progress=progress)
+            # Where nothing is distilled there is no student.
+            found = study(frames, members, classes, progress=progress,
+                          called={} if kind == 'distill' else {STUDENT: 'model'})
             cautions += _study_cautions(found, frames)
             pairs, absent = _attention(members, frames, device, progress) \
                 if request.attribution else ((), '')

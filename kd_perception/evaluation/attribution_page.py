@@ -18,9 +18,9 @@ _METHOD = (
     "the class on the teacher's pixels of it (Simonyan et al. 2014; Vinogradova et al. 2020), "
     'absolute values summed over the channels, averaged over cells of a coarse grid. Student and '
     "teacher are compared by Spearman's rank correlation over the cells of that segment. The same "
-    'student with weights drawn anew (Adebayo et al. 2018) says what a network that learned '
-    'nothing would have. Gradients are a rough picture of what a network uses; low agreement is '
-    'a question, no proof.')
+    'student with weights drawn anew (Adebayo et al. 2018), mean of three draws, says what a '
+    'network that learned nothing would have. Gradients are a rough picture of what a network '
+    'uses; low agreement is a question, no proof.')
 
 
 def attribution_section(pairs: Sequence[AttributionPair], names: Sequence[str],
@@ -35,8 +35,10 @@ def attribution_section(pairs: Sequence[AttributionPair], names: Sequence[str],
         return section('What they look at', [paragraphs([absent])]) if absent else ''
     found = summary(pairs, names)
     rows = [('all', *_cells(found)), *((n, *_cells(v)) for n, v in found['classes'].items())]
-    ordered = sorted(pairs, key=lambda p: np.nan_to_num(p.correlation, nan=-1.0))
-    shown = {id(p): p for p in (ordered[-1], ordered[len(ordered) // 2], ordered[0])}
+    ordered = sorted((p for p in pairs if np.isfinite(p.correlation)),
+                     key=lambda p: p.correlation)
+    shown = {id(p): p for p in (ordered[-1], ordered[len(ordered) // 2], ordered[0])} \
+        if ordered else {}
     return section('What they look at', [
         table(Table('Rank correlation of the maps of student and teacher',
                     ('class', 'student', 'random weights', 'maps'), tuple(rows), strong=(0,)), {}),

@@ -118,10 +118,12 @@ class Study:
     :param matrices: pixels by truth and prediction, over labelled frames.
     :param frames: by frame: name, and ``wrong`` and ``differs`` where they are known, 0 … 1.
     :param bad: frames that could not be decoded.
+    :param called: what roles are called on a page, where it is not the role.
     """
 
     classes: ClassSet
     members: tuple[Member, ...]
+    called: Mapping[str, str] = field(default_factory=dict)
     matrices: dict[str, ConfusionMatrix] = field(default_factory=dict)
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     accuracies: dict[str, Accuracy] = field(default_factory=dict)
@@ -137,17 +139,23 @@ class Study:
         """Return who was looked at, the student first."""
         return tuple(m.role for m in self.members)
 
+    def name(self, role: str) -> str:
+        """Return what a role is called on a page."""
+        return self.called.get(role, role)
+
 
 def study(frames: StudyFrames, members: Sequence[Member], classes: ClassSet, *,
-          worst: int = WORST, progress: Progress | None = None) -> Study:
+          called: Mapping[str, str] | None = None, worst: int = WORST,
+          progress: Progress | None = None) -> Study:
     """
     Look at all frames with all members.
 
     :param members: the student first.
+    :param called: what roles are called on a page, where it is not the role.
     :param worst: so many of the worst frames are kept as pictures.
     :raises BagError: when not one frame can be decoded.
     """
-    found = Study(classes, tuple(members),
+    found = Study(classes, tuple(members), called or {},
                   {m.role: ConfusionMatrix(len(classes)) for m in members},
                   {m.role: Calibration() for m in members},
                   agreement=Agreement(len(classes)) if any(m.role == TEACHER for m in members)

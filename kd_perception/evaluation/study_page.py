@@ -34,10 +34,10 @@ def accuracy_section(study: Study) -> str:
     if not study.accuracies:
         return ''
     return section('Accuracy', [
-        _table(accuracy_table(study)),
+        _table(study, accuracy_table(study)),
         plot(plots.class_iou(study), 'IoU by class, most frequent class first.'),
-        _table(class_table(study)),
-        heading('What the student takes for what'),
+        _table(study, class_table(study)),
+        heading(f'What the {study.name(STUDENT)} takes for what'),
         plot(plots.confusion(study), 'In % of the pixels that are truly of the class; rows add '
              'up to 100. Cells below 0.5 % bear no number.')])
 
@@ -47,10 +47,10 @@ def calibration_section(study: Study) -> str:
     picture = plots.reliability(study)
     if picture is None:
         return ''
-    rows = tuple((role, percent(c.ece()), percent(c.confidence), percent(c.accuracy))
+    rows = tuple((study.name(role), percent(c.ece()), percent(c.confidence), percent(c.accuracy))
                  for role in study.roles for c in (study.calibrations[role],))
     return section('Calibration', [
-        _table(Table('Points of 100', ('', 'ECE', 'mean confidence', 'pixels that are right'),
+        _table(study, Table('Points of 100', ('', 'ECE', 'mean confidence', 'pixels that are right'),
                      rows)),
         plot(picture, 'Above the dashed line a network is more often right than it says, below '
              'it is too sure.'),
@@ -68,7 +68,7 @@ def agreement_section(study: Study) -> str:
     return section('Agreement with the teacher', [
         paragraphs([f'They say the same on {found.share:.1%} of the pixels of {found.frames} '
                     f'frames (mean IoU between their masks {percent(found.matrix.mean_iou())}).']),
-        _outcomes(found.outcomes),
+        _outcomes(study, found.outcomes),
         heading('By class'),
         plot(plots.disagreement_by_class(study), 'Mean over the frames in which the teacher sees '
              'the class.'),
@@ -98,10 +98,11 @@ def accuracy_table(study: Study) -> Table:
         ('pixel accuracy', *(percent(a.pixel_accuracy) for a in found)),
         ('labelled frames', *(str(a.n) for a in found))]
     if study.differences:
-        rows.insert(1, ('student minus it', *(
+        rows.insert(1, (f'{study.name(STUDENT)} minus it', *(
             interval(points(study.differences[r].difference), '', 1, sign=True)
             if r in study.differences else NONE for r in roles)))
-    return Table('Against ground truth, in points of 100', ('', *roles), tuple(rows), strong=(0,))
+    return Table('Against ground truth, in points of 100', ('', *map(study.name, roles)),
+                 tuple(rows), strong=(0,))
 
 
 def class_table(study: Study) -> Table:
@@ -109,7 +110,7 @@ def class_table(study: Study) -> Table:
     roles = [r for r in study.roles if r in study.accuracies]
     iou = {r: np.array(study.accuracies[r].iou) for r in roles}
     first = study.accuracies[roles[0]]
-    header = ['class', 'share', *(f'IoU {r}' for r in roles),
+    header = ['class', 'share', *(f'IoU {study.name(r)}' for r in roles),
               *(f'against {r}' for r in roles if r != STUDENT), 'precision', 'recall']
     rows = []
     for i, name in enumerate(study.classes.names):
@@ -118,17 +119,18 @@ def class_table(study: Study) -> Table:
         rows.append((name, f'{first.share[i]:.2%}', *(percent(iou[r][i]) for r in roles),
                      *(_signed(iou[STUDENT][i] - iou[r][i]) for r in roles if r != STUDENT),
                      percent(first.precision[i]), percent(first.recall[i])))
-    return Table("By class, in points of 100; precision and recall are the student's",
+    return Table('By class, in points of 100; precision and recall are of the '
+                 f'{study.name(STUDENT)}',
                  tuple(header), tuple(rows))
 
 
-def _outcomes(counts: np.ndarray) -> str:
+def _outcomes(study: Study, counts: np.ndarray) -> str:
     total = int(counts.sum())
     if not total:
         return ''
     rows = tuple((name, f'{count / total:.2%}') for name, count in zip(OUTCOMES, counts,
                                                                        strict=True))
-    return _table(Table('Who is right', ('', 'pixels with ground truth'), rows))
+    return _table(study, Table('Who is right', ('', 'pixels with ground truth'), rows))
 
 
 def _panels(study: Study, worst: WorstFrame) -> Sequence[Panel]:
@@ -137,11 +139,11 @@ def _panels(study: Study, worst: WorstFrame) -> Sequence[Panel]:
     out = [Panel('camera', 'image/jpeg', encode_jpeg(worst.image, 80))]
     if worst.truth is not None:
         out.append(_mask('ground truth', worst.truth, palette))
-    out += [_mask(role, worst.masks[role], palette) for role in roles]
+    out += [_mask(study.name(role), worst.masks[role], palette) for role in roles]
     grey = greyed(worst.image)
     if worst.truth is not None:
         known = worst.truth != UNLABELLED
-        out += [marked(f'wrong in the {role}: {worst.wrong[role]:.1%}', grey,
+        out += [marked(f'wrong in the {study.name(role)}: {worst.wrong[role]:.1%}', grey,
                        (worst.masks[role] != worst.truth) & known) for role in roles]
     elif TEACHER in worst.masks:
         out.append(marked('they differ', grey, worst.masks[STUDENT] != worst.masks[TEACHER]))
@@ -163,6 +165,6 @@ def _signed(difference: float) -> str:
     return f'+{text}' if difference > 0 else text
 
 
-def _table(content: Table) -> str:
-    return table(content, {**plots.ROLE_COLORS,
-                           **{f'IoU {r}': c for r, c in plots.ROLE_COLORS.items()}})
+def _table(study: Study, content: Table) -> str:
+    colors = {study.name(r): c for r, c in plots.ROLE_COLORS.items()}
+    return table(content, {**colors, **{f'IoU {n}': c for n, c in colors.items()}})

@@ -23,8 +23,8 @@ def class_iou(study: Study) -> bytes | None:
     share = np.array(study.accuracies[roles[0]].share)
     order = [int(i) for i in np.argsort(-share, kind='stable') if share[i] > 0]
     return class_bars([study.classes.names[i] for i in order], share[order],
-                      [(role, ROLE_COLORS[role], np.array(study.accuracies[role].iou)[order])
-                       for role in roles])
+                      [(study.name(role), ROLE_COLORS[role],
+                        np.array(study.accuracies[role].iou)[order]) for role in roles])
 
 
 def confusion(study: Study) -> bytes | None:
@@ -50,7 +50,7 @@ def confusion(study: Study) -> bytes | None:
     axes.set_xticks(range(len(columns)), heads, rotation=45, ha='right', fontsize=8)
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.grid(visible=False)
-    axes.set_xlabel('what the student says')
+    axes.set_xlabel(f'what the {study.name(STUDENT)} says')
     axes.set_ylabel('ground truth')
     return png(drawing)
 
@@ -66,7 +66,7 @@ def reliability(study: Study) -> bytes | None:
         pixels, confidence, accuracy = study.calibrations[role].bins()
         there = pixels > 0
         axes.plot(confidence[there], accuracy[there], color=ROLE_COLORS[role], lw=1.8,
-                  label=f'{role}, ECE {100 * study.calibrations[role].ece():.1f} %')
+                  label=f'{study.name(role)}, ECE {100 * study.calibrations[role].ece():.1f} %')
         # The area of a dot is its share of the pixels: most are sure, and lie at the right.
         axes.scatter(confidence[there], accuracy[there], color=ROLE_COLORS[role], zorder=3,
                      s=8 + 160 * pixels[there] / pixels.sum(), alpha=0.85, lw=0)

@@ -119,7 +119,7 @@ def test_random_weights_are_drawn_by_seed_and_leave_the_network_alone(
     own = a.attend(teacher, None, CPU)
     before = [p.clone() for p in own.module.parameters()]
     state = torch.get_rng_state()
-    one, two = a.with_random_weights(own), a.with_random_weights(own)
+    one, two = (a.with_random_weights(own, seed=1) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     for x, y in zip(one.module.parameters(), two.module.parameters(), strict=True):
         assert torch.equal(x, y)

@@ -156,6 +156,8 @@ def test_a_training_has_no_teacher_and_can_have_a_baseline(
     for words in ('Agreement with the teacher', 'What they look at', 'against the teacher',
                   'wrong in the teacher'):
         assert words not in page.text
+    assert 'What the model takes for what' in page.text
+    assert 'student' not in page.text
     data, page = report(trained, replace(QUICK, baseline=distilled, frames=4))
     assert data['frames']['measured'] == 4
     assert list(data['members']) == ['student', 'baseline']

@@ -35,7 +35,7 @@ def test_only_the_segment_counts() -> None:
     inside[:3] = True
     teacher, student = rng.random((6, 8)), rng.random((6, 8))
     student[:3] = np.sqrt(teacher[:3])
-    pair = AttributionPair('a', 0, inside, student, teacher, teacher[::-1],
+    pair = AttributionPair('a', 0, inside, student, teacher, (teacher[::-1],),
                            np.zeros((6, 8, 3), np.uint8))
     assert pair.correlation == pytest.approx(1)
     assert abs(pair.reference) < 0.9
@@ -46,9 +46,9 @@ def test_means_are_taken_by_class() -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     everywhere, few = np.ones((4, 6), bool), np.zeros((4, 6), bool)
     few[0] = True
-    pairs = [AttributionPair('a', 0, everywhere, up, up, down, image),
-             AttributionPair('b', 2, everywhere, up, down, np.zeros((4, 6)), image),
-             AttributionPair('b', 1, few, up, up, up, image)]
+    pairs = [AttributionPair('a', 0, everywhere, up, up, (down, down), image),
+             AttributionPair('b', 2, everywhere, up, down, (np.zeros((4, 6)),), image),
+             AttributionPair('b', 1, few, up, up, (up,), image)]
     found = summary(pairs, ('road', 'car', 'sky'))
     assert found['correlation'] == pytest.approx(0)
     assert found['random_weights'] == pytest.approx(-1)  # the flat map says nothing
