@@ -50,8 +50,8 @@ def calibration_section(study: Study) -> str:
     rows = tuple((study.name(role), percent(c.ece()), percent(c.confidence), percent(c.accuracy))
                  for role in study.roles for c in (study.calibrations[role],))
     return section('Calibration', [
-        _table(study, Table('Points of 100', ('', 'ECE', 'mean confidence', 'pixels that are right'),
-                     rows)),
+        _table(study, Table('Points of 100', ('', 'ECE', 'mean confidence',
+                                              'pixels that are right'), rows)),
         plot(picture, 'Above the dashed line a network is more often right than it says, below '
              'it is too sure.'),
         small(f'Expected calibration error of Guo et al. (2017): {BINS} bins of equal width, the '
