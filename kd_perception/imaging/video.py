@@ -31,6 +31,7 @@ import numpy as np
 
 from kd_perception.errors import ImageError
 from kd_perception.imaging.encodings import as_bytes, ChannelOrder, MAX_PIXELS
+from kd_perception.imaging.video_headers import Bits, InterlaceWatch
 
 _FOURCC = {'h264': b'H264', 'h265': b'HEVC'}
 _START = b'\0\0\1'
@@ -46,6 +47,8 @@ _FORMAT = {'h264': 7, 'h265': 33}
 _SLICE_HEAD = 16  # bytes; what is looked at is at the start of its first slice
 _B_FRAMES = ('the video has B-frames, or a damaged key frame: its pictures cannot be told apart; '
              'record it without B-frames')
+_INTERLACED = ('the video is interlaced: its pictures are fields, which are not decoded; '
+               're-encode it as progressive video')
 
 
 def video_codec(name: str) -> str:
@@ -91,15 +94,15 @@ def refuse_b_frames(data: Any, codec: str) -> None:
     """
     for kind, unit in _units(_checked(data, codec), codec):
         if codec == 'h264' and kind in _PICTURES[codec]:
-            bits = f'{int.from_bytes(unit[1:], "big"):0{8 * len(unit) - 8}b}'
-            _, bits = _golomb(bits)
-            if _golomb(bits)[0] % 5 == 1:
+            bits = Bits(unit)
+            bits.golomb()
+            if bits.golomb() % 5 == 1:
                 raise ImageError(_B_FRAMES)
 
 
 class VideoDecoder:
     """
-    Decodes the packets of a stream in their order; a context manager.
+    Decodes the packets of a progressive stream in their order; a context manager.
 
     :param packets: of one codec, beginning with a key frame; taken as they are needed.
     :param need: so many packets must fit where a file is needed.
@@ -109,7 +112,7 @@ class VideoDecoder:
     def __init__(self, packets: Iterable[bytes], codec: str, *, need: int = 1) -> None:
         self._last = -1
         self.full = False  # whether a file ended before the stream
-        self._source = _AviStream(packets, _FOURCC[codec])
+        self._source = _AviStream(_frames(packets, codec), _FOURCC[codec])
         # One thread: several would hold pictures back, and would not live on in a forked process.
         options = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, 'CAP_PROP_N_THREADS') else []
         # FFmpeg would print its own view of a damaged stream; ours is one line.
@@ -220,10 +223,14 @@ def _units(data: bytes, codec: str) -> Iterator[tuple[int, bytes]]:
         at = end + len(_START)
 
 
-def _golomb(bits: str) -> tuple[int, str]:
-    """Return an unsigned Exp-Golomb number and the bits behind it."""
-    zeros = len(bits) - len(bits.lstrip('0'))
-    return int(bits[zeros:2 * zeros + 1] or '1', 2) - 1, bits[2 * zeros + 1:]
+def _frames(packets: Iterable[bytes], codec: str) -> Iterator[bytes]:
+    """Yield packets; raise ImageError at one whose pictures are fields."""
+    # OpenCV would answer fields with memory that it has not written, as a picture and no error.
+    watch = InterlaceWatch(codec)
+    for packet in packets:
+        if _START in packet[:64] and any(watch.sees(*unit) for unit in _units(packet, codec)):
+            raise ImageError(_INTERLACED)
+        yield packet
 
 
 class _AviStream(io.BufferedIOBase):

@@ -25,6 +25,7 @@ from kd_perception.bags.source import open_source
 from kd_perception.errors import ImageError
 from kd_perception.imaging import video
 from kd_perception.imaging.video import refuse_b_frames, stream_format, VideoDecoder
+from kd_perception.imaging.video_headers import InterlaceWatch
 
 PLAIN = (
     'AAAAAWdNQAraEehAAAADAEAAAAyDxImoAAAAAWjuDyyAAAABZYiEC//+9q78yyqK9JUuHVl7SxuXuHetKD4YwQAA'
@@ -52,6 +53,33 @@ LOW_DELAY_H265 = (
     'dAAAAAECAdAYn/3PgOHmOfl8dAAAAAECAdAgn/3MoGHmO/l8dAAAAAECAdAon/3PgYcY5Pl8dAAAAAECAdAwn/3P'
     'gYeY7Pl8dAAAAAECAdA4n/3PgYeY5Pl8dAAAAAECAdBAn/3PgYeY5Pl8dAAAAAECAdBIn/3PgYeY7Pl8dAAAAAEC'
     'AdBQn/3KSBGY5Pl8dAAAAAECAdBYn/3KSBJjsPl8dA==')
+# Coded as fields; or so that they could be, with frames all the same.
+MBAFF = (
+    'AAAAAWdNQBX0In5cBEAAAAMAQAAADIfFCqgAAAABaN4DvIAAAAABZYiCLDqTFAAFt+TFAAFt/JyeTk8nJ669deuvXXgA'
+    'AAABQZojYDK/GRQABCcigACE5FAAEJyKAAITkUAAQnIoAAhORQABCcigACE5FAAEJyKAAITkUAAQnIoAAhORQABCcigA'
+    'CE5FAAEJyKAAITn4yKAAITkUAAQnIoAAhORQABCcigACE5FAAEJyKAAITkUAAQnIoAAhORQABCcigACE5FAAEJyKAAIT'
+    'kUAAQnIoAAhORQABCc4nxPxPififE/P5/n8/z+f5/P4AAAABQZpFYDK/GRQABCcigACE5FAAEJyKAAITkUAAQnIoAAhO'
+    'RQABCcigACE5FAAEJyKAAITkUAAQnIoAAhORQABCcigACE5FAAEJyKAAITn4yKAAITkUAAQnIoAAhORQABCcigACE5FA'
+    'AEJyKAAITkUAAQnIoAAhORQABCcigACE5FAAEJyKAAITkUAAQnIoAAhORQABCc4nxPxPififE/P5/n8/z+f5/P4=')
+FIELDS_H265 = (
+    'AAAAAUABDAH//wFgAAADAEAAAAMAAAMAHpKAkAAAAAFCAQEBYAAAAwBAAAADAAADAB6gIIMWWSrkyvAWhoAAAAMAgAAA'
+    'DIQAAAABRAHBc9CJAAAAAU4BgQEPgAAAAAFOAQEBEYAAAAABKAGvHYDuI4//0cx181bLAAAAAU4BAQEhgAAAAAECAdAJ'
+    'fj5h4g7A+Xx0AAAAAU4BAQERgAAAAAECAdAR/9SkhgkIOfl8dAAAAAFOAQEBIYAAAAABAgHQGJ/9ykgYJiDk+Xx0')
+FAKE_INTERLACED = (
+    'AAAAAWdNQBXaER8uAiAAAAMAIAAABkHixdQAAAABaM4DvIAAAAFliIIdExQABYVk5OTrrrrrrrrrrrrwAAAAAUGaIBle'
+    'MigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAA'
+    'QhMT4nxPn8/n8/n8/n8/LAAAAAFBmkAZXjIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEI'
+    'SKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEITE+J8T5/P5/P5/P5/PywAAAABQZpgGV4yKAAIQkUAAQhIoAAhCRQABCEi'
+    'gACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCExPifE+fz+fz+fz+fz8sAAAA'
+    'AUGagBleMigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISK'
+    'AAIQkUAAQhMT4nxPn8/n8/n8/n8/LAAAAAFBmqAZXjIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigA'
+    'CEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEITE+J8T5/P5/P5/P5/PywAAAABQZrAGVE4oAAjV4nxPifP5/P5'
+    '/P5/P5+WAAAAAUGa4BlROKAAIPGJ8T4nz+fz+fz+fz+flgAAAAFBmwAZXjIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQ'
+    'hIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEITE+J8T5/P5/P5/P5/PywAAAABQZsgGV4y'
+    'KAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABC'
+    'ExPifE+fz+fz+fz+fz8sAAAAAUGbQBleMigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhI'
+    'oAAhCRQABCEigACEJFAAEISKAAIQkUAAQhMT4nxPn8/n8/n8/n8/LAAAAAFBm2AZXjIoAAhCRQABCEigACEJFAAEISKA'
+    'AIQkUAAQhIoAAhCRQABCEigACEJFAAEISKAAIQkUAAQhIoAAhCRQABCEigACEJFAAEITE+J8T5/P5/P5/P5/Pyw=')
 TOPIC = '/front/video'
 START = b'\0\0\0\1'
 SLICES = {'h264': {1, 5}, 'h265': {1, 0, 19, 20}}
@@ -115,6 +143,38 @@ def test_b_frames_that_begin_later_shift_no_picture(opened):
     frames = [(f.key.index, number_of(f.image)) for f in source]
     assert frames == [(n, n % 12) for n in (*range(96), *range(108, 120))]
     assert source.bad_frames == 12
+
+
+@pytest.mark.parametrize(('stream', 'codec'), [(MBAFF, 'h264'), (FIELDS_H265, 'h265')])
+def test_interlaced_video_is_refused_by_name(opened, stream, codec):
+    packets = packets_of(stream, codec)
+    source = opened(packets, codec)
+    assert len(source) == len(packets) >= 3
+    assert list(source) == []
+    assert source.bad_frames == len(packets)
+    with pytest.raises(ImageError, match=r'/front/video\[2\]: the video is interlaced: .*'
+                                         're-encode it as progressive'):
+        source[2]
+
+
+def test_frames_in_a_stream_that_may_have_fields_are_read(opened):
+    source = opened(packets_of(FAKE_INTERLACED))
+    assert [number_of(f.image) for f in source] == list(range(12))
+
+
+def test_field_pictures_are_seen_by_their_slices():
+    """What PAFF encoders make: some pictures are frames, others are fields."""
+    watch = InterlaceWatch('h264')
+    key, *others = packets_of(FAKE_INTERLACED)
+    units = key.split(START)[1:]
+    assert not any(watch.sees(u[0] & 31, u) for u in units)
+    unit = others[0].removeprefix(START)
+    # Macroblock 0: 1; P slice: 00110; parameter set 0: 1; number 1: 0001; no field: 0.
+    bits = f'{int.from_bytes(unit[1:5], "big"):032b}'
+    assert bits.startswith('1' '00110' '1' '0001' '0')
+    assert not watch.sees(1, unit)
+    field = int(f'{bits[:11]}1{bits[12:]}', 2).to_bytes(4, 'big')
+    assert watch.sees(1, unit[:1] + field + unit[5:])
 
 
 def test_b_slices_are_seen():
