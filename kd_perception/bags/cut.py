@@ -3,7 +3,8 @@ Parts of a recording, message by message as they are: nothing is decoded or enco
 
 A part keeps the storage, definitions, quality of service, custom data, log and publish times and
 sequence numbers of its recording. Messages are written unpacked; MCAP chunks are packed as they
-were.
+were. A stretch of a video topic begins at the key frame before it, without which its first
+pictures could not be decoded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kd_perception.bags.layout import is_only_a_bag
 from kd_perception.bags.messages import VIDEO_TYPES
 from kd_perception.bags.metadata import is_latched
 from kd_perception.bags.output import RawBagWriter
+from kd_perception.bags.pictures import TopicPictures
 from kd_perception.bags.reader import BagReader, Timeline
 from kd_perception.bags.selection import Selection
 from kd_perception.bags.unfinished import already_there, unfinished_directory
@@ -77,7 +79,9 @@ def cut_bag(source: Path | str, out: Path | str, *, start_s: float = 0.0,
             raise BagError(f'{source}: has no message of the chosen topics from {start_s:g} to '
                            f'{end_s:g} s; it is {reader.duration_s:.1f} s long')
         keep = None if selection is None else _selected(reader, line, selection)
-        return _write(reader, line, begin, end, Path(out), latched, overwrite, progress, keep)
+        before = {*_lead(reader, line, begin, end, {}),
+                  *(_latched(reader, line, begin) if latched else ())}
+        return _write(reader, line, before, begin, end, Path(out), overwrite, progress, keep)
 
 
 def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap_s: float = 0.0,
@@ -108,6 +112,7 @@ def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap
                               'length or gap')
         stem = reader.path.stem if reader.path.is_file() else reader.path.name
         parts = []
+        videos: dict[str, TopicPictures] = {}
         with unfinished_directory(out, overwrite=overwrite) as folder:
             for number, (begin, end) in enumerate(zip(borders, borders[1:])):
                 def report(done: int, total: int, note: str, before: int = begin) -> None:
@@ -116,7 +121,10 @@ def split_bag(source: Path | str, out: Path | str, *, length_s: float = 0.0, gap
                         progress(min(before + done, borders[-1]), borders[-1], note)
 
                 name = f'{stem}_{number:03d}{suffix}'
-                part = _write(reader, line, begin, end, folder / name, latched, False, report)
+                # Behind a gap nothing leads on from the key frame before it.
+                earlier = {*(() if gap_s > 0 else _lead(reader, line, begin, end, videos)),
+                           *(_latched(reader, line, begin) if latched else ())}
+                part = _write(reader, line, earlier, begin, end, folder / name, False, report)
                 parts.append(Part(out / name, part.messages, part.damaged, part.duration_s))
         return tuple(parts)
 
@@ -130,14 +138,14 @@ def _borders(log_ns: np.ndarray, length_s: float, gap_s: float) -> list[int]:
     return [0, *(int(b) for b in begins), len(log_ns)]
 
 
-def _write(reader: BagReader, line: Timeline, begin: int, end: int, out: Path, latched: bool,
+def _write(reader: BagReader, line: Timeline, before: set[int], begin: int, end: int, out: Path,
            overwrite: bool, progress: Progress | None, keep: np.ndarray | None = None) -> Part:
     """Write messages ``begin`` … ``end`` of ``line``, of them those to ``keep`` (bool [n])."""
-    rows = [*(_latched(reader, line, begin) if latched and begin else ()),
-            *(r for r in range(begin, end) if keep is None or keep[r])]
+    rows = [*sorted(before), *(r for r in range(begin, end) if keep is None or keep[r])]
     if not rows:
         raise BagError(f'{reader.path}: no selected frame is in the stretch')
-    first_ns = int(line.log_ns[begin])
+    latched = {r for r in before if _is_latched(reader, line.names[line.which[r]])}
+    first_ns = int(line.log_ns[min(before - latched, default=begin)])
     damaged = 0
     with RawBagWriter(out, storage=reader.storage, compression=reader.compression,
                       overwrite=overwrite, source=reader.metadata) as writer:
@@ -164,14 +172,36 @@ def _write(reader: BagReader, line: Timeline, begin: int, end: int, out: Path, l
                 (int(line.log_ns[end - 1]) - first_ns) / 1e9)
 
 
+def _lead(reader: BagReader, line: Timeline, begin: int, end: int,
+          videos: dict[str, TopicPictures]) -> list[int]:
+    """
+    Return the messages before ``begin`` that the pictures from ``begin`` to ``end`` need.
+
+    :param videos: by topic, of the recording; kept from part to part.
+    """
+    rows: list[int] = []
+    for number, name in enumerate(line.names):
+        index = reader.index(name)
+        here = np.flatnonzero(line.which == number)
+        first = int(np.searchsorted(here, begin))
+        if index.channels[0][1].type in VIDEO_TYPES and first < len(here) and here[first] < end:
+            video = videos.setdefault(name, TopicPictures(index))
+            rows += here[video.needed_from(first):first].tolist()
+    return sorted(rows)
+
+
 def _latched(reader: BagReader, line: Timeline, begin: int) -> list[int]:
     """Return the last message before ``begin`` of each latched topic, in log order."""
     rows = []
     for number, name in enumerate(line.names):
-        if any(is_latched(c) for _, c in reader.index(name).channels):
+        if _is_latched(reader, name):
             before = np.flatnonzero(line.which[:begin] == number)
             rows += [int(before[-1])] if len(before) else []
     return sorted(rows)
+
+
+def _is_latched(reader: BagReader, topic: str) -> bool:
+    return any(is_latched(c) for _, c in reader.index(topic).channels)
 
 
 def _selected(reader: BagReader, line: Timeline, selection: Selection) -> np.ndarray:

@@ -58,6 +58,13 @@ class TopicPictures:
             return decode_message(message)
         return self._video.picture(position, message)
 
+    def needed_from(self, position: int) -> int:
+        """Return the first message that a picture needs: the key frame at or before it."""
+        try:
+            return position if self._video is None else self._video.key_before(position)
+        except ImageError:
+            return position  # nothing can be decoded before the next one
+
     def close(self) -> None:
         """Release the decoder of a video."""
         if self._video is not None:
@@ -100,13 +107,28 @@ class _Stream:
                 break
         raise ImageError('there is no key frame')
 
+    def key_before(self, position: int) -> int:
+        """Return the key frame at or before a packet; each is looked at once."""
+        key = -1
+        for at in range(position, -1, -1):
+            if at in self._key_of:
+                key = self._key_of[at]
+                break
+            if self._is_key(at):
+                key = at
+                break
+        self._key_of[position] = key
+        if key < 0:
+            raise ImageError('comes before the first key frame of the video')
+        return key
+
     def close(self) -> None:
         """Release the decoder."""
         with self._lock:
             self._forget()
 
     def _decode_to(self, position: int) -> None:
-        key = self._key_before(position)
+        key = self.key_before(position)
         if key in self._refused:
             raise ImageError(self._refused[key])
         try:
@@ -156,20 +178,6 @@ class _Stream:
         if self._decoder is not None:
             self._decoder.close()
         self._decoder = None
-
-    def _key_before(self, position: int) -> int:
-        key = -1
-        for at in range(position, -1, -1):
-            if at in self._key_of:
-                key = self._key_of[at]
-                break
-            if self._is_key(at):
-                key = at
-                break
-        self._key_of[position] = key
-        if key < 0:
-            raise ImageError('comes before the first key frame of the video')
-        return key
 
     def _is_key(self, position: int) -> bool:
         if position not in self._keys:

@@ -21,6 +21,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from kd_perception.bags import messages as msgs
+from kd_perception.bags.cut import cut_bag, split_bag
 from kd_perception.bags.source import open_source
 from kd_perception.errors import ImageError
 from kd_perception.imaging import video
@@ -191,6 +192,22 @@ def test_b_slices_are_seen():
     assert stream_format(packets_of(REORDERED)[0], 'h264') \
         != stream_format(packets_of(PLAIN)[0], 'h264') != b''
     assert stream_format(packets_of(PLAIN)[1], 'h264') == b''
+
+
+def test_a_part_begins_at_the_key_frame_before_it(opened, tmp_path, stamp):
+    """At 20 Hz, with a key frame every twelve pictures."""
+    path = opened(packets_of(PLAIN) * 4)._reader.path
+    part = cut_bag(path, tmp_path / 'cut', start_s=0.9, end_s=1.5)
+    source = open_source(tmp_path / 'cut')
+    assert [(f.log_ns, number_of(f.image)) for f in source] == [
+        (stamp(n), n % 12) for n in range(12, 30)]
+    assert source.bad_frames == 0
+    assert part.duration_s == pytest.approx(0.85)
+    split_bag(path, tmp_path / 'parts', length_s=1.0)
+    for name, numbers in (('bag_000', range(20)), ('bag_001', range(12, 40)),
+                          ('bag_002', range(36, 48))):
+        source = open_source(tmp_path / 'parts' / name)
+        assert [number_of(f.image) for f in source] == [n % 12 for n in numbers]
 
 
 @pytest.mark.parametrize('least', [4, 40])
