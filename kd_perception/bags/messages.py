@@ -14,7 +14,6 @@ import struct
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
 from rosbags.typesys import (
     get_types_from_idl,
@@ -230,32 +229,3 @@ def make_label_info(names: tuple[str, ...], stamp_ns: int, frame_id: str = '') -
 def to_cdr(message: Any, kind: str) -> bytes:
     """Return one of our own messages serialised."""
     return bytes(standard_types().serialize_cdr(message, kind))
-
-
-def ros1_to_cdr(message: Any, kind: str) -> bytes:
-    """
-    Return a ROS 1 message serialised as the ROS 2 type of the same name.
-
-    :raises BagError: when ROS 2 has no such type, or with other fields.
-    """
-    if kind not in standard_types().fielddefs:
-        raise BagError(f'{kind} of ROS 1 has no counterpart in ROS 2')
-    return to_cdr(_converted(message, kind), kind)
-
-
-def _converted(message: Any, kind: str) -> Any:
-    """Rebuild a message from the fields that both ROS generations know, by name."""
-    store = standard_types()
-    values = {}
-    for name, (tag, detail) in store.fielddefs[kind][1]:
-        # ROS 1 spells the matrices of a CameraInfo in capitals.
-        value = getattr(message, name, None)
-        value = getattr(message, name.upper(), None) if value is None else value
-        if value is None:
-            raise BagError(f'{kind} of ROS 1 has no field {name!r} for ROS 2')
-        if tag == Nodetype.NAME:
-            value = _converted(value, str(detail))
-        elif tag in (Nodetype.ARRAY, Nodetype.SEQUENCE) and detail[0][0] == Nodetype.NAME:
-            value = [_converted(v, str(detail[0][1])) for v in value]
-        values[name] = value
-    return store.types[kind](**values)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.bags import messages as msgs
 from kd_perception.bags.layout import bag_files, COMPRESSED_SUFFIXES, decompress, open_storage
 from kd_perception.bags.metadata import METADATA, Metadata, read_metadata
 from kd_perception.bags.storage import Channel, content_fingerprint, Storage
@@ -180,16 +179,6 @@ class BagReader:
         for name, position in self._ordered(topics):
             index = self._indexes[name]
             yield name, int(index.log_ns[position]), index.message(position)
-
-    def raw_messages(self, topics: Sequence[str] = ()) -> Iterator[tuple[str, int, bytes, str]]:
-        """Yield (topic, log time in ns, CDR bytes, type) of the topics, or all, in log order."""
-        for name, position in self._ordered(topics):
-            index = self._indexes[name]
-            channel = index.channel(position)
-            data = index.read(position)
-            if channel.serialization == 'ros1':
-                data = msgs.ros1_to_cdr(index.message(position), channel.type)
-            yield name, int(index.log_ns[position]), data, channel.type
 
     def timeline(self, topics: Sequence[str] = ()) -> Timeline:
         """Return where the messages of the topics, or of all, lie, in log order."""

@@ -77,7 +77,12 @@ def test_agrees_with_rosbags_itself(labelled_bag):
     with AnyReader([labelled_bag]) as other:
         expected = [(c.topic, t, bytes(raw), c.msgtype) for c, t, raw in other.messages()]
     with BagReader(labelled_bag) as reader:
-        found = list(reader.raw_messages())
+        line = reader.timeline()
+        found = []
+        for which, position in zip(line.which, line.position.tolist()):
+            index = reader.index(line.names[which])
+            found.append((line.names[which], int(index.log_ns[position]), index.read(position),
+                          index.channel(position).type))
     key = lambda row: (row[1], row[0])  # noqa: E731
     assert sorted(found, key=key) == sorted(expected, key=key)
 

@@ -49,18 +49,6 @@ def test_images_and_headers(ros1_bag, picture):
             assert index.header(n) == (5_000_000_000 + n, 'cam')
 
 
-def test_raw_messages_are_ros_2(ros1_bag, picture):
-    types = msgs.standard_types()
-    with BagReader(ros1_bag) as reader:
-        rows = list(reader.raw_messages())
-    assert [r[3] for r in rows] == [msgs.IMAGE] * 5 + [msgs.CAMERA_INFO]
-    image = types.deserialize_cdr(rows[2][2], msgs.IMAGE)
-    np.testing.assert_array_equal(image.data, picture(2).reshape(-1))
-    assert (msgs.stamp_of(image), image.header.frame_id) == (5_000_000_002, 'cam')
-    info = types.deserialize_cdr(rows[5][2], msgs.CAMERA_INFO)
-    np.testing.assert_array_equal(info.k, np.arange(9.))
-
-
 def without_index(path):
     data = bytearray(path.read_bytes())
     place = data.index(b'index_pos=') + len(b'index_pos=')
