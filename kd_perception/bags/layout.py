@@ -17,20 +17,23 @@ from kd_perception.errors import BagError
 
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
 COMPRESSED_SUFFIXES = ('.zstd', '.zst')
-_OPENERS: dict[str, Callable[[Path], Storage]] = {
+_OPENERS: dict[str, Callable[[Path, Path | None], Storage]] = {
     '.mcap': McapStorage, '.db3': SqliteStorage, '.bag': Ros1Storage}
 
 
-def open_storage(path: Path) -> Storage:
+def open_storage(path: Path, name: Path | None = None) -> Storage:
     """
     Open one file by its suffix.
+
+    :param name: what messages call it, where it is an unpacked copy.
 
     :raises BagError: when it is of no known kind, or damaged.
     """
     opener = _OPENERS.get(path.suffix.lower())
     if opener is None:
-        raise BagError(f'{path}: is no rosbag (known: a rosbag2 folder, {", ".join(_OPENERS)})')
-    return opener(path)
+        raise BagError(f'{name or path}: is no rosbag (known: a rosbag2 folder, '
+                       f'{", ".join(_OPENERS)})')
+    return opener(path, name)
 
 
 def is_bag_folder(path: Path) -> bool:

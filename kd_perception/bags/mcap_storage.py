@@ -38,12 +38,16 @@ _PROBLEMS = (struct.error, ValueError, OverflowError, OSError, UnicodeDecodeErro
 
 
 class McapStorage:
-    """One MCAP file; see ``Storage``."""
+    """
+    One MCAP file; see ``Storage``.
+
+    :param name: what messages call the file, where ``path`` is an unpacked copy of it.
+    """
 
     kind = 'mcap'
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: Path | None = None) -> None:
+        self.path = name or path
         self._fd = os.open(path, os.O_RDONLY)
         self._size = os.fstat(self._fd).st_size
         self._schemas: dict[int, rec.Schema] = {}
@@ -54,9 +58,9 @@ class McapStorage:
         self.warnings: tuple[str, ...] = ()
         try:
             if self._size == 0:
-                raise BagError(f'{path}: is empty (0 bytes)')
+                raise BagError(f'{self.path}: is empty (0 bytes)')
             if os.pread(self._fd, len(rec.MAGIC), 0) != rec.MAGIC:
-                raise BagError(f'{path}: is no MCAP file (its first bytes are wrong)')
+                raise BagError(f'{self.path}: is no MCAP file (its first bytes are wrong)')
             if not self._load_summary():
                 self._scan()
         except BaseException:

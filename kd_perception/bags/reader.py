@@ -206,7 +206,7 @@ class BagReader:
                 self._temporary = tempfile.TemporaryDirectory(prefix='kd_perception_bag_')
             path = Path(self._temporary.name) / file.stem
             decompress(file, path)
-        return open_storage(path)
+        return open_storage(path, file)
 
     def _collect(self, warnings: list[str]) -> dict[str, list[tuple[Storage, Channel]]]:
         """Return the readable channels by topic; name what is left out."""

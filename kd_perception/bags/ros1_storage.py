@@ -40,12 +40,16 @@ Fields = dict[bytes, bytes]
 
 
 class Ros1Storage:
-    """One ``.bag`` file; see ``Storage``."""
+    """
+    One ``.bag`` file; see ``Storage``.
+
+    :param name: what messages call the file, where ``path`` is an unpacked copy of it.
+    """
 
     kind = 'ros1'
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: Path | None = None) -> None:
+        self.path = name or path
         self.warnings: tuple[str, ...] = ()
         self.compression = ''
         self._lock = threading.Lock()
@@ -57,17 +61,17 @@ class Ros1Storage:
         self._size = os.fstat(self._fd).st_size
         try:
             if self._size == 0:
-                raise BagError(f'{path}: is empty (0 bytes)')
+                raise BagError(f'{self.path}: is empty (0 bytes)')
             magic = os.pread(self._fd, len(_MAGIC), 0)
             if magic != _MAGIC:
-                raise BagError(f'{path}: is no ROS 1 bag of format 2.0 (it begins with '
+                raise BagError(f'{self.path}: is no ROS 1 bag of format 2.0 (it begins with '
                                f'{magic!r})')
             if not self._load_index():
                 self._scan()
             self.channels = tuple(self._channel(*item) for item in self._connections.items())
         except _PROBLEMS as error:
             self.close()
-            raise BagError(f'{path}: is damaged: {reason(error)}') from None
+            raise BagError(f'{self.path}: is damaged: {reason(error)}') from None
         except BaseException:
             self.close()
             raise

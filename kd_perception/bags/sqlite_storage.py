@@ -29,17 +29,22 @@ _PROBLEMS = (sqlite3.Error, UnicodeError, OverflowError, MemoryError)
 
 
 class SqliteStorage:
-    """One ``.db3`` file; see ``Storage``."""
+    """
+    One ``.db3`` file; see ``Storage``.
+
+    :param name: what messages call the file, where ``path`` is an unpacked copy of it.
+    """
 
     kind = 'sqlite3'
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: Path | None = None) -> None:
+        self._file = path
+        self.path = name or path
         self.warnings: tuple[str, ...] = ()
         self.compression = ''
         self._local = threading.local()
         if path.stat().st_size == 0:
-            raise BagError(f'{path}: is empty (0 bytes)')
+            raise BagError(f'{self.path}: is empty (0 bytes)')
         self.channels = tuple(self._load())
 
     def index(self, channel: Channel) -> np.ndarray:
@@ -81,10 +86,10 @@ class SqliteStorage:
         if getattr(self._local, 'process', 0) != os.getpid():
             self._local.process = os.getpid()
             # "immutable" reads from read-only media, but would miss a log not yet merged.
-            log = self.path.with_name(self.path.name + '-wal')
+            log = self._file.with_name(self._file.name + '-wal')
             mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
             self._local.connection = sqlite3.connect(
-                f'{self.path.resolve().as_uri()}?{mode}', uri=True)
+                f'{self._file.resolve().as_uri()}?{mode}', uri=True)
             self._local.mapped = _KEPT_BYTES
         try:
             return self._local.connection.execute(statement, arguments).fetchall()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
+import zstandard
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.reader import BagReader
@@ -230,3 +231,16 @@ def test_no_room_to_unpack_a_file_is_one_line(write_messages, picture, stamp):
     done = subprocess.run([sys.executable, '-c', code, str(path)], capture_output=True, text=True)
     assert 'db3.zstd: cannot be unpacked into' in done.stdout, done.stderr
     assert done.stdout.endswith('File too large; set TMPDIR to a folder with room\n')
+
+
+@pytest.mark.parametrize('plugin', [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+def test_a_damaged_file_that_was_packed_goes_by_its_own_name(plugin, write_messages, picture,
+                                                             stamp):
+    path = write_messages(rows(picture, stamp), plugin=plugin, compression=CompressionMode.FILE)
+    packed, = path.glob('*.zstd')
+    plain = zstandard.decompress(packed.read_bytes(), 1 << 24)
+    packed.write_bytes(zstandard.compress(plain[:40] + bytes(len(plain) - 40)))
+    with pytest.raises(BagError) as told, BagReader(path) as reader:
+        list(reader.messages())
+    assert str(told.value).startswith(f'{packed}: ')
+    assert 'kd_perception_bag_' not in str(told.value)
