@@ -66,8 +66,7 @@ class FolderSource(FrameSequence):
             'label_dir': label_dir, 'classes': classes, 'labels': labels,
             'recorded_hz': recorded_hz}
         try:
-            self._files = sorted(f for f in self.path.iterdir()
-                                 if f.suffix.lower() in IMAGE_SUFFIXES)
+            self._files = _files(self.path, IMAGE_SUFFIXES)
         except OSError as error:
             raise BagError(f'{self.path}: cannot be read: {error.strerror}') from None
         if not self._files:
@@ -122,7 +121,7 @@ class FolderSource(FrameSequence):
             if label_dir:
                 raise BagError(f'{folder}: no such folder of labels')
             return {}
-        found = {f.stem: f for f in folder.iterdir() if f.suffix.lower() == '.png'}
+        found = {f.stem: f for f in _files(folder, ('.png',))}
         labels = {f.stem: found[f.stem] for f in self._files if f.stem in found}
         if not labels:
             raise BagError(f'{folder}: no label PNG has the name of an image in {self.path}')
@@ -237,6 +236,19 @@ class _LabelFile:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """
+    Return the files of a folder with one of the suffixes, by name.
+
+    :raises BagError: when one is no regular file: a pipe would be waited for.
+    """
+    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes)
+    for file in found:
+        if not file.is_file():
+            raise BagError(f'{file}: is no regular file; move it out of the folder')
+    return found
 
 
 def _made_up_stamps(count: int, rate_hz: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 
@@ -44,6 +45,13 @@ def test_folder(folder, picture, label_image):
     copy = pickle.loads(pickle.dumps(source))  # noqa: S301
     assert [f.key for f in copy] == [f.key for f in frames]
     source.close()
+
+
+@pytest.mark.parametrize('place', ['val', 'val_labels'])
+def test_a_pipe_in_a_folder_is_not_waited_for(place, folder, tmp_path):
+    os.mkfifo(tmp_path / place / 'pipe.png')
+    with pytest.raises(BagError, match=f'{place}/pipe.png: is no regular file; move it out'):
+        list(open_source(folder))
 
 
 def test_labels_may_lie_elsewhere_or_be_missing(folder, tmp_path):
