@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 import hashlib
@@ -24,6 +25,7 @@ from kd_perception.classes import ClassSet
 from kd_perception.errors import BagError, ImageError
 from kd_perception.frames import Frame, FrameKey, Progress
 from kd_perception.imaging import decode_compressed, decode_label_image
+from kd_perception.imaging.video import coded_frames, video_codec
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ FOLDER_RATE_HZ = 15.0
 FIRST_STAMP_NS = 1_000_000_000
 
 _HASHED_FILES = 256
+_LOOKED_AT_PACKETS = 64  # some encoders choose fields picture by picture
 
 
 def has_images(path: Path) -> bool:
@@ -150,6 +153,7 @@ class VideoSource(FrameSequence):
         self.name = self.path.name
         self._local = threading.local()
         capture = self._open()
+        self._refuse_fields()
         self.rate_hz = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
@@ -194,6 +198,20 @@ class VideoSource(FrameSequence):
     def close(self) -> None:
         """Release the decoder."""
         self._local = threading.local()
+
+    def _refuse_fields(self) -> None:
+        """Look at the first packets of H.264 or H.265; OpenCV gives nothing for fields."""
+        # Packets as they are; where OpenCV has no FFmpeg this does not open, and has no codec.
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+        fourcc = (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, 'little')
+        codec = video_codec(fourcc.decode('latin-1'))
+        if codec in ('h264', 'h265'):
+            found = (capture.read() for _ in range(_LOOKED_AT_PACKETS))
+            try:
+                deque(coded_frames((p.tobytes() for done, p in found if done), codec), maxlen=0)
+            except ImageError as error:
+                raise BagError(f'{self.path}: {error}') from None
+        capture.release()
 
     def _open(self) -> cv2.VideoCapture:
         # FFmpeg would print its own view of a damaged file; ours is one line.

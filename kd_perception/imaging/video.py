@@ -100,6 +100,16 @@ def refuse_b_frames(data: Any, codec: str) -> None:
                 raise ImageError(_B_FRAMES)
 
 
+def coded_frames(packets: Iterable[bytes], codec: str) -> Iterator[bytes]:
+    """Yield packets; raise ImageError at one whose pictures are fields."""
+    # OpenCV would answer fields with memory that it has not written, as a picture and no error.
+    watch = InterlaceWatch(codec)
+    for packet in packets:
+        if _START in packet[:64] and any(watch.sees(*unit) for unit in _units(packet, codec)):
+            raise ImageError(_INTERLACED)
+        yield packet
+
+
 class VideoDecoder:
     """
     Decodes the packets of a progressive stream in their order; a context manager.
@@ -112,7 +122,7 @@ class VideoDecoder:
     def __init__(self, packets: Iterable[bytes], codec: str, *, need: int = 1) -> None:
         self._last = -1
         self.full = False  # whether a file ended before the stream
-        self._source = _AviStream(_frames(packets, codec), _FOURCC[codec])
+        self._source = _AviStream(coded_frames(packets, codec), _FOURCC[codec])
         # One thread: several would hold pictures back, and would not live on in a forked process.
         options = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, 'CAP_PROP_N_THREADS') else []
         # FFmpeg would print its own view of a damaged stream; ours is one line.
@@ -221,16 +231,6 @@ def _units(data: bytes, codec: str) -> Iterator[tuple[int, bytes]]:
         if end < 0:
             return
         at = end + len(_START)
-
-
-def _frames(packets: Iterable[bytes], codec: str) -> Iterator[bytes]:
-    """Yield packets; raise ImageError at one whose pictures are fields."""
-    # OpenCV would answer fields with memory that it has not written, as a picture and no error.
-    watch = InterlaceWatch(codec)
-    for packet in packets:
-        if _START in packet[:64] and any(watch.sees(*unit) for unit in _units(packet, codec)):
-            raise ImageError(_INTERLACED)
-        yield packet
 
 
 class _AviStream(io.BufferedIOBase):

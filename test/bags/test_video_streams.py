@@ -12,6 +12,7 @@ import gc
 import json
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
 import weakref
@@ -23,7 +24,7 @@ from rosbags.rosbag2 import StoragePlugin
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.cut import cut_bag, split_bag
 from kd_perception.bags.source import open_source
-from kd_perception.errors import ImageError
+from kd_perception.errors import BagError, ImageError
 from kd_perception.imaging import video
 from kd_perception.imaging.video import refuse_b_frames, stream_format, VideoDecoder
 from kd_perception.imaging.video_headers import InterlaceWatch
@@ -156,6 +157,16 @@ def test_interlaced_video_is_refused_by_name(opened, stream, codec):
     with pytest.raises(ImageError, match=r'/front/video\[2\]: the video is interlaced: .*'
                                          're-encode it as progressive'):
         source[2]
+
+
+@pytest.mark.parametrize(('stream', 'codec', 'fourcc'), [
+    (MBAFF, 'h264', b'H264'), (FIELDS_H265, 'h265', b'HEVC')])
+def test_an_interlaced_file_is_refused_by_name(stream, codec, fourcc, tmp_path):
+    file = tmp_path / 'drive.avi'
+    with file.open('wb') as out:
+        shutil.copyfileobj(video._AviStream(packets_of(stream, codec), fourcc), out)
+    with pytest.raises(BagError, match='drive.avi: the video is interlaced: '):
+        open_source(file)
 
 
 def test_frames_in_a_stream_that_may_have_fields_are_read(opened):
