@@ -61,6 +61,10 @@ def output_facts(graph: GraphFile, seen: Mapping[str, np.ndarray], view: InputFa
     """
     name, how, why = _output_name(graph, seen, asked)
     value = seen[name]
+    if not value.size:
+        raise BundleError(f'{graph.path}: {name} gives an empty output {list(value.shape)} for a '
+                          f'picture of {view.spec.width}x{view.spec.height}; give another --size, '
+                          'or choose another output with --output')
     facts = [Fact('output', f'{name} {value.dtype}{list(value.shape)}', how, why)]
     task, how = (asked.task, ASKED) if asked.task else (
         'classification' if value.size == max(value.shape, default=0) and value.ndim in (2, 4)
@@ -173,7 +177,7 @@ def _ids_layout(graph: GraphFile, name: str, value: np.ndarray) -> str:
 
 def _lone_plane(value: np.ndarray, view: InputFacts) -> bool:
     """Return whether an output is one map ``[1, h, w]`` of the picture's aspect."""
-    if value.ndim != 3 or value.shape[0] != 1 or not value.size:
+    if value.ndim != 3 or value.shape[0] != 1:
         return False
     strides = view.spec.height / value.shape[1], view.spec.width / value.shape[2]
     return 0.8 < strides[0] / strides[1] < 1.25

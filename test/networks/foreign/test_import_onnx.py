@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper, TensorProto
 import pytest
 
 from kd_perception.bundle import DEPLOY, load_bundle, LOGITS
@@ -226,6 +228,21 @@ def test_what_does_not_fit_is_one_line(make_graph: Make, tmp_path: Path, options
         import_onnx(make_graph(**options), tmp_path / 'b', asked(**said))
     assert '\n' not in str(told.value)
     assert not (tmp_path / 'b').exists()
+
+
+def test_an_empty_output_is_one_line(tmp_path: Path) -> None:
+    nodes = [helper.make_node('Slice', ['images', 'none', 'none', 'rows'], ['logits'])]
+    shape = [1, 3, *SIZE]
+    graph = helper.make_graph(
+        nodes, 'nothing', [helper.make_tensor_value_info('images', TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info('logits', TensorProto.FLOAT, [1, 3, 0, SIZE[1]])],
+        [numpy_helper.from_array(np.array([0]), 'none'),
+         numpy_helper.from_array(np.array([2]), 'rows')])
+    onnx.save(helper.make_model(graph, ir_version=8,
+                                opset_imports=[helper.make_opsetid('', 17)]), tmp_path / 'n.onnx')
+    for said in ({}, {'values': 'logits'}, {'values': 'ids', 'classes': 'a,b'}):
+        with pytest.raises(BundleError, match=r'gives an empty output \[1, 3, 0, 48\]'):
+            import_onnx(tmp_path / 'n.onnx', None, asked(**said))
 
 
 def test_an_existing_bundle_stays(make_graph: Make, tmp_path: Path) -> None:
