@@ -21,6 +21,9 @@ from kd_perception.networks.foreign.names import (
 )
 from kd_perception.networks.foreign.wishes import VALUES, Wishes
 
+# So far beyond 0..1 a probability may be: cubic resizing overshoots at edges.
+_OVERSHOOT = 0.25
+
 
 @dataclass(frozen=True)
 class OutputFacts:
@@ -120,17 +123,22 @@ def _output_name(graph: GraphFile, seen: Mapping[str, np.ndarray],
 def _values(graph: GraphFile, name: str, value: np.ndarray, task: str, view: InputFacts,
             asked: Wishes) -> tuple[str, str, str]:
     integers = value.dtype.kind in 'iub'
-    if asked.values:
-        if integers and asked.values != 'ids':
+    if integers:
+        if asked.values not in (None, 'ids'):
             raise BundleError(f'{graph.path}: {name} gives whole numbers ({value.dtype}), not '
                               f'{asked.values}; they are ids')
-        return asked.values, ASKED, ''
-    if integers:
-        return 'ids', GRAPH, 'whole numbers'
+        return ('ids', ASKED, '') if asked.values else ('ids', GRAPH, 'whole numbers')
     numbers = value.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise BundleError(f'{graph.path}: {name} is not finite for a picture in this range; check '
                           'range, mean and std')
+    if asked.values:
+        if asked.values == 'probabilities' and (
+                numbers.min() < -_OVERSHOOT or numbers.max() > 1 + _OVERSHOOT):
+            raise BundleError(f'{graph.path}: {name} gives values from {numbers.min():.3g} to '
+                              f'{numbers.max():.3g}, which are no probabilities; leave --values '
+                              'out, or say --values logits')
+        return asked.values, ASKED, ''
     last = _last_operator(graph, name)
     whole = bool((numbers == np.floor(numbers)).all()) and numbers.min() >= 0
     one_plane = numbers.ndim == 3 or numbers.ndim == 4 and 1 in (numbers.shape[1],

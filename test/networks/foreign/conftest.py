@@ -27,9 +27,9 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
     """
     Return a writer of graphs: a 1x1 convolution with a stride, and what may follow it.
 
-    ``ends`` is softmax, sigmoid (of one: without its axis), ids, far ids (from 100 on), ids in
-    floats (float ...), upsample linear or nearest, or one map; ``layout`` and ``dtype`` are the
-    input's; ``batch`` and ``size`` may be names, which leave the side open.
+    ``ends`` is softmax, log (not finite), sigmoid (of one: without its axis), ids, far ids (from
+    100 on), ids in floats (float ...), upsample linear or nearest, or one map; ``layout`` and
+    ``dtype`` are the input's; ``batch`` and ``size`` may be names, which leave the side open.
     """
     def make(*, opset: int = 17, layout: str = 'nchw', out_layout: str = 'nchw',
              dtype: str = 'float32', ends: str = '', stride: int = 2, batch: Any = 'n',
@@ -50,6 +50,8 @@ def make_graph(tmp_path: Path, weights: np.ndarray) -> Callable[..., Path]:
         x = add('Conv', x, 'w', strides=[stride, stride], kernel_shape=[1, 1])
         if ends == 'softmax':
             x = add('Softmax', x, axis=1)
+        elif ends == 'log':
+            x = add('Log', x)
         elif ends.startswith('sigmoid'):
             x = add('Sigmoid', x)
             # As "[:, 0]" is exported.

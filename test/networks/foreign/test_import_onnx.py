@@ -221,6 +221,9 @@ def test_several_outputs_are_chosen_by_name(make_graph: Make, tmp_path: Path) ->
     ({'ends': 'ids'}, {}, 'name them with --classes'),
     ({'ends': 'sigmoid'}, {'output_layout': 'nhwc', 'values': 'probabilities', 'classes': 'a,b'},
      'gives 24 classes'),
+    ({}, {'values': 'probabilities'}, r'from -\S+ to \S+, which are no probabilities; .*logits$'),
+    ({'ends': 'log'}, {'values': 'logits'}, 'is not finite for a picture in this range'),
+    ({'ends': 'log'}, {'values': 'probabilities'}, 'is not finite'),
 ])
 def test_what_does_not_fit_is_one_line(make_graph: Make, tmp_path: Path, options: dict,
                                        said: dict, message: str) -> None:
