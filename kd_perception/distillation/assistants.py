@@ -37,7 +37,7 @@ from kd_perception.distillation.recipe_checks import ONLINE
 from kd_perception.distillation.run_directory import ASSISTANTS, RunDirectory
 from kd_perception.distillation.strict import build, first_difference, to_plain
 from kd_perception.distillation.student_recipe import ASSISTANT, overridden
-from kd_perception.distillation.teachers.faculty import Faculty, hire
+from kd_perception.distillation.teachers.teacher_set import choose_teachers, TeacherSet
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.frames import Progress
 
@@ -71,13 +71,13 @@ def assistant_recipes(recipe: Recipe) -> list[Recipe]:
 
 
 def through_assistants(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
-                       faculty: Faculty, learn: Sequence[LabelledSource], run: RunDirectory,
+                       teachers: TeacherSet, learn: Sequence[LabelledSource], run: RunDirectory,
                        accelerator: Accelerator, *, distill: Distill,
-                       progress: Progress | None = None) -> Faculty:
+                       progress: Progress | None = None) -> TeacherSet:
     """
     Train the assistants one after the other; return who teaches the student.
 
-    :param faculty: who teaches the first.
+    :param teachers: who teaches the first.
     :param distill: the verb.
     :raises KdPerceptionError: as the verb, and where an assistant of another recipe is there.
     """
@@ -85,17 +85,17 @@ def through_assistants(recipe: Recipe, classes: ClassSet, losses: Mapping[str, L
     for number, one in enumerate(assistant_recipes(recipe), 1):
         folder = run.path / ASSISTANTS / str(number)
         told = _telling(progress, f'assistant {number}')
-        bundle = _finished(folder, one, faculty)
+        bundle = _finished(folder, one, teachers)
         if bundle is None:
             log.info('assistant %d of %d: %s', number, len(recipe.distillation.assistants), folder)
-            bundle = distill(one, folder, teacher=faculty.bundles, progress=told,
-                             cache_dir=[cache.path for cache in faculty.caches])
+            bundle = distill(one, folder, teacher=teachers.bundles, progress=told,
+                             cache_dir=[cache.path for cache in teachers.caches])
         caches = []
         if recipe.distillation.view != ONLINE:
             caches.append(folder.with_name(f'{number}_cache'))
-            _label(bundle, learn, caches[0], faculty, accelerator, told)
-        faculty = hire(taught, classes, losses, [bundle], caches)
-    return faculty
+            _label(bundle, learn, caches[0], teachers, accelerator, told)
+        teachers = choose_teachers(taught, classes, losses, [bundle], caches)
+    return teachers
 
 
 def _by_assistants(recipe: Recipe) -> Recipe:
@@ -104,7 +104,7 @@ def _by_assistants(recipe: Recipe) -> Recipe:
                                                 teachers=TeachersRecipe()))
 
 
-def _finished(folder: Path, recipe: Recipe, faculty: Faculty) -> ModelBundle | None:
+def _finished(folder: Path, recipe: Recipe, teachers: TeacherSet) -> ModelBundle | None:
     """Return the bundle of an assistant that is trained already, None where it is not."""
     if not (folder / 'bundle').is_dir():
         return None
@@ -116,7 +116,7 @@ def _finished(folder: Path, recipe: Recipe, faculty: Faculty) -> ModelBundle | N
                             '--overwrite') from None
     difference = first_difference(old, recipe.to_dict())
     bundle = load_bundle(folder / 'bundle')
-    if not difference and bundle.spec.lineage.parents != faculty.parents:
+    if not difference and bundle.spec.lineage.parents != teachers.parents:
         difference = 'another teacher'
     if difference:
         raise TrainingError(f'{folder}: holds an assistant of another recipe ({difference}); '
@@ -124,13 +124,13 @@ def _finished(folder: Path, recipe: Recipe, faculty: Faculty) -> ModelBundle | N
     return bundle
 
 
-def _label(bundle: ModelBundle, learn: Sequence[LabelledSource], cache: Path, faculty: Faculty,
+def _label(bundle: ModelBundle, learn: Sequence[LabelledSource], cache: Path, teachers: TeacherSet,
            accelerator: Accelerator, progress: Progress | None) -> None:
     """Let an assistant label the frames that its own teacher has labelled."""
     device: dict[str, Any] = ({'engine': 'torch', 'device': 'cuda'}
                               if accelerator.device.type == 'cuda' else {})
     for entry in learn:
-        label(bundle, entry.source, cache, codec=faculty.caches[0].codec, views=faculty.views,
+        label(bundle, entry.source, cache, codec=teachers.caches[0].codec, views=teachers.views,
               progress=progress, rank=accelerator.process_index,
               world=accelerator.num_processes, **device)
     accelerator.wait_for_everyone()

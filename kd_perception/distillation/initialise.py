@@ -19,7 +19,7 @@ from kd_perception.classes import ClassMap, ClassSet, load_class_set
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.student_recipe import NetworkRecipe, StudentRecipe
-from kd_perception.distillation.teachers.faculty import Faculty
+from kd_perception.distillation.teachers.teacher_set import TeacherSet
 from kd_perception.errors import TrainingError
 from kd_perception.networks.deploy import load_module
 from kd_perception.networks.exits import ExitNet, exported_spec
@@ -71,21 +71,21 @@ def resolve_networks(recipe: Recipe, teacher: ModelBundle | None) -> Recipe:
 
 
 def initialise(network: nn.Module, recipe: Recipe, classes: ClassSet,
-               faculty: Faculty) -> dict[str, Any] | None:
+               teachers: TeacherSet) -> dict[str, Any] | None:
     """
     Give a student's network the weights that it takes over, in place.
 
     :param classes: the student's; outputs correspond by the names of classes, then by the class
         map of the teacher.
-    :param faculty: of several teachers the first one gives.
+    :param teachers: of several teachers the first one gives.
     :returns: what ``metrics.json`` says of it; None where the recipe asks for fresh weights.
     :raises TrainingError: when nothing of the teacher fits.
     """
     student = recipe.distillation.student
-    if not student.takes_weights or not faculty.bundles:
+    if not student.takes_weights or not teachers.bundles:
         return None
-    teacher = faculty.bundles[0]
-    class_map = next(m.class_map for m in faculty.members if m.bundle is teacher)
+    teacher = teachers.bundles[0]
+    class_map = next(m.class_map for m in teachers.members if m.bundle is teacher)
     # Exits are the student's own; what they stand on may be the teacher's.
     base = network.base if isinstance(network, ExitNet) else network
     done = transplant(load_module(teacher), base, (recipe.input.height, recipe.input.width),

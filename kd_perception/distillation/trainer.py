@@ -38,8 +38,8 @@ from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
-from kd_perception.distillation.teachers.faculty import hire
 from kd_perception.distillation.teachers.lessons import Lessons
+from kd_perception.distillation.teachers.teacher_set import choose_teachers
 from kd_perception.errors import TrainingError
 from kd_perception.evaluation.host import host_info, package_versions
 from kd_perception.evaluation.study import spread
@@ -113,26 +113,26 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     first = bundles[0] if bundles else None
     recipe = resolve_networks(recipe, first)
     classes = load_class_set(recipe.classes)
-    faculty = hire(recipe, classes, losses, bundles, caches)
+    teachers = choose_teachers(recipe, classes, losses, bundles, caches)
     # What makes no sense in an assistant is told before anything is written, too.
     for learner in (*assistant_recipes(recipe), recipe):
         require_layers_of(losses, spec_of(learner.network), len(classes), first)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
-        identity = {'data': [s.identity for s in [*learn, *check]], **faculty.identity}
+        identity = {'data': [s.identity for s in [*learn, *check]], **teachers.identity}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
-            faculty = through_assistants(recipe, classes, losses, faculty, learn, run, accelerator,
-                                         distill=distill, progress=progress)
+            teachers = through_assistants(recipe, classes, losses, teachers, learn, run,
+                                          accelerator, distill=distill, progress=progress)
             frames, held, how = read_frames(recipe, learn, check, labels_only=False,
                                             progress=progress)
-            frames = faculty.known_part(frames)
+            frames = teachers.known_part(frames)
             labelled = all(held.has_labels)
-            faculty.require_truth(frames.has_labels, held.has_labels)
-            faculty.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
-            lessons = Lessons(faculty, accelerator.device, recipe.optimization.precision,
+            teachers.require_truth(frames.has_labels, held.has_labels)
+            teachers.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
+            lessons = Lessons(teachers, accelerator.device, recipe.optimization.precision,
                               teacher_layers(losses.values()))
             truth = _truth(held) if labelled else lessons.pseudo_truth(held)
             return _fit(recipe, classes, frames, truth, run, accelerator, losses=losses,
@@ -153,7 +153,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     network_spec = spec_of(recipe.network)
     network = build(network_spec, len(classes))
     taken = (None if lessons is None else
-             initialise(network, recipe, classes, lessons.faculty))
+             initialise(network, recipe, classes, lessons.teachers))
     pixels = frames.class_pixels(len(classes))
     weighting = recipe.distillation.weighting
     seen = pixels
@@ -190,7 +190,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         spec = BundleSpec(
             name=recipe.name, task='segmentation', role=recipe.role, classes=classes,
             input=input_spec, network=network_spec,
-            lineage=Lineage(parents=() if lessons is None else lessons.faculty.parents,
+            lineage=Lineage(parents=() if lessons is None else lessons.teachers.parents,
                             data=frames.fingerprints, recipe=recipe.hash(),
                             code_version=__version__),
             statistics=frames.statistics(classes))
@@ -216,13 +216,13 @@ def _circumstances(held_out: HeldOut, lessons: Lessons | None,
     """Return what a report on the run must know that no other file of it says."""
     places = held_out.places
     kept = [places[i] for i in spread(len(places), _MOST_PLACES)]
-    faculty = None if lessons is None else lessons.faculty
+    teachers = None if lessons is None else lessons.teachers
     return {
         'held_out': {'of': 'validation' if held_out.by == VALIDATION else 'train',
                      'frames': len(places), 'places': kept},
-        'teachers': [{'path': str(b.path.resolve()), 'hash': b.hash} for b in faculty.bundles]
-        if faculty else [],
-        'caches': [str(c.path.resolve()) for c in faculty.caches] if faculty else [],
+        'teachers': [{'path': str(b.path.resolve()), 'hash': b.hash} for b in teachers.bundles]
+        if teachers else [],
+        'caches': [str(c.path.resolve()) for c in teachers.caches] if teachers else [],
         'device': str(accelerator.device), 'processes': accelerator.num_processes,
         'host': host_info(), 'versions': package_versions()}
 

@@ -33,7 +33,7 @@ from kd_perception.distillation.features import (
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.losses import build_losses
 from kd_perception.distillation.recipe import Recipe
-from kd_perception.distillation.teachers import faculty
+from kd_perception.distillation.teachers import teacher_set
 from kd_perception.distillation.teachers.online import OnlineTeacher
 from kd_perception.distillation.teachers.teacher import Lesson
 from kd_perception.distillation.trainer import distill
@@ -262,7 +262,7 @@ def test_a_teacher_in_the_loop_gives_logits_and_layers_at_once(
             calls.append('layers')
             return super().look_inside(batch)
 
-    monkeypatch.setattr(faculty, 'OnlineTeacher', Counted)
+    monkeypatch.setattr(teacher_set, 'OnlineTeacher', Counted)
     losses = {'hint': {'layers': {'encoder.late': 'encoder.late'}, 'end': 0.5},
               'kl': {'start': 0.25}}
     for view, given in (('online', None), ('warp', cache)):

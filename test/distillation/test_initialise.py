@@ -22,7 +22,7 @@ from kd_perception.classes import ClassMap, ClassSet
 from kd_perception.distillation.initialise import initialise, resolve_networks
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
-from kd_perception.distillation.teachers.faculty import Faculty, Member
+from kd_perception.distillation.teachers.teacher_set import Member, TeacherSet
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import ConfigError, TrainingError
 from kd_perception.networks.deploy import load_module, save_bundle
@@ -113,7 +113,7 @@ def test_a_head_for_other_classes_takes_rows_by_name_and_by_map(
     network = build(NetworkSpec('toy', {'width': 16}), 4)
     fresh = network[4].bias[0].clone()
     member = Member(12, teacher, None, ClassMap('driving', 'four', table))
-    taken = initialise(network, recipe, classes, Faculty(recipe, 4, (member,)))
+    taken = initialise(network, recipe, classes, TeacherSet(recipe, 4, (member,)))
     donor = load_module(teacher)
     assert torch.equal(network[4].weight[1:], donor[4].weight[[3, 0, 5]])
     assert torch.equal(network[4].bias[0], fresh)
@@ -127,8 +127,8 @@ def test_a_student_with_exits_stands_on_its_teachers_weights(
     network = build(NetworkSpec('exits', {'base': 'toy', 'arguments': {'width': 8},
                                           'layers': ['2']}), 12)
     recipe = make_recipe(distillation=student('weights'))
-    faculty = Faculty(recipe, 12, (Member(12, teacher, None),))
-    taken = initialise(network, recipe, driving, faculty)
+    teachers = TeacherSet(recipe, 12, (Member(12, teacher, None),))
+    taken = initialise(network, recipe, driving, teachers)
     assert taken is not None
     assert taken['share_of_parameters'] == 1
 

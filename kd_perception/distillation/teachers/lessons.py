@@ -13,7 +13,7 @@ from kd_perception.distillation.dataset import Batch, still
 from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.precision import choose_precision
 from kd_perception.distillation.teachers.average import AverageTeacher
-from kd_perception.distillation.teachers.faculty import Faculty
+from kd_perception.distillation.teachers.teacher_set import TeacherSet
 
 # Frames that tell how often the teacher sees each class.
 _SAMPLE = 100
@@ -21,25 +21,25 @@ _SAMPLE = 100
 
 class Lessons:
     """
-    A faculty at work.
+    A teachers at work.
 
     :param precision: ``optimization.precision``: teachers in the loop compute as the student does.
     :param layers: names of the teacher's layers that losses look at.
     """
 
-    def __init__(self, faculty: Faculty, device: torch.device, precision: str,
+    def __init__(self, teachers: TeacherSet, device: torch.device, precision: str,
                  layers: Sequence[str] = ()) -> None:
-        self.faculty = faculty
+        self.teachers = teachers
         chosen = choose_precision(precision, device)
-        self.teacher, self.guide = faculty.load(device, chosen, layers)
+        self.teacher, self.guide = teachers.load(device, chosen, layers)
         self._device = device
 
     @property
     def shown(self) -> dict[str, Any]:
         """Return the settings of ``Batches`` that the teachers ask for."""
-        faculty = self.faculty
-        return {'caches': faculty.caches, 'views': faculty.views, 'decide': faculty.decide,
-                'calm': faculty.calm}
+        teachers = self.teachers
+        return {'caches': teachers.caches, 'views': teachers.views, 'decide': teachers.decide,
+                'calm': teachers.calm}
 
     def begin(self, network: nn.Module,
               normalise: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -69,7 +69,7 @@ class Lessons:
         return counts
 
     def _shown(self, store: FrameStore, position: int) -> Batch:
-        return still(store, position, self.faculty.caches, self.faculty.views)
+        return still(store, position, self.teachers.caches, self.teachers.views)
 
     def _decision(self, shown: Batch) -> np.ndarray:
         with torch.no_grad():

@@ -25,7 +25,7 @@ from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
 from kd_perception.distillation.student_recipe import ASSISTANT
 from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.cached import CachedTeacher, ViewTeacher
-from kd_perception.distillation.teachers.council import Council
+from kd_perception.distillation.teachers.ensemble import Ensemble
 from kd_perception.distillation.teachers.online import OnlineTeacher
 from kd_perception.distillation.teachers.teacher import Guide, Teacher
 from kd_perception.distillation.teachers.translated import TranslatedTeacher
@@ -61,7 +61,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Faculty:
+class TeacherSet:
     """
     The teachers of a run; none where the student's own average teaches.
 
@@ -171,7 +171,7 @@ class Faculty:
             guide = self._online(first, device, precision, layers)
         together = self.recipe.distillation.teachers
         return (loaded[0] if len(loaded) == 1 else
-                Council(loaded, together.combine, together.weights)), guide
+                Ensemble(loaded, together.combine, together.weights)), guide
 
     def _online(self, member: Member, device: torch.device, precision: str,
                 layers: Sequence[str]) -> OnlineTeacher:
@@ -183,8 +183,9 @@ class Faculty:
             spread=settings.teacher_devices == 'auto', memory=settings.teacher_memory)
 
 
-def hire(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
-         bundles: Sequence[ModelBundle], cache_dirs: Sequence[Path | str]) -> Faculty:
+def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
+                    bundles: Sequence[ModelBundle],
+                    cache_dirs: Sequence[Path | str]) -> TeacherSet:
     """
     Check that the teachers can teach what the recipe asks for.
 
@@ -194,7 +195,7 @@ def hire(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
     settings = recipe.distillation
     if settings.ema_teacher:
         _check_own_average(losses, bundles, cache_dirs)
-        return Faculty(recipe, len(classes), ())
+        return TeacherSet(recipe, len(classes), ())
     views = None
     if settings.view == ONLINE:
         if cache_dirs:
@@ -230,7 +231,7 @@ def hire(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
     if settings.class_map and all(m.class_map is None for m in members):
         raise TrainingError(f'distillation.class_map {settings.class_map}: the teacher predicts '
                             f'the classes of {classes.name!r} already; leave it out')
-    return Faculty(recipe, len(classes), tuple(members), views)
+    return TeacherSet(recipe, len(classes), tuple(members), views)
 
 
 def _paired(bundles: Sequence[ModelBundle], caches: Sequence[SoftLabelCache],

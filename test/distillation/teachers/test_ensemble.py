@@ -18,7 +18,7 @@ from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.label_import import import_labels
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
-from kd_perception.distillation.teachers.council import Council
+from kd_perception.distillation.teachers.ensemble import Ensemble
 from kd_perception.distillation.teachers.teacher import Lesson
 from kd_perception.distillation.trainer import distill
 from kd_perception.errors import ConfigError, TrainingError
@@ -45,7 +45,7 @@ def test_the_joint_distribution_is_that_of_the_equation(combine: str) -> None:
     logits = rng.normal(0, [[[[[1]]]], [[[[4]]]], [[[[9]]]]], (3, 2, 5, 4, 6)).astype(np.float32)
     valid = rng.random((3, 2, 4, 6)) < 0.7
     weights = (1.0, 2.0, 0.5)
-    lesson = Council([Says(t, v) for t, v in zip(logits, valid, strict=True)], combine,
+    lesson = Ensemble([Says(t, v) for t, v in zip(logits, valid, strict=True)], combine,
                      weights).teach(None, (1, 1))  # type: ignore[arg-type]
     heard = valid.any(0)
     np.testing.assert_array_equal(lesson.valid, heard)
@@ -71,10 +71,10 @@ def test_who_is_sure_teaches_where_another_is_not() -> None:
     dull[:, 2] = 0.3
     known = np.ones((1, 2, 2), bool)
     teachers = [Says(dull, known), Says(sure, known)]
-    gated, mean = (Council(teachers, c).teach(None, (1, 1)).logits.exp()  # type: ignore[arg-type]
+    gated, mean = (Ensemble(teachers, c).teach(None, (1, 1)).logits.exp()  # type: ignore[arg-type]
                    for c in ('confident', 'mean'))
     assert float(gated[0, 1].min()) > 0.95 > 0.7 > float(mean[0, 1].max())
-    both = Council([teachers[0]] * 2, 'confident').teach(None, (1, 1))  # type: ignore[arg-type]
+    both = Ensemble([teachers[0]] * 2, 'confident').teach(None, (1, 1))  # type: ignore[arg-type]
     torch.testing.assert_close(both.logits.exp(), torch.from_numpy(dull).softmax(1))
 
 
@@ -82,7 +82,7 @@ def test_grids_are_brought_to_the_finest() -> None:
     known = np.ones((1, 2, 3), bool)
     coarse = Says(np.random.default_rng(0).normal(0, 1, (1, 4, 2, 3)).astype(np.float32), known)
     fine = Says(np.zeros((1, 4, 4, 6), np.float32), np.ones((1, 4, 6), bool))
-    lesson = Council([coarse, fine]).teach(None, (1, 1))  # type: ignore[arg-type]
+    lesson = Ensemble([coarse, fine]).teach(None, (1, 1))  # type: ignore[arg-type]
     assert lesson.logits.shape == (1, 4, 4, 6)
     assert lesson.valid.shape == (1, 4, 6)
 

@@ -33,7 +33,7 @@ MEAN, CONFIDENT = 'mean', 'confident'
 _LEAST = 1e-4
 
 
-class Council:
+class Ensemble:
     """
     Teachers of the same classes.
 
