@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache as once
 import io
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,20 @@ _DEVICES = {'cpu': 'CPU', 'gpu': 'GPU'}
 _HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
 _NAMES = {'f32': 'fp32', 'float': 'fp32', 'float32': 'fp32', 'bf16': 'bf16', 'bfloat16': 'bf16',
           'f16': 'fp16', 'float16': 'fp16'}
+
+
+@once
+def _shared_core() -> Any:
+    """
+    Return the one OpenVINO core of this process, which lives as long as the process.
+
+    The CPU plugin of a core moves the alternate signal stack of the thread that first compiles
+    (processors with AMX need a larger one), and frees it with the core. Cores that go in another
+    order than the reverse of their coming leave the thread with a freed stack, and the next
+    Ctrl-C ends in a segmentation fault.
+    """
+    import openvino
+    return openvino.Core()
 
 
 class OpenVinoEngine:
@@ -43,7 +58,7 @@ class OpenVinoEngine:
         self.device = device
         self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
         self._openvino = openvino
-        self._core: Any = openvino.Core()
+        self._core: Any = _shared_core()
         present = self._core.available_devices
         if _DEVICES[device] not in {name.partition('.')[0] for name in present}:
             raise EngineError(f'openvino finds no device {device} here, only '
