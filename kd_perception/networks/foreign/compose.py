@@ -16,7 +16,7 @@ from kd_perception.bundle import DEPLOY, InputSpec, LOGITS
 from kd_perception.errors import BundleError
 from kd_perception.networks.foreign.facts import InputFacts
 from kd_perception.networks.foreign.facts_output import OutputFacts
-from kd_perception.networks.foreign.graph_file import GraphFile, MAX_BYTES, pruned
+from kd_perception.networks.foreign.graph_file import GraphFile, MAX_BYTES, pruned, subgraphs
 
 IMAGES = 'images'
 PROBABILITIES = 'probabilities'
@@ -34,7 +34,8 @@ def graphs(graph: GraphFile, view: InputFacts, out: OutputFacts) -> dict[str, by
     :raises BundleError: when the parts cannot be joined.
     """
     try:
-        core = compose.add_prefix(_fixed(pruned(graph.model, out.name), view, out), _PREFIX)
+        core = _fixed(pruned(graph.model, out.name), view, out)
+        _prefix(core.graph)
         made = {DEPLOY: _joined(core, graph, view, out, deploy=True)}
         if out.values != 'ids':
             made[LOGITS] = _joined(core, graph, view, out, deploy=False)
@@ -97,6 +98,25 @@ def _fixed(model: Any, view: InputFacts, out: OutputFacts) -> Any:
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(
         out.name, kind, [_batch(view), *out.shape[1:]]))
     return model
+
+
+def _prefix(graph: Any) -> None:
+    """
+    Rename all that a graph holds, so that no name is one of ours.
+
+    ``onnx.compose.add_prefix`` leaves alone what graphs within nodes read of outer initializers.
+    """
+    sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
+    for named in (*graph.input, *graph.output, *graph.initializer, *sparse, *graph.value_info,
+                  *graph.node):
+        if named.name:
+            named.name = _PREFIX + named.name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [n and _PREFIX + n for n in names]  # '' is an input that is left out
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                _prefix(inner)
 
 
 def _joined(core: Any, graph: GraphFile, view: InputFacts, out: OutputFacts, *,

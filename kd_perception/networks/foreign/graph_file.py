@@ -153,6 +153,11 @@ def pruned(model: Any, output: str) -> Any:
     return out
 
 
+def subgraphs(attribute: Any) -> list[Any]:
+    """Return the graphs that an attribute of a node holds, as the branches of an ``If``."""
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField('g') else [])]
+
+
 def constants(model: Any) -> dict[str, np.ndarray]:
     """Return small constants of a graph by name: initializers and ``Constant`` nodes."""
     tensors = {t.name: t for t in model.graph.initializer}
@@ -288,7 +293,7 @@ def _tensors(model: Any) -> Iterator[Any]:
                 if attribute.HasField('t'):
                     yield attribute.t
                 yield from attribute.tensors
-                for graph in _graphs(attribute):
+                for graph in subgraphs(attribute):
                     yield from of(graph)
 
     yield from of(model.graph)
@@ -301,7 +306,7 @@ def _nodes(model: Any) -> Iterator[Any]:
         for node in nodes:
             yield node
             for attribute in node.attribute:
-                for graph in _graphs(attribute):
+                for graph in subgraphs(attribute):
                     yield from of(graph.node)
 
     yield from of(model.graph.node)
@@ -313,15 +318,11 @@ def _read_by(node: Any) -> Iterator[str]:
     """Yield the names that a node and the graphs within it read."""
     yield from node.input
     for attribute in node.attribute:
-        for graph in _graphs(attribute):
+        for graph in subgraphs(attribute):
             for inner in graph.node:
                 yield from _read_by(inner)
             for output in graph.output:
                 yield output.name
-
-
-def _graphs(attribute: Any) -> list[Any]:
-    return [*attribute.graphs, *([attribute.g] if attribute.HasField('g') else [])]
 
 
 def _copy(message: Any) -> Any:

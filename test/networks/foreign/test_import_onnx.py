@@ -233,6 +233,40 @@ def test_what_does_not_fit_is_one_line(make_graph: Make, tmp_path: Path, options
     assert not (tmp_path / 'b').exists()
 
 
+def test_branches_read_what_is_outside_of_them(weights: np.ndarray, tmp_path: Path) -> None:
+    """An initializer, the picture, what a node makes; and a branch within a branch."""
+    def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+        return helper.make_graph(
+            [*nodes, helper.make_node('Identity', [f'{name}_x'], [f'{name}_out'])], name, [],
+            [helper.make_tensor_value_info(f'{name}_out', TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.float32(1), f'{name}_one')])
+
+    def choice(name: str, *branches: onnx.GraphProto) -> onnx.NodeProto:
+        return helper.make_node('If', ['yes'], [name], then_branch=branches[0],
+                                else_branch=branches[1])
+
+    inner = choice('a_x', branch('c', helper.make_node('Conv', ['images', 'w'], ['c_x'])),
+                   branch('d', helper.make_node('Neg', ['plain'], ['d_x'])))
+    nodes = [helper.make_node('Conv', ['images', 'w'], ['plain']),
+             choice('chosen', branch('a', inner),
+                    branch('b', helper.make_node('Mul', ['plain', 'b_one'], ['b_x']))),
+             choice('logits', branch('e', helper.make_node('Mul', ['chosen', 'two'], ['e_x'])),
+                    branch('f', helper.make_node('Add', ['plain', 'two'], ['f_x'])))]
+    graph = helper.make_graph(
+        nodes, 'g', [helper.make_tensor_value_info('images', TensorProto.FLOAT, [1, 3, *SIZE])],
+        [helper.make_tensor_value_info('logits', TensorProto.FLOAT, [1, 4, *SIZE])],
+        [numpy_helper.from_array(weights[:, :, None, None], 'w'),
+         numpy_helper.from_array(np.float32(2), 'two'),
+         numpy_helper.from_array(np.array(True), 'yes')])
+    onnx.save(helper.make_model(graph, ir_version=8,
+                                opset_imports=[helper.make_opsetid('', 17)]), tmp_path / 'i.onnx')
+    result = import_onnx(tmp_path / 'i.onnx', tmp_path / 'b', asked())
+    assert [a.pixels for a in result.agreements] == [1] * len(result.agreements)
+    image = picture()
+    mask = load_engine(result.bundle, 'onnxruntime').infer(image[None])['mask'][0]
+    assert np.array_equal(mask, best_class(weights, image))
+
+
 def test_an_empty_output_is_one_line(tmp_path: Path) -> None:
     nodes = [helper.make_node('Slice', ['images', 'none', 'none', 'rows'], ['logits'])]
     shape = [1, 3, *SIZE]
