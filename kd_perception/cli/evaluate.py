@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'of several; for a classification a folder with one folder of '
                              'pictures per class')
     parser.add_argument('--class-map', default='',
-                        help='map from the classes of the labels to those of the model')
+                        help='name or path of a map from the classes of the labels to those of '
+                             "the model, or from the model's to those of the labels")
     parser.add_argument('--confidence-threshold', type=float, default=0.0, metavar='P',
                         help='less certain pixels count as missed (%(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')

@@ -34,6 +34,13 @@ def test_every_verb_has_a_module_that_explains_itself():
         assert f'kd_perception {name}' in done.stdout
 
 
+def test_a_class_map_of_an_evaluation_may_go_either_way(capsys):
+    with pytest.raises(SystemExit):
+        command.main(['evaluate', '--help'])
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'from the classes of the labels to those of the model, or from the model' in shown
+
+
 def test_without_a_verb_it_shows_the_verbs(capsys):
     assert command.main([]) == 0
     shown = capsys.readouterr().out
