@@ -170,13 +170,42 @@ def load_class_map(source: ClassSet, target: ClassSet, name: str = '') -> ClassM
     """
     if not name and source.names == target.names:
         return ClassMap(source.name, target.name, source.lookup())
-    stem = name or f'{source.name}_to_{target.name}'
-    if not name and not (share_directory() / 'config' / 'classes' / f'{stem}.yaml').is_file():
+    path = _map_file(source, target, name)
+    if path is None:
         raise ConfigError(
             f'no class map from {source.name!r} to {target.name!r}: write config/classes/'
-            f'{stem}.yaml or give the path of a map')
-    path = config_file('classes', stem)
+            f'{source.name}_to_{target.name}.yaml or give the path of a map')
     return class_map_from_dict(_read_yaml(path), source, target, str(path))
+
+
+def map_speaks_of(source: ClassSet, target: ClassSet, name: str = '') -> tuple[int, int]:
+    """
+    Return how far a map is one from ``source`` to ``target``, whether or not it is right.
+
+    To compare with the same of the other direction, so that its error is told.
+
+    :return: how many of the two sets its head names, and how many of its entries are classes of
+        the set that they should be of; (0, 0) without a map.
+    :raises ConfigError: when there is no file of this name or it is not readable.
+    """
+    path = _map_file(source, target, name)
+    data = None if path is None else _read_yaml(path)
+    if not isinstance(data, Mapping):
+        return 0, 0
+    head = sum(data.get(key) == classes.name
+               for key, classes in (('source', source), ('target', target)))
+    groups = data['map'] if isinstance(data.get('map'), Mapping) else {}
+    listed = [group for group in (*groups.values(), data.get('ignore'), data.get('drop'))
+              if isinstance(group, (list, tuple))]
+    return head, (sum(key in target.names for key in groups)
+                  + sum(entry in source.names for group in listed for entry in group))
+
+
+def _map_file(source: ClassSet, target: ClassSet, name: str) -> Path | None:
+    stem = name or f'{source.name}_to_{target.name}'
+    if not name and not (share_directory() / 'config' / 'classes' / f'{stem}.yaml').is_file():
+        return None
+    return config_file('classes', stem)
 
 
 def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: ClassSet,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+import tempfile
+
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
@@ -13,6 +16,7 @@ from kd_perception.classes import (
     ClassSet,
     load_class_map,
     load_class_set,
+    map_speaks_of,
     UNLABELLED,
 )
 from kd_perception.errors import ConfigError
@@ -89,6 +93,9 @@ def test_no_file_content_brings_a_class_set_down(data):
 def test_no_file_content_brings_a_class_map_down(data):
     with pytest.raises(ConfigError):
         class_map_from_dict(data, *two_sets())
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / 'map.yaml').write_text(yaml.safe_dump(data))
+        assert map_speaks_of(*two_sets(), f'{folder}/map.yaml') >= (0, 0)
 
 
 def test_map():

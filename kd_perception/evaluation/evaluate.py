@@ -19,7 +19,7 @@ import numpy as np
 from kd_perception.bags.drives import Drive, drives_of, shared
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bundle import ModelBundle
-from kd_perception.classes import ClassMap, ClassSet, load_class_map
+from kd_perception.classes import ClassMap, ClassSet, load_class_map, map_speaks_of
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.evaluation.read_ahead import read_ahead
@@ -181,8 +181,10 @@ def _maps(truth: ClassSet, predicted: ClassSet,
     except ConfigError as error:
         try:
             return truth, _identity(truth), load_class_map(predicted, truth, name)
-        except ConfigError:
-            raise error from None
+        except ConfigError as other:
+            backwards = (map_speaks_of(predicted, truth, name)
+                         > map_speaks_of(truth, predicted, name))
+            raise (other if backwards else error) from None
 
 
 def _direction(truth: ClassSet, predicted: ClassSet, counted: ClassSet) -> str:

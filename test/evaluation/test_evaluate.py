@@ -148,6 +148,30 @@ def test_a_class_for_void_is_left_out_by_a_map_of_the_predictions(tmp_path: Path
     assert result.matrix.precision().tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(('head', 'more', 'left', 'message'), [
+    ('', {'ignore': ['void', 'a']}, 'a', r"nothing maps to \['a'\] of 'three'"),
+    ('', {'drop': ['void', 'b']}, 'b', r"nothing maps to \['b'\] of 'three'"),
+    ('', {}, '', r"nothing maps to \['void'\] of 'with_void'"),  # could be of either
+    ('source: three\ntarget: with_void\n', {'ignore': ['void']}, 'a',
+     "'void' is no class of 'three'"),
+    ('source: with_void\ntarget: three\n', {'ignore': ['vood']}, '',
+     "'vood' is no class of 'with_void'"),
+], ids=str)
+def test_the_error_of_a_map_is_that_of_its_direction(
+        tmp_path: Path, head: str, more: dict, left: str, message: str) -> None:
+    names = ['a', 'b', 'c']
+    model = make_bundle(tmp_path / 'model', ClassSet.from_names('with_void', [*names, 'void']))
+    truth = np.zeros(SIZE, np.uint8)
+    three = ClassSet.from_names('three', names)
+    folder = write(tmp_path / 'drive', three.palette(), [truth], [truth])
+    (tmp_path / 'three.yaml').write_text(yaml.safe_dump(three.to_dict()))
+    (tmp_path / 'map.yaml').write_text(head + yaml.safe_dump(
+        {'map': {n: [n] for n in names if n != left}, **more}))
+    with pytest.raises(ConfigError, match=message):
+        evaluate(model, open_source(folder, classes=str(tmp_path / 'three.yaml')),
+                 engine='onnxruntime', class_map=str(tmp_path / 'map.yaml'))
+
+
 def test_other_sizes_are_measured_at_the_size_of_the_labels(bundle: ModelBundle,
                                                             tmp_path: Path) -> None:
     truth = np.repeat(np.arange(12, dtype=np.uint8), 10)[None].repeat(72, 0)
