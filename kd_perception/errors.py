@@ -7,11 +7,20 @@ and exits with 2; the nodes log it. Anything else that escapes is a defect of ou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of others that says something, cut at 200 letters."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:200]
+
+
+def some(names: Sequence[str], first: int = 6, last: int = 0) -> str:
+    """Return names for a line of text: all, or the first and last of many."""
+    if len(names) > first + last:
+        names = [*names[:first], '…', *names[len(names) - last:]]
+    return ', '.join(names)
 
 
 class KdPerceptionError(Exception):

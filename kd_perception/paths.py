@@ -174,12 +174,17 @@ def move_directory(source: Path, path: Path, *, overwrite: bool) -> None:
     _sync(path.parent)
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file in hex, read in pieces that leave other threads their turn."""
+def file_hash(*paths: Path) -> str:
+    """
+    Return the SHA-256 of a file in hex, or of several one behind the other.
+
+    Read in pieces that leave other threads their turn.
+    """
     digest = hashlib.sha256()
-    with path.open('rb') as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 import subprocess
@@ -17,6 +18,7 @@ from kd_perception.paths import (
     child_environment,
     code_command,
     config_file,
+    file_hash,
     models_directory,
     module_command,
     share_directory,
@@ -200,3 +202,10 @@ def test_a_module_is_run_as_main_with_its_arguments(foreign_folder, monkeypatch)
     monkeypatch.setenv('PYTHONPATH', 'relative')
     assert said_by(module_command('beside', '--ros-args', 'a b')) \
         == ['__main__', '--ros-args', 'a', 'b']
+
+
+def test_the_hash_of_several_files_is_that_of_their_bytes_in_order(tmp_path):
+    for name, content in (('a', b'one'), ('b', b'two')):
+        (tmp_path / name).write_bytes(content)
+    assert file_hash(tmp_path / 'a') == hashlib.sha256(b'one').hexdigest()
+    assert file_hash(tmp_path / 'b', tmp_path / 'a') == hashlib.sha256(b'twoone').hexdigest()

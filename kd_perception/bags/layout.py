@@ -13,7 +13,7 @@ from kd_perception.bags.ros1_storage import Ros1Storage
 from kd_perception.bags.sqlite_storage import SqliteStorage
 from kd_perception.bags.storage import reason, Storage
 from kd_perception.bags.unfinished import how_to_recover, is_unfinished
-from kd_perception.errors import BagError
+from kd_perception.errors import BagError, some
 
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
 COMPRESSED_SUFFIXES = ('.zstd', '.zst')
@@ -94,10 +94,10 @@ def bag_files(path: Path, warnings: list[str]) -> list[Path]:
     missing = [n for n in names if found[n] is None]
     if not present:
         raise BagError(f'{path}: all files that {METADATA} names are missing: '
-                       f'{_some(missing) or "it names none"}')
+                       f'{some(missing, 12, 4) or "it names none"}')
     if missing:
         warnings.append(f'{path}: {len(missing)} of {len(names)} files are missing and left out: '
-                        f'{_some(missing)}')
+                        f'{some(missing, 12, 4)}')
     return present
 
 
@@ -115,13 +115,6 @@ def decompress(source: Path, target: Path) -> None:
     except OSError as error:
         raise BagError(f'{source}: cannot be unpacked into {target.parent}: {error.strerror}; set '
                        'TMPDIR to a folder with room') from None
-
-
-def _some(names: list[str]) -> str:
-    """Return names for a message; the first and last of many."""
-    if len(names) > 24:
-        names = [*names[:12], '…', *names[-4:]]
-    return ', '.join(names)
 
 
 def _loose_files(path: Path) -> list[Path]:
