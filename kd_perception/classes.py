@@ -147,15 +147,15 @@ def load_class_set(name: str) -> ClassSet:
     return ClassSet.from_dict(_read_yaml(path), str(path))
 
 
-def named_like(names: Sequence[str]) -> ClassSet:
-    """Return the set of ``config/classes`` that has these names, or one called ``imported``."""
+def named_like(names: Sequence[str], name: str = 'imported') -> ClassSet:
+    """Return the set of ``config/classes`` that has these names, or a new one called ``name``."""
     for path in sorted((share_directory() / 'config' / 'classes').glob('*.yaml')):
         data = _read_yaml(path)
         if isinstance(data, Mapping) and 'classes' in data:
             known = ClassSet.from_dict(data, str(path))
             if known.names == tuple(names):
                 return known
-    return ClassSet.from_names('imported', names)
+    return ClassSet.from_names(name, names)
 
 
 def load_class_map(source: ClassSet, target: ClassSet, name: str = '') -> ClassMap:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from kd_perception.bundle import (
     ModelBundle,
     NetworkSpec,
 )
-from kd_perception.classes import ClassSet
-from kd_perception.errors import BundleError, ConfigError
+from kd_perception.classes import ClassSet, named_like
+from kd_perception.errors import BundleError, ConfigError, some
 from kd_perception.networks import huggingface
 from kd_perception.networks.deploy import IMAGES, LogitsGraph, save_bundle
 from kd_perception.networks.foreign.facts import (
@@ -42,10 +41,11 @@ from kd_perception.networks.foreign.facts import (
     rounded,
 )
 from kd_perception.networks.foreign.import_onnx import sample_frame
-from kd_perception.networks.foreign.names import class_set, matching_set
+from kd_perception.networks.foreign.names import class_set, usable
 from kd_perception.networks.foreign.wishes import merged, Wishes, wishes
 from kd_perception.networks.registry import build
 from kd_perception.networks.state_dict import fit, read_tensors
+from kd_perception.paths import file_hash
 
 # What a preprocessor may do to values beside range, mean, std and order of channels.
 _OTHER_PIXELS = ('rescale_offset', 'include_top', 'do_grayscale', 'do_convert_grayscale',
@@ -130,10 +130,11 @@ def import_torch(path: Path | str, out: Path | str | None, builder: str,
                      'perception node does not serve it yet')
     if out is None:
         return ImportedTorch(tuple(facts), tuple(notes), None)
+    files = sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
     spec = BundleSpec(
         name=name, task=task, role=asked.role or 'teacher', classes=classes, input=view,
         network=network, lineage=Lineage(data=(), recipe='', code_version=__version__),
-        statistics={'imported_from': {'file': path.name, 'sha256': _hash(path)}})
+        statistics={'imported_from': {'file': path.name, 'sha256': file_hash(*files)}})
     frame = sample_frame(view, image)[np.newaxis]
     bundle = save_bundle(out, module, spec, weights_dtype=weights_dtype, images=frame,
                          overwrite=overwrite)
@@ -176,13 +177,12 @@ def _classes(asked: Wishes, told: tuple[str, ...], name: str) -> tuple[ClassSet,
     if asked.classes is not None:
         classes, how = class_set(asked.classes, name), ASKED
     elif told:
-        classes, how = matching_set(name, told), GRAPH
+        classes, how = named_like(usable(told), name), GRAPH
     else:
         raise ConfigError('weights do not name their classes: give --classes (a class set, a file '
                           'of names, names separated by commas, or their number)')
-    listed = ', '.join(classes.names[:6]) + (', …' if len(classes) > 6 else '')
-    return classes, Fact('classes', f'{len(classes)} of {classes.name}: {listed}', how,
-                         '' if how == ASKED else 'id2label')
+    return classes, Fact('classes', f'{len(classes)} of {classes.name}: {some(classes.names)}',
+                         how, '' if how == ASKED else 'id2label')
 
 
 def _input(module: nn.Module, asked: Wishes, path: Path) -> tuple[InputSpec, list[Fact]]:
@@ -244,14 +244,3 @@ def _agreement(bundle: ModelBundle, module: nn.Module, frame: np.ndarray) -> str
     far = float(np.abs(got - logits).max()) / max(float(np.ptp(logits)), 1e-6)
     return (f'graph against torch: same class on {same:.3%} of cells, logits within {far:.1e} of '
             'their spread')
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open('rb') as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()
-

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-import itertools
-from typing import Any
 
 import numpy as np
 
-from kd_perception.classes import ClassSet, MAX_MASK_CLASSES
-from kd_perception.errors import BundleError
+from kd_perception.classes import ClassSet, MAX_MASK_CLASSES, named_like
+from kd_perception.errors import BundleError, some
 from kd_perception.networks.foreign.facts import ASKED, DEFAULT, Fact, GRAPH, GUESSED, InputFacts
 from kd_perception.networks.foreign.graph_file import GraphFile
 from kd_perception.networks.foreign.names import (
     class_set,
     made_up,
-    matching_set,
     recorded_names,
 )
 from kd_perception.networks.foreign.wishes import VALUES, Wishes
@@ -225,7 +222,7 @@ def _classes(graph: GraphFile, count: int, asked: Wishes, task: str,
     if asked.classes is not None:
         classes, how, why = class_set(asked.classes, name), ASKED, ''
     elif recorded and len(recorded[1]) == count or recorded and not count:
-        classes, how = matching_set(name, recorded[1]), GRAPH
+        classes, how = named_like(recorded[1], name), GRAPH
         why = f'metadata {recorded[0]!r}'
     elif not count:
         raise BundleError(f'{graph.path}: {output} gives ids, so nothing tells how many classes '
@@ -238,12 +235,6 @@ def _classes(graph: GraphFile, count: int, asked: Wishes, task: str,
         why = 'nobody names them: give --classes'
     if count and len(classes) != count:
         raise BundleError(f'{graph.path}: {output} gives {count} classes, but {classes.name!r} '
-                          f'names {len(classes)}: {", ".join(itertools.islice(classes.names, 4))}'
-                          ', …')
+                          f'names {len(classes)}: {some(classes.names, 4)}')
     return classes, Fact('classes', f'{len(classes)} of {classes.name}: '
-                                    f'{_some(classes.names)}', how, why)
-
-
-def _some(names: Iterable[Any], most: int = 6) -> str:
-    listed = list(names)
-    return ', '.join(listed[:most]) + (', …' if len(listed) > most else '')
+                                    f'{some(classes.names)}', how, why)

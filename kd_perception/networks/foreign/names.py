@@ -10,7 +10,6 @@ from typing import Any
 
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError
-from kd_perception.paths import share_directory
 
 # Under these keys exporters leave names in the metadata of a graph.
 _KEYS = ('names', 'classes', 'class_names', 'labels', 'id2label', 'categories')
@@ -50,19 +49,9 @@ def recorded_names(metadata: Mapping[str, str]) -> tuple[str, tuple[str, ...]] |
                 names = _from_text(text)
             except ConfigError:
                 continue
-            if names:
-                return key, tuple(names)
+            if any(n.strip() for n in names):
+                return key, usable(names)
     return None
-
-
-def matching_set(name: str, names: Sequence[str]) -> ClassSet:
-    """Return the shipped class set that has these names, or a new one with made-up colours."""
-    for path in sorted((share_directory() / 'config' / 'classes').glob('*.yaml')):
-        if '_to_' not in path.stem:
-            known = load_class_set(path.stem)
-            if known.names == tuple(names):
-                return known
-    return _made(name, names, 'class names')
 
 
 def made_up(name: str, count: int) -> ClassSet:
@@ -70,16 +59,24 @@ def made_up(name: str, count: int) -> ClassSet:
     return ClassSet.from_names(name, (f'class_{i}' for i in range(count)))
 
 
-def _made(name: str, names: Sequence[str], where: str) -> ClassSet:
-    if any(not n for n in names):
-        raise ConfigError(f'{where}: holds an empty name')
+def usable(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names that all differ; what has none is called ``class_<id>``."""
     # ImageNet has "crane" and "maillot" twice; ids tell them apart, names must too.
-    seen: dict[str, int] = {}
-    different = []
-    for n in names:
-        seen[n] = seen.get(n, 0) + 1
-        different.append(n if seen[n] == 1 else f'{n} ({seen[n]})')
-    return ClassSet.from_names(name, different)
+    counts: dict[str, int] = {}
+    taken: dict[str, None] = {}
+    for index, name in enumerate(names):
+        plain = different = name.strip() or f'class_{index}'
+        while different in taken:
+            counts[plain] = counts.get(plain, 1) + 1
+            different = f'{plain} ({counts[plain]})'
+        taken[different] = None
+    return tuple(taken)
+
+
+def _made(name: str, names: Sequence[str], where: str) -> ClassSet:
+    if any(not n.strip() for n in names):
+        raise ConfigError(f'{where}: holds an empty name')
+    return ClassSet.from_names(name, usable(names))
 
 
 def _from_file(path: Path) -> list[str]:

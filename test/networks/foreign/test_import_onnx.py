@@ -17,6 +17,7 @@ from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, ConfigError, KdPerceptionError
 from kd_perception.imaging import encode_png
 from kd_perception.networks.foreign.import_onnx import import_onnx
+from kd_perception.networks.foreign.names import class_set, usable
 from kd_perception.networks.foreign.wishes import wishes
 
 SIZE = (32, 48)
@@ -113,6 +114,29 @@ def test_guesses_are_shown_and_names_found(make_graph: Make) -> None:
         assert 'check with the training code' in facts[key].why
     facts = {f.key: f for f in import_onnx(make_graph(), None, asked(channel_order='rgb')).facts}
     assert (facts['channel_order'].how, facts['channel_order'].why) == ('asked', '')
+
+
+@pytest.mark.parametrize(('names', 'expected'), [
+    ("{0: 'a', 1: 'b', 2: '', 3: 'd'}", 'a, b, class_2, d'),
+    ('["class_1", " ", "a", "a"]', 'class_1, class_1 (2), a, a (2)'),
+    ("['a', 'a', 'a (2)', 'a']", 'a, a (2), a (2) (2), a (3)'),
+    ("['', '', ' ', '']", 'class_0, class_1, class_2, class_3'),
+])
+def test_odd_names_in_metadata_are_no_error(make_graph: Make, names: str, expected: str) -> None:
+    facts = {f.key: f for f in import_onnx(make_graph(metadata={'names': names}), None,
+                                           asked()).facts}
+    assert facts['classes'].value == f'4 of net: {expected}'
+
+
+def test_many_equal_names_are_told_apart_at_once() -> None:
+    names = usable(['a'] * 60_000)
+    assert len(set(names)) == 60_000
+    assert names[-1] == 'a (60000)'
+
+
+def test_a_name_that_the_user_left_out_is_an_error() -> None:
+    with pytest.raises(ConfigError, match='classes: holds an empty name'):
+        class_set('a,,b', 'net')
 
 
 @pytest.mark.parametrize(('said', 'other', 'value'), [
