@@ -113,12 +113,12 @@ def main() -> int:
 def measure(args: argparse.Namespace,
             published: Published) -> tuple[dict[str, Any], dict[str, Any], ModelBundle]:
     """Return our figures, those of the bare graph, and the bundle, which is gone by then."""
-    session = onnxruntime.InferenceSession(args.model, providers=['CPUExecutionProvider'])
     asked = wishes(published.said, args.network)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if published.classes:
             bundle = imported(args.model, folder, {**published.said, 'classes': published.classes})
+            session = bare_session(args.model)
             ours = evaluate_classification(bundle, args.data, engine='onnxruntime',
                                            limit=args.limit).to_dict()
             right = [int(scores(session, image, asked).argmax()) == truth
@@ -133,6 +133,7 @@ def measure(args: argparse.Namespace,
                              limit=args.limit)
         bundle = imported(args.model, folder, {
             **published.said, 'classes': str(folder / 'classes.yaml')})
+        session = bare_session(args.model)
         ours = evaluate(bundle, source, engine='onnxruntime',
                         class_map=str(folder / 'map.yaml')).to_dict()
         matrix = ConfusionMatrix(len(camvid))
@@ -147,6 +148,11 @@ def imported(model: Path, folder: Path, said: dict[str, Any]) -> ModelBundle:
     bundle = import_onnx(model, folder / 'bundle', wishes(said, model.name)).bundle
     assert bundle is not None
     return bundle
+
+
+def bare_session(model: Path) -> onnxruntime.InferenceSession:
+    """Return the bare graph; after its import, which tells in one line what is no graph."""
+    return onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
 
 
 def scores(session: onnxruntime.InferenceSession, image: np.ndarray, asked: Wishes) -> np.ndarray:
