@@ -91,6 +91,8 @@ def read_graph(path: Path) -> GraphFile:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise BundleError(f'{path}: is no regular file; give the path of an ONNX file')
         if size > MAX_BYTES:
             raise BundleError(f'{path}: has {size / 1e9:.1f} GB; one ONNX file holds at most 2')
         content = path.read_bytes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 import os
 from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -33,6 +35,20 @@ def test_no_graph_is_one_line(tmp_path: Path) -> None:
     for content in (b'', b'garbage', b'\x08\x08', bytes(1000)):
         (tmp_path / 'x.onnx').write_bytes(content)
         refuse(tmp_path / 'x.onnx', 'is no ONNX file or is damaged')
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'pipe.onnx')
+    for path in (tmp_path, tmp_path / 'pipe.onnx'):
+        # In a child, which can be ended if it waits.
+        code = f'''
+from pathlib import Path
+from kd_perception.networks.foreign.graph_file import read_graph
+read_graph(Path({str(path)!r}))
+'''
+        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                              check=False, timeout=60)
+        assert f'BundleError: {path}: is no regular file' in done.stderr
 
 
 def test_more_than_two_gigabytes_are_refused_unread(tmp_path: Path) -> None:
