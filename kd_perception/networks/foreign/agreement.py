@@ -16,7 +16,6 @@ import numpy as np
 from kd_perception.bundle import DEPLOY, LOGITS
 from kd_perception.errors import BundleError
 from kd_perception.networks.foreign.compose import (
-    bilinear_matrix,
     PROBABILITIES,
     SMALLEST_PROBABILITY,
 )
@@ -24,6 +23,8 @@ from kd_perception.networks.foreign.facts_output import OutputFacts
 
 # Pixels surer than this are no matter of rounding.
 _CLEAR = 0.02
+# Values that are judged at a time, in double precision.
+_BAND = 1 << 24
 _LEAST_AGREEMENT = 0.999
 _LARGEST_DIFFERENCE = 2e-3
 
@@ -91,10 +92,13 @@ def compared(runtime: str, value: np.ndarray, ours: Mapping[str, Mapping[str, np
                           else (logits, got))
         spread = max(float(np.ptp(wanted)), 1e-6)
         difference = float(np.abs(given - wanted).max()) / spread
-        share = _softmax(logits if out.task == 'classification' else _upsampled(logits, size))
-        truth = share.argmax(0)
-        top = np.sort(share, 0)[-2:] if len(share) > 1 else np.stack([0 * share[0], share[0]])
-        clear = (top[1] - top[0]) > _CLEAR
+        if out.task == 'classification':
+            truth, clear = _judged(logits)
+        else:
+            # In bands: a large picture of many classes at once takes all memory.
+            parts = [_judged(_upsampled(logits, size, rows)) for rows in np.array_split(
+                np.arange(size[0]), -(-len(logits) * size[0] * size[1] // _BAND))]
+            truth, clear = (np.concatenate(p) for p in zip(*parts, strict=True))
         answer = (ours[DEPLOY][PROBABILITIES][0].argmax() if out.task == 'classification'
                   else ours[DEPLOY]['mask'][0])
         same = float((answer == truth)[clear].mean()) if clear.any() else 1.0
@@ -113,10 +117,26 @@ def _ids(value: np.ndarray, out: OutputFacts, size: tuple[int, int]) -> np.ndarr
     return cv2.resize(ids, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    rows, columns = logits.shape[1:]
-    down, across = bilinear_matrix(rows, size[0]), bilinear_matrix(columns, size[1])
-    return down.astype(np.float64) @ (logits @ across.T.astype(np.float64))
+def _judged(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best class of logits ``[K, ...]``, and where it is clear."""
+    share = _softmax(logits)
+    second = np.partition(share, -2, 0)[-2] if len(share) > 1 else 0 * share[0]
+    return share.argmax(0), share.max(0) - second > _CLEAR
+
+
+def _upsampled(logits: np.ndarray, size: tuple[int, int], rows: np.ndarray) -> np.ndarray:
+    """Return some rows of logits ``[K, h, w]`` at a size; bilinear, centres at halves."""
+    for axis, source, target, wanted in ((1, logits.shape[1], size[0], rows),
+                                         (2, logits.shape[2], size[1], np.arange(size[1]))):
+        if source == target:
+            logits = logits[:, wanted] if axis == 1 else logits
+            continue
+        at = np.clip((wanted + 0.5) * source / target - 0.5, 0, source - 1)
+        low = np.floor(at).astype(np.int64)
+        share = (at - low)[:, None] if axis == 1 else at - low
+        logits = (np.take(logits, low, axis) * (1 - share)
+                  + np.take(logits, np.minimum(low + 1, source - 1), axis) * share)
+    return logits
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

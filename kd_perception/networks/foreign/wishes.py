@@ -27,6 +27,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     'task': ('segmentation', 'classification'), 'range': tuple(RANGES),
     'channel_order': ('rgb', 'bgr'), 'layout': LAYOUTS, 'values': VALUES,
     'output_layout': LAYOUTS, 'resize': RESIZE_POLICIES}
+# Scores of more do not fit into memory, and checking them takes minutes.
+MAX_PIXELS = 1 << 25
 _MAX_YAML = 1 << 20
 
 
@@ -155,6 +157,9 @@ def _size(value: Any, told: str) -> tuple[int, int]:
     height_px, width_px = int(parts[0]), int(parts[1])
     if not (0 < height_px <= 16384 and 0 < width_px <= 16384):
         raise ConfigError(f'{told}: sides from 1 to 16384 pixels')
+    if height_px * width_px > MAX_PIXELS:
+        raise ConfigError(f'{told}: {height_px * width_px / 1e6:.0f} million pixels; at most '
+                          f'{MAX_PIXELS / 1e6:.1f} million, as 7680x4320')
     return height_px, width_px
 
 

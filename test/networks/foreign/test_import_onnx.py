@@ -337,7 +337,9 @@ def test_wishes_are_strict() -> None:
             ({'std': [1, 0, 1]}, 'above zero'), ({'mean': [1, 2]}, 'one or three numbers'),
             ({'mean': True}, 'one or three numbers'),
             ({'std': [1, True, 1]}, 'one or three numbers'),
-            ({'size': '640'}, 'as in 640x360'), ({'multiple': 'x'}, 'a number of pixels')]:
+            ({'size': '640'}, 'as in 640x360'),
+            ({'size': '8192x8192'}, r'67 million pixels; at most 33\.6 million'),
+            ({'multiple': 'x'}, 'a number of pixels')]:
         with pytest.raises(ConfigError, match=message):
             wishes(data, 'net.yaml')
     assert wishes({'range': [-1, 1]}, '').range == '-1..1'
