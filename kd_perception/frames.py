@@ -66,11 +66,14 @@ class FrameSource(Protocol):
     A recording that can be read in time order and at random.
 
     A frame that cannot be decoded raises ``ImageError`` from ``__getitem__``; iteration skips it
-    and counts it in ``bad_frames``.
+    and counts it in ``bad_frames``. ``chosen`` is a digest of which frames were taken where their
+    number and ends do not tell, ``topic`` that of the pictures; both are empty otherwise.
     """
 
     name: str
     fingerprint: str
+    topic: str
+    chosen: str
     label_classes: ClassSet | None
     has_labels: bool
     bad_frames: int
@@ -84,3 +87,8 @@ class FrameSource(Protocol):
     def close(self) -> None:
         """Release files; the source is of no use afterwards."""
         ...
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return ``count`` places below ``total``, the first and the last among them; all if fewer."""
+    return [round(p) for p in np.linspace(0, total - 1, min(count, total))]

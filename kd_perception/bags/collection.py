@@ -94,7 +94,7 @@ class JoinedSource(FrameSequence):
             f'{s.fingerprint} {r.topic}' for s, r in zip(sources, recordings)).encode()
             ).hexdigest()[:32]
         self.chosen = hashlib.sha256('\n'.join(
-            [self.fingerprint, *(getattr(s, 'chosen', '') for s in sources)]).encode()
+            [self.fingerprint, *(s.chosen for s in sources)]).encode()
             ).hexdigest()[:16]
         self._which, self._index, self._times_ns = self._merged()
         self._positions = np.arange(len(self._which))

@@ -162,8 +162,7 @@ class VideoSource(FrameSequence):
         self.fingerprint = content_fingerprint([self.path])
         self._choose(_made_up_stamps(count, self.rate_hz), sampling, progress)
 
-    def __getitem__(self, index: int) -> Frame:
-        position = self.position(index)
+    def _frame(self, position: int) -> Frame:
         if getattr(self._local, 'process', 0) != os.getpid():
             self._local.process = os.getpid()
             self._local.capture, self._local.next = self._open(), 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_perception.bags.selection import Selection
 from kd_perception.errors import ConfigError, ImageError
+from kd_perception.frames import evenly
 
 ORDERS = ('log', 'header')
 
@@ -47,8 +48,7 @@ class Sampling:
     def by_number(self, positions: np.ndarray) -> np.ndarray:
         """Return what ``count`` and ``limit`` leave of int64 ``[n]``."""
         if 0 < self.count < len(positions):
-            places = np.linspace(0, len(positions) - 1, self.count).round().astype(np.int64)
-            positions = positions[places]
+            positions = positions[evenly(len(positions), self.count)]
         return positions[:self.limit] if self.limit else positions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import hashlib
 import logging
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bags.drives import Drive, recorded_drive
-from kd_perception.bags.motion import moving
+from kd_perception.bags.motion import moving, thumbnail
 from kd_perception.bags.sampling import at_rate, BadFrames, LabelError, Sampling
 from kd_perception.bags.selection import Selection
 from kd_perception.errors import BagError, ImageError
@@ -19,17 +20,17 @@ from kd_perception.frames import Frame, Progress
 _log = logging.getLogger(__name__)
 
 
-class FrameSequence:
+class FrameSequence(ABC):
     """
     Base of the sources: a sequence of the chosen frames.
 
     A source calls ``_choose`` when it is opened, and gives ``_frame``. Iteration skips frames that
-    cannot be decoded and counts them in ``bad_frames``. ``chosen`` is a digest of which frames
-    were taken where their number and ends do not tell; empty otherwise.
+    cannot be decoded and counts them in ``bad_frames``.
     """
 
     name: str = ''
     fingerprint: str = ''
+    topic: str = ''
     bad_frames: int = 0
     chosen: str = ''
     _positions: np.ndarray = np.zeros(0, np.int64)
@@ -115,7 +116,7 @@ class FrameSequence:
 
     def _selected(self, selection: Selection, frames: int) -> np.ndarray:
         """Return the places that a selection names here."""
-        places = selection.of(self.fingerprint, getattr(self, 'topic', ''), self.name)
+        places = selection.of(self.fingerprint, self.topic, self.name)
         if len(places) and places[-1] >= frames:
             raise BagError(f'{selection.path}: selects frame {places[-1]} of {self.name}, which '
                            f'has {frames}')
@@ -130,23 +131,27 @@ class FrameSequence:
         return make, (), {'_positions': self._positions, '_times_ns': self._times_ns,
                           'chosen': self.chosen}
 
+    @abstractmethod
     def _frame(self, position: int) -> Frame:
         """
         Return the frame at a place of the recording.
 
         :raises ImageError: when it cannot be decoded.
         """
-        raise NotImplementedError
 
     def _thumbnails(self, positions: np.ndarray) -> Iterator[np.ndarray | None]:
         """Yield what motion is seen by; None for a frame that cannot be decoded."""
-        raise NotImplementedError
+        for position in positions:
+            try:
+                yield thumbnail(self._frame(int(position)).image)
+            except ImageError:
+                yield None
 
 
 def _told(thumbnails: Iterable[np.ndarray | None], total: int,
           progress: Progress | None) -> Iterator[np.ndarray | None]:
     """Yield thumbnails and tell how far they are."""
-    for done, thumbnail in enumerate(thumbnails, 1):
+    for done, seen in enumerate(thumbnails, 1):
         if progress is not None:
             progress(done, total, 'looking for motion')
-        yield thumbnail
+        yield seen

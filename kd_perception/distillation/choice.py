@@ -12,15 +12,11 @@ import cv2
 import numpy as np
 
 from kd_perception.bags.motion import change
+from kd_perception.frames import evenly
 
 # What noise alone makes of two pictures, in percent (bags/motion.py): no motion.
 _NOISE = 2.1
 _POOLED = (4, 6)
-
-
-def evenly(total: int, count: int) -> np.ndarray:
-    """Return int64 ``[count]``: places of ``total``, evenly spaced from the first to the last."""
-    return np.linspace(0, total - 1, count).round().astype(np.int64)
 
 
 def travelled(thumbnails: Iterable[np.ndarray | None]) -> np.ndarray:

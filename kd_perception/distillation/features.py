@@ -1,23 +1,58 @@
-"""
-Layers of the student and of the teacher that losses compare, and the pairs that recipes make.
-
-A loss on features has a setting ``layers``: names in the student to names in the teacher.
-"""
+"""Layers of the student and of the teacher that losses compare, in pairs that recipes make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from kd_perception.bundle import ModelBundle, NetworkSpec
-from kd_perception.distillation.losses.loss import Loss, Signals
+from kd_perception.distillation.losses.loss import FEATURES, Loss, Signals
 from kd_perception.errors import ConfigError, TrainingError
 from kd_perception.networks.registry import build
 from kd_perception.networks.taps import require_layers, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureLoss(Loss):
+    """
+    A loss on layers.
+
+    :param layers: names in the student to names in the teacher.
+    :raises ConfigError: when there are none, or anything but names.
+    """
+
+    looks_at: ClassVar[str] = FEATURES
+    layers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layers:
+            raise ConfigError('layers: is empty; map layers of the student to layers of the '
+                              'teacher, e.g. {down16: net.encoder.layer3}')
+        for name in (*self.layers, *self.layers.values()):
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f'layers: {name!r} is not the name of a layer')
+
+    def pairs(self, signals: Signals) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """
+        Yield the student's name of a layer, what the student and what the teacher says there.
+
+        Float ``[N, C, h, w]`` and ``[N, C', h', w']``; no gradient flows into the teacher's.
+
+        :raises ConfigError: when the teacher gave no such layer.
+        """
+        for student, teacher in self.layers.items():
+            if teacher not in signals.teacher_features:
+                raise ConfigError(f'nothing is known of layer {teacher!r} of the teacher: this '
+                                  'loss needs the teacher in the loop, soft labels do not hold '
+                                  'its layers')
+            yield (student, signals.student_features[student],
+                   signals.teacher_features[teacher].detach())
 
 
 def student_layers(losses: Iterable[Loss]) -> tuple[str, ...]:
@@ -57,38 +92,6 @@ def require_layers_of(losses: Mapping[str, Loss], student: NetworkSpec, classes:
                    f'teacher {spec.name}')
 
 
-def check_layers(layers: Mapping[Any, Any]) -> None:
-    """
-    Check the setting ``layers`` of a loss on features.
-
-    :raises ConfigError: when it is empty or holds anything but names.
-    """
-    if not layers:
-        raise ConfigError('layers: is empty; map layers of the student to layers of the teacher, '
-                          'e.g. {down16: net.encoder.layer3}')
-    for student, teacher in layers.items():
-        for name in (student, teacher):
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f'layers: {name!r} is not the name of a layer')
-
-
-def pairs(layers: Mapping[str, str],
-          signals: Signals) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """
-    Yield the student's name of a layer, what the student and what the teacher says there.
-
-    Float ``[N, C, h, w]`` and ``[N, C', h', w']``; no gradient flows into the teacher's.
-
-    :raises ConfigError: when the teacher gave no such layer.
-    """
-    for student, teacher in layers.items():
-        if teacher not in signals.teacher_features:
-            raise ConfigError(f'nothing is known of layer {teacher!r} of the teacher: this loss '
-                              'needs the teacher in the loop, soft labels do not hold its layers')
-        yield (student, signals.student_features[student],
-               signals.teacher_features[teacher].detach())
-
-
 def coarser(one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Bring two float32 ``[N, C, h, w]`` to the rows and columns of the coarser of both, bilinearly.
@@ -125,4 +128,4 @@ def build_adapters(losses: Mapping[str, Loss], student: Mapping[str, Shape],
 
 def _layers(loss: Loss) -> Mapping[str, str]:
     """Return the pairs of a loss; one that is switched off looks at nothing."""
-    return getattr(loss, 'layers', {}) if loss.weight else {}
+    return loss.layers if isinstance(loss, FeatureLoss) and loss.weight else {}

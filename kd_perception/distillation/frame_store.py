@@ -61,7 +61,7 @@ class LabelledSource:
     @property
     def identity(self) -> str:
         """What must agree on resuming, besides the recipe: whose selection may change."""
-        chosen = f'/{getattr(self.source, "chosen", "")}' if self.selected else ''
+        chosen = f'/{self.source.chosen}' if self.selected else ''
         return f'{self.source.fingerprint}{chosen}'
 
 

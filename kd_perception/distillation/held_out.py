@@ -12,13 +12,11 @@ from dataclasses import dataclass, field, replace
 import logging
 from typing import Any
 
-import numpy as np
-
 from kd_perception.bags.drives import Drive, drives_of, groups, shared
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.errors import TrainingError
-from kd_perception.frames import Progress
+from kd_perception.frames import evenly, Progress
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ def read_frames(recipe: Recipe, learn: Sequence[LabelledSource], check: Sequence
         frames, held, how = hold_out(frames, data.validation_share)
     limit = recipe.optimization.validation_frames
     if 0 < limit < len(held):
-        held = held.subset([round(p) for p in np.linspace(0, len(held) - 1, limit)])
+        held = held.subset(evenly(len(held), limit))
     return frames, held, replace(how, places=held.places)
 
 
@@ -186,7 +184,7 @@ def _shared_frames(learn: Sequence[LabelledSource],
 
 
 def _recording(entry: LabelledSource) -> tuple[str, str]:
-    return entry.source.fingerprint, getattr(entry.source, 'topic', '')
+    return entry.source.fingerprint, entry.source.topic
 
 
 def _positions(entry: LabelledSource) -> list[int]:

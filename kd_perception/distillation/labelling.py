@@ -38,7 +38,7 @@ from kd_perception.distillation.teachers.cached import settle
 from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError, ImageError, TrainingError
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.frames import Frame, FrameKey, FrameSource, Progress
+from kd_perception.frames import evenly, Frame, FrameKey, FrameSource, Progress
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     try:
         # Before anything is written: a recording without a single picture raises here.
         failures = BadFrames(log, source.name, len(source))
-        recording = recording_id(_end_keys(source), len(source), getattr(source, 'chosen', ''))
+        recording = recording_id(_end_keys(source), len(source), source.chosen)
         open_for_writing(cache, {**provenance(teacher, codec, model.precision, views),
                                  'shard_size': shard_size})
         wanted, present = _plan(cache, recording, len(source), shard_size)
@@ -163,7 +163,7 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
         raise ConfigError(f'check of {samples} frames: at least one')
     cache = SoftLabelCache(cache_dir)
     cache.require(teacher)
-    chosen = sorted({round(p) for p in np.linspace(0, len(source) - 1, samples)})
+    chosen = evenly(len(source), samples)
     compared, agreement = 0, list[float]()
     divergence: dict[float, list[float]] = {t: [] for t in CHECK_TEMPERATURES}
     failures = BadFrames(log, source.name, len(chosen))

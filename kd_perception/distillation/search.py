@@ -12,7 +12,6 @@ Trials are compared on validation alone; a recipe knows no test data.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 import json
 import logging
@@ -29,6 +28,7 @@ import yaml
 
 from kd_perception.bundle import load_bundle, METRICS, ModelBundle
 from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.run_log import read_log
 from kd_perception.distillation.search_directory import (
     BEST_RECIPE,
     leave_nothing,
@@ -301,14 +301,11 @@ class _Search:
 
 def curve(run: Path) -> list[float]:
     """Return the validation scores of a run, in order."""
-    scores: dict[int, float] = {}
-    with suppress(OSError):
-        for line in (run / 'train.jsonl').read_text().splitlines():
-            with suppress(ValueError, KeyError):  # a kill may have cut the last line
-                event = json.loads(line)
-                if event['event'] == 'validation':
-                    scores[event['step']] = event['mean_iou']
-    return [scores[step] for step in sorted(scores)]
+    try:
+        scores = read_log(run).validation.get('mean_iou')
+    except TrainingError:  # ended before its first step
+        return []
+    return [] if scores is None else scores.values.tolist()
 
 
 def is_behind(own: Sequence[float], others: Sequence[Sequence[float]]) -> bool:

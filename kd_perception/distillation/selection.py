@@ -32,7 +32,7 @@ from kd_perception.distillation.pooled_features import has_features, PooledFeatu
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import ConfigError, ImageError, TrainingError
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.frames import Frame, FrameKey, Progress
+from kd_perception.frames import evenly, Frame, FrameKey, Progress
 from kd_perception.paths import atomic_file
 from kd_perception.tasks.placement import network_input, place
 
@@ -96,7 +96,7 @@ def select(sources: Sequence[FrameSequence], by: str, count: int, *, models: Mod
     made: dict[str, Any] = {'count': count}
     scores: np.ndarray | None = None
     if by == 'uniform':
-        places = choice.evenly(total, count)
+        places = np.array(evenly(total, count))
     elif by == 'motion':
         places = choice.at_equal_steps(_way(sources, progress), count)
     else:
@@ -232,7 +232,7 @@ def _values(sources: Sequence[FrameSequence], look: Look, pictures: bool, made: 
             kept_in: Path | None, progress: Progress | None) -> np.ndarray:
     """Return float32 ``[frames, d]``: what was seen of each frame; NaN of a damaged one."""
     total = sum(len(s) for s in sources)
-    recordings = [(s.fingerprint, getattr(s, 'topic', ''), len(s), s.chosen) for s in sources]
+    recordings = [(s.fingerprint, s.topic, len(s), s.chosen) for s in sources]
     identity = hashlib.sha256(json.dumps([made, recordings], sort_keys=True).encode()).hexdigest()
     rows = _kept(kept_in, identity)
     saved = time.monotonic()
@@ -258,7 +258,7 @@ def _values(sources: Sequence[FrameSequence], look: Look, pictures: bool, made: 
 def _seen(source: FrameSequence, start: int, look: Look, pictures: bool) -> Iterator[np.ndarray]:
     """Yield what is seen of the frames from ``start`` on."""
     failed = BadFrames(log, source.name, len(source))
-    topic = getattr(source, 'topic', '')
+    topic = source.topic
 
     def read(index: int) -> Frame | None:
         try:
@@ -316,6 +316,6 @@ def _divided(sources: Sequence[FrameSequence], places: np.ndarray,
         order = np.argsort(index)  # by header time frames need not be in their order
         told = () if scores is None else tuple(
             float(f'{s:.6g}') for s in np.asarray(scores)[own][order])
-        yield SelectedRecording(source.name, source.fingerprint, getattr(source, 'topic', ''),
+        yield SelectedRecording(source.name, source.fingerprint, source.topic,
                                 source.frames, tuple(int(i) for i in index[order]), told)
         first += len(source)

@@ -26,7 +26,7 @@ from kd_perception.evaluation.calibration import Calibration
 from kd_perception.evaluation.comparison import class_counts, FrameRow
 from kd_perception.evaluation.pictures import fit_image
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.frames import Progress
+from kd_perception.frames import evenly, Progress
 from kd_perception.imaging import resize_labels
 from kd_perception.tasks.metrics import ConfusionMatrix
 from kd_perception.tasks.placement import network_input, place
@@ -250,9 +250,7 @@ def _wrong(truth: np.ndarray, mask: np.ndarray) -> float:
 
 def spread(count: int, most: int) -> list[int]:
     """Return at most so many positions of ``count``, evenly spread; 0: all."""
-    if most <= 0 or count <= most:
-        return list(range(count))
-    return [round(p) for p in np.linspace(0, count - 1, most)]
+    return evenly(count, most if most > 0 else count)
 
 
 def close(members: Sequence[Member]) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kd_perception.frames import evenly
 from kd_perception.networks.channels import outputs_dimension, widths
 from kd_perception.networks.coupling import couple, Coupling, IN, OUT
 
@@ -105,7 +106,7 @@ def matched_layers(teacher: nn.Module, student: nn.Module, blocks: str) -> dict[
 def chosen(count: int, of: int, how: str) -> np.ndarray:
     """Return ``count`` of the numbers below ``of``: evenly with both ends, the first, the last."""
     if how == 'even' and count > 1:
-        return np.round(np.linspace(0, of - 1, count)).astype(np.int64)
+        return np.array(evenly(of, count))
     return np.arange(count) + (of - count if how == 'last' else 0)
 
 

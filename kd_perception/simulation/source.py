@@ -48,6 +48,7 @@ class SimulatorSource:
         self.label_classes: ClassSet | None = load_class_set('carla')
         self.has_labels = True
         self.bad_frames = 0
+        self.topic = self.chosen = ''
         told = repr((self.scenario, self.world, seed, rate_hz, start_s, width, height))
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 

@@ -12,8 +12,7 @@ from kd_perception.bags.motion import thumbnail
 from kd_perception.distillation import choice
 
 
-def test_evenly_and_at_equal_steps() -> None:
-    assert choice.evenly(10, 4).tolist() == [0, 3, 6, 9]
+def test_at_equal_steps() -> None:
     way = np.array([0, 0, 0, 1, 2, 3, 3, 3, 4.0])
     assert choice.at_equal_steps(way, 5).tolist() == [0, 3, 4, 5, 8]
     # Nothing moves: the number is kept all the same.

@@ -12,39 +12,34 @@ summed up. Where the maps differ in size, the finer one is brought to the coarse
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from kd_perception.distillation.features import check_layers, coarser, pairs
-from kd_perception.distillation.losses.loss import FEATURES, in_range, Loss, register, Signals
+from kd_perception.distillation.features import coarser, FeatureLoss
+from kd_perception.distillation.losses.loss import in_range, register, Signals
 
 
 @register('attention_transfer')
 @dataclass(frozen=True, kw_only=True)
-class AttentionTransfer(Loss):
+class AttentionTransfer(FeatureLoss):
     """
     Maps of activity of the student imitate those of the teacher.
 
-    :param layers: names in the student to names in the teacher.
     :param power: exponent ``p`` of activations; the higher, the more the strongest count.
     """
 
-    looks_at: ClassVar[str] = FEATURES
-    layers: dict[str, str] = field(default_factory=dict)
     power: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_layers(self.layers)
         in_range('power', self.power, 1, 8)
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the distance of the maps, summed over the pairs, a scalar."""
         return torch.stack([attention_distance(own, other, self.power)
-                            for _, own, other in pairs(self.layers, signals)]).sum()
+                            for _, own, other in self.pairs(signals)]).sum()
 
 
 def attention_distance(student: torch.Tensor, teacher: torch.Tensor,

@@ -20,52 +20,27 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from kd_perception.distillation.losses.loss import (
-    in_range,
-    Loss,
-    one_of,
-    register,
-    RELATIVE,
-    Signals,
-    SOFTMAX,
-)
-from kd_perception.distillation.losses.outputs import (
-    as_form,
-    FORMS,
-    LOGITS_FORM,
-    pooled,
-    unit,
-)
-
-# Takes a cell out of a softmax and stays finite when it is subtracted from itself.
-_OUT = -1e30
+from kd_perception.distillation.losses.loss import in_range, OUT, register, Signals
+from kd_perception.distillation.losses.outputs import as_form, OutputLoss, pooled, unit
 
 
 @register('cross_image')
 @dataclass(frozen=True, kw_only=True)
-class CrossImage(Loss):
+class CrossImage(OutputLoss):
     """
     Likeness of the parts of each picture to those of all pictures of the batch.
 
-    :param of: ``logits`` (their mean over classes taken out) or ``probabilities``.
     :param similarity_temperature: the lower, the more the most alike count.
     :param cells: parts of all images of a batch together at most.
     """
 
-    of: str = LOGITS_FORM
     similarity_temperature: float = 0.1
     cells: int = 1024
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of('of', self.of, FORMS)
         in_range('similarity_temperature', self.similarity_temperature, 0.01, 100)
         in_range('cells', self.cells, 4, 16384)
-
-    @property
-    def looks_at(self) -> str:  # type: ignore[override]
-        """What it sees of the teacher depends on what is compared."""
-        return RELATIVE if self.of == LOGITS_FORM else SOFTMAX
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the divergence of relations, a scalar."""
@@ -106,4 +81,4 @@ def _relations(vectors: torch.Tensor, share: torch.Tensor, temperature: float) -
     images, _, cells = vectors.shape
     flat = unit(vectors).transpose(1, 2).reshape(images * cells, -1)
     alike = (flat @ flat.T / temperature).view(images, cells, images, cells)
-    return functional.log_softmax(alike.masked_fill((share == 0)[None, None], _OUT), dim=3)
+    return functional.log_softmax(alike.masked_fill((share == 0)[None, None], OUT), dim=3)

@@ -22,33 +22,22 @@ import torch
 from torch.nn import functional
 
 from kd_perception.distillation.losses.loss import (
-    in_range,
     LOGITS,
-    Loss,
+    OUT,
     register,
     same_shape,
     Signals,
+    SoftenedLoss,
 )
-
-# Takes a pixel out of a softmax and stays finite when it is subtracted from itself.
-_OUT = -1e30
 
 
 @register('cwd')
 @dataclass(frozen=True, kw_only=True)
-class ChannelWise(Loss):
-    """
-    Divergence of the places of each class.
-
-    :param temperature: softens both distributions over the picture.
-    """
+class ChannelWise(SoftenedLoss):
+    """Divergence of the places of each class."""
 
     looks_at: ClassVar[str] = LOGITS
     temperature: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        in_range('temperature', self.temperature, 0.05, 100)
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the divergence, a scalar."""
@@ -71,7 +60,7 @@ def channel_wise(student: torch.Tensor, teacher: torch.Tensor, temperature: floa
         valid = torch.ones_like(teacher[:, 0], dtype=torch.bool)
     out = ~valid[:, None]
     log_p, log_q = (
-        functional.log_softmax((z.float() / temperature).masked_fill(out, _OUT).flatten(2), dim=2)
+        functional.log_softmax((z.float() / temperature).masked_fill(out, OUT).flatten(2), dim=2)
         for z in (teacher.detach(), student))
     # An image without a valid pixel has an even distribution over what does not count.
     images = ((log_p.exp() * (log_p - log_q)).mean(dim=1) * valid.flatten(1)).sum(dim=1)

@@ -22,10 +22,10 @@ from torch.nn import functional
 
 from kd_perception.distillation.losses.loss import (
     in_range,
-    Loss,
     register,
     same_shape,
     Signals,
+    SoftenedLoss,
     weighted_mean,
 )
 from kd_perception.errors import ConfigError
@@ -35,22 +35,19 @@ _EPSILON = 1e-8
 
 @register('dist')
 @dataclass(frozen=True, kw_only=True)
-class Dist(Loss):
+class Dist(SoftenedLoss):
     """
     Correlation with the teacher, between classes and within them.
 
-    :param temperature: softens both distributions.
     :param beta: weight of the relations between the classes of a pixel.
     :param gamma: weight of the relations between the pixels of a class.
     """
 
-    temperature: float = 1.0
     beta: float = 1.0
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        in_range('temperature', self.temperature, 0.05, 100)
         in_range('beta', self.beta, 0, 1e6)
         in_range('gamma', self.gamma, 0, 1e6)
         if not self.beta and not self.gamma:

@@ -24,26 +24,23 @@ from torch.nn import functional
 
 from kd_perception.distillation.losses.loss import (
     in_range,
-    Loss,
+    OUT,
     register,
     same_shape,
     Signals,
+    SoftenedLoss,
     weighted_mean,
 )
 from kd_perception.distillation.losses.weighting import decisions
 from kd_perception.errors import ConfigError
 
-# Takes a class out of a softmax and stays finite when it is subtracted from itself.
-_OUT = -1e30
-
 
 @register('dkd')
 @dataclass(frozen=True, kw_only=True)
-class DecoupledDistillation(Loss):
+class DecoupledDistillation(SoftenedLoss):
     """
     Sureness of the target class and comparison of all others, weighed apart.
 
-    :param temperature: softens both distributions.
     :param alpha: weight of the target class against all others.
     :param beta: weight of the other classes among themselves.
     """
@@ -55,7 +52,6 @@ class DecoupledDistillation(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        in_range('temperature', self.temperature, 0.05, 100)
         in_range('alpha', self.alpha, 0, 1e6)
         in_range('beta', self.beta, 0, 1e6)
         if not self.alpha and not self.beta:
@@ -101,6 +97,6 @@ def _parts(z: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.T
     :returns: ``[N, 2, h, w]`` (target, all others together) and ``[N, K, h, w]`` (among the
         others; far below 0 at the target).
     """
-    others = z.scatter(1, chosen, _OUT)
+    others = z.scatter(1, chosen, OUT)
     both = torch.cat([z.gather(1, chosen), others.logsumexp(dim=1, keepdim=True)], dim=1)
     return functional.log_softmax(both, dim=1), functional.log_softmax(others, dim=1)

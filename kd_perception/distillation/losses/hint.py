@@ -15,32 +15,20 @@ The paper's two stages are two phases here: ``hint: {end: 0.3, ...}``, ``kl: {st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from kd_perception.distillation.features import check_layers, coarser, pairs
-from kd_perception.distillation.losses.loss import FEATURES, Loss, register, Signals
+from kd_perception.distillation.features import coarser, FeatureLoss
+from kd_perception.distillation.losses.loss import register, Signals
 from kd_perception.networks.taps import Shape
 
 
 @register('hint')
 @dataclass(frozen=True, kw_only=True)
-class Hint(Loss):
-    """
-    Layers of the student imitate layers of the teacher.
-
-    :param layers: names in the student to names in the teacher.
-    """
-
-    looks_at: ClassVar[str] = FEATURES
-    layers: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_layers(self.layers)
+class Hint(FeatureLoss):
+    """Layers of the student imitate layers of the teacher."""
 
     def adapters(self, student: Mapping[str, Shape],
                  teacher: Mapping[str, Shape]) -> nn.ModuleDict:
@@ -54,7 +42,7 @@ class Hint(Loss):
         assert isinstance(signals.adapter, nn.ModuleDict)
         return torch.stack([
             half_mean_square(signals.adapter[_key(name)](own), other)
-            for name, own, other in pairs(self.layers, signals)]).sum()
+            for name, own, other in self.pairs(signals)]).sum()
 
 
 def half_mean_square(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -19,30 +19,21 @@ import torch
 from torch.nn import functional
 
 from kd_perception.distillation.losses.loss import (
-    in_range,
-    Loss,
     register,
     same_shape,
     Signals,
+    SoftenedLoss,
     weighted_mean,
 )
 
 
 @register('kl')
 @dataclass(frozen=True, kw_only=True)
-class KullbackLeibler(Loss):
-    """
-    Divergence of the student from the teacher.
-
-    :param temperature: softens both distributions.
-    """
+class KullbackLeibler(SoftenedLoss):
+    """Divergence of the student from the teacher."""
 
     per_pixel: ClassVar[bool] = True
     temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        in_range('temperature', self.temperature, 0.05, 100)
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the divergence, a scalar."""

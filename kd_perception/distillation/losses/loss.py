@@ -6,7 +6,7 @@ recipes choose it::
 
     @register('kl')
     @dataclass(frozen=True, kw_only=True)
-    class KullbackLeibler(Loss):
+    class KullbackLeibler(SoftenedLoss):
         temperature: float = 2.0
 
         def __call__(self, signals: Signals) -> torch.Tensor: ...
@@ -14,6 +14,7 @@ recipes choose it::
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -30,6 +31,9 @@ from kd_perception.networks.taps import Shape
 # it); or layers inside of it. Or ground truth alone.
 SOFTMAX, RELATIVE, LOGITS = 'softmax', 'relative logits', 'logits'
 FEATURES, LABELS = 'features', 'labels'
+
+# Takes a value out of a softmax and stays finite when it is subtracted from itself.
+OUT = -1e30
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Signals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss:
+class Loss(ABC):
     """
     Settings that all losses have.
 
@@ -99,9 +103,9 @@ class Loss:
         if self.start == self.end:
             raise ConfigError(f'end: {self.end:g} is no later than start')
 
+    @abstractmethod
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the value, a scalar without its weight; 0 where there is nothing to compare."""
-        raise NotImplementedError
 
     def adapters(self, student: Mapping[str, Shape],
                  teacher: Mapping[str, Shape]) -> nn.Module | None:
@@ -117,6 +121,21 @@ class Loss:
     def active(self, at: float) -> bool:
         """Return whether the loss counts when the share ``at`` of the run is done."""
         return self.weight > 0 and self.start <= at and (at < self.end or self.end == 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftenedLoss(Loss):
+    """
+    A loss on distributions of student and teacher.
+
+    :param temperature: softens both distributions.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range('temperature', self.temperature, 0.05, 100)
 
 
 KINDS: dict[str, type[Loss]] = {}

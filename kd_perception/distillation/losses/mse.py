@@ -18,38 +18,20 @@ from typing import ClassVar
 import torch
 
 from kd_perception.distillation.losses.loss import (
-    Loss,
-    one_of,
     register,
-    RELATIVE,
     same_shape,
     Signals,
-    SOFTMAX,
     weighted_mean,
 )
-from kd_perception.distillation.losses.outputs import as_form, FORMS, LOGITS_FORM
+from kd_perception.distillation.losses.outputs import as_form, LOGITS_FORM, OutputLoss
 
 
 @register('mse')
 @dataclass(frozen=True, kw_only=True)
-class MeanSquaredError(Loss):
-    """
-    Squared differences to the teacher's outputs.
-
-    :param of: ``logits`` (their mean over classes taken out) or ``probabilities``.
-    """
+class MeanSquaredError(OutputLoss):
+    """Squared differences to the teacher's outputs."""
 
     per_pixel: ClassVar[bool] = True
-    of: str = LOGITS_FORM
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of('of', self.of, FORMS)
-
-    @property
-    def looks_at(self) -> str:  # type: ignore[override]
-        """What it sees of the teacher depends on what is compared."""
-        return RELATIVE if self.of == LOGITS_FORM else SOFTMAX
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the error, a scalar."""

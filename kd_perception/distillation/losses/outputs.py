@@ -7,12 +7,35 @@ that mean, and soft labels do not keep it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import math
 
 import torch
 from torch.nn import functional
 
+from kd_perception.distillation.losses.loss import Loss, one_of, RELATIVE, SOFTMAX
+
 FORMS = LOGITS_FORM, PROBABILITIES = ('logits', 'probabilities')
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputLoss(Loss):
+    """
+    A loss on outputs in either form.
+
+    :param of: ``logits`` (their mean over classes taken out) or ``probabilities``.
+    """
+
+    of: str = LOGITS_FORM
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of('of', self.of, FORMS)
+
+    @property
+    def looks_at(self) -> str:  # type: ignore[override]
+        """What it sees of the teacher depends on what is compared."""
+        return RELATIVE if self.of == LOGITS_FORM else SOFTMAX
 
 
 def as_form(logits: torch.Tensor, form: str) -> torch.Tensor:

@@ -17,46 +17,24 @@ from dataclasses import dataclass
 
 import torch
 
-from kd_perception.distillation.losses.loss import (
-    in_range,
-    Loss,
-    one_of,
-    register,
-    RELATIVE,
-    Signals,
-    SOFTMAX,
-)
-from kd_perception.distillation.losses.outputs import (
-    as_form,
-    FORMS,
-    LOGITS_FORM,
-    pooled,
-    unit,
-)
+from kd_perception.distillation.losses.loss import in_range, register, Signals
+from kd_perception.distillation.losses.outputs import as_form, OutputLoss, pooled, unit
 
 
 @register('pairwise')
 @dataclass(frozen=True, kw_only=True)
-class Pairwise(Loss):
+class Pairwise(OutputLoss):
     """
     Likeness of every two parts of a picture.
 
-    :param of: ``logits`` (their mean over classes taken out) or ``probabilities``.
     :param cells: parts of an image at most.
     """
 
-    of: str = LOGITS_FORM
     cells: int = 512
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of('of', self.of, FORMS)
         in_range('cells', self.cells, 4, 16384)
-
-    @property
-    def looks_at(self) -> str:  # type: ignore[override]
-        """What it sees of the teacher depends on what is compared."""
-        return RELATIVE if self.of == LOGITS_FORM else SOFTMAX
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the mean squared difference of likenesses, a scalar."""

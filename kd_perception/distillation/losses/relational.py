@@ -16,14 +16,13 @@ those within each process's part of the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from kd_perception.distillation.features import check_layers, pairs
-from kd_perception.distillation.losses.loss import FEATURES, in_range, Loss, register, Signals
+from kd_perception.distillation.features import FeatureLoss
+from kd_perception.distillation.losses.loss import in_range, register, Signals
 from kd_perception.errors import ConfigError
 
 # Triplets grow with the third power: 2 million here, 50 MB with what autograd keeps.
@@ -32,25 +31,21 @@ _MOST_EMBEDDINGS = 128
 
 @register('relational')
 @dataclass(frozen=True, kw_only=True)
-class Relational(Loss):
+class Relational(FeatureLoss):
     """
     Distances and angles between embeddings of the student imitate those of the teacher.
 
-    :param layers: names in the student to names in the teacher.
     :param distance: weight of distances of pairs.
     :param angle: weight of angles in triplets.
     :param regions: each picture gives ``regions`` x ``regions`` embeddings; 1: one for all of it.
     """
 
-    looks_at: ClassVar[str] = FEATURES
-    layers: dict[str, str] = field(default_factory=dict)
     distance: float = 1.0
     angle: float = 2.0
     regions: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_layers(self.layers)
         in_range('distance', self.distance, 0, 1e6)
         in_range('angle', self.angle, 0, 1e6)
         in_range('regions', self.regions, 1, 11)
@@ -60,7 +55,7 @@ class Relational(Loss):
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the weighted sum of both losses over the pairs of layers, a scalar."""
         terms = []
-        for _, own, other in pairs(self.layers, signals):
+        for _, own, other in self.pairs(signals):
             one, two = (embeddings(x, self.regions) for x in (own, other))
             if self.distance:
                 terms.append(self.distance * distance_loss(one, two))

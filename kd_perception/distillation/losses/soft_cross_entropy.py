@@ -19,30 +19,20 @@ import torch
 from torch.nn import functional
 
 from kd_perception.distillation.losses.loss import (
-    in_range,
-    Loss,
     register,
     same_shape,
     Signals,
+    SoftenedLoss,
     weighted_mean,
 )
 
 
 @register('soft_cross_entropy')
 @dataclass(frozen=True, kw_only=True)
-class SoftCrossEntropy(Loss):
-    """
-    The teacher's distribution as the target of a cross-entropy.
-
-    :param temperature: softens both distributions.
-    """
+class SoftCrossEntropy(SoftenedLoss):
+    """The teacher's distribution as the target of a cross-entropy."""
 
     per_pixel: ClassVar[bool] = True
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        in_range('temperature', self.temperature, 0.05, 100)
 
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the cross-entropy, a scalar."""

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.teachers.teacher import finer, inside, Lesson
+from kd_perception.distillation.teachers.teacher import finer, Lesson, shown
 from kd_perception.errors import TrainingError
 
 
@@ -42,4 +42,4 @@ class AverageTeacher:
         with torch.no_grad():
             logits = self._network(self._normalise(batch.calm)).float()
         logits = finer(logits, grid)
-        return Lesson(logits, inside(batch.theta, (logits.shape[2], logits.shape[3])))
+        return Lesson(logits, shown(batch, logits))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kd_perception.classes import UNLABELLED
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.teachers.teacher import finer, inside, Lesson
+from kd_perception.distillation.teachers.teacher import finer, inside, Lesson, shown, view_grid
 
 # How far the teacher's decision is lifted above the blurred one's, in logits. Larger values say
 # more than the teacher did: on a trained teacher the divergence is smallest near a quarter.
@@ -38,9 +38,10 @@ class CachedTeacher:
             min(crop, max(own, round(crop * cached / frame)))
             for crop, own, cached, frame in zip(batch.images.shape[1:3], grid, soft.shape[-2:],
                                                 self._frame_size, strict=True))
-        logits, valid = warp_logits(soft, batch.theta, (rows, columns))
+        cells = view_grid(batch.theta, (rows, columns))
+        logits, valid = warp_logits(soft, cells)
         if winners is not None:
-            logits = settle(logits, warp_ids(winners, batch.theta, (rows, columns)))
+            logits = settle(logits, warp_ids(winners, cells))
         return Lesson(logits, valid)
 
 
@@ -62,7 +63,7 @@ class ViewTeacher:
         if winners is not None:
             ids = functional.interpolate(winners[:, None].float(), size=size, mode='nearest-exact')
             logits = settle(logits, ids[:, 0].long())
-        return Lesson(logits, inside(batch.theta, size))
+        return Lesson(logits, shown(batch, logits))
 
 
 def settle(logits: torch.Tensor, winners: torch.Tensor) -> torch.Tensor:
@@ -81,28 +82,28 @@ def settle(logits: torch.Tensor, winners: torch.Tensor) -> torch.Tensor:
     return logits.scatter(1, index, torch.where(known & (own < top), top + _LIFT, own))
 
 
-def warp_ids(ids: torch.Tensor, theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Return ids of whole frames (uint8 ``[N, H, W]``) as a view shows them, int64."""
-    grid = functional.affine_grid(theta, [len(ids), 1, *size], align_corners=False)
+def warp_ids(ids: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """
+    Return ids of whole frames as views show them, int64 ``[N, h, w]``.
+
+    :param ids: uint8 ``[N, H, W]``.
+    :param grid: float32 ``[N, h, w, 2]`` (``view_grid``).
+    """
     return functional.grid_sample(ids[:, None].float(), grid, mode='nearest',
                                   padding_mode='border', align_corners=False)[:, 0].long()
 
 
-def warp_logits(logits: torch.Tensor, theta: torch.Tensor,
-                size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def warp_logits(logits: torch.Tensor,
+                grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return logits of whole frames as a view shows them.
+    Return logits of whole frames as views show them.
 
-    :param logits: float32 ``[N, K, h, w]`` of whole frames.
-    :param theta: float32 ``[N, 2, 3]`` (``View.theta``).
-    :param size: rows and columns that come out.
-    :returns: float32 ``[N, K, *size]`` and bool ``[N, *size]``, false beyond the frame and
-        where the logits are NaN (nothing is known).
+    :param logits: float32 ``[N, K, H, W]`` of whole frames.
+    :param grid: float32 ``[N, h, w, 2]`` (``view_grid``).
+    :returns: float32 ``[N, K, h, w]`` and bool ``[N, h, w]``, false beyond the frame and where
+        the logits are NaN (nothing is known).
     """
-    count, classes = logits.shape[:2]
-    grid = functional.affine_grid(theta, [count, classes, *size], align_corners=False)
     warped = functional.grid_sample(logits, grid, mode='bilinear', padding_mode='border',
                                     align_corners=False)
-    valid = (grid.abs() <= 1).all(-1)
     unknown = warped[:, 0].isnan()
-    return warped.nan_to_num(nan=0.0), valid & ~unknown
+    return warped.nan_to_num(nan=0.0), inside(grid) & ~unknown

@@ -1,4 +1,4 @@
-"""The lessons of a run: the loaded teacher, and what it decides where there is no truth."""
+"""The lessons of a run: loaded teachers, and what they decide where there is no truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLE = 100
 
 class Lessons:
     """
-    A teachers at work.
+    The teachers of a run, loaded.
 
     :param precision: ``optimization.precision``: teachers in the loop compute as the student does.
     :param layers: names of the teacher's layers that losses look at.

@@ -14,7 +14,7 @@ import torch
 from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.teachers.network import TeacherNetwork
-from kd_perception.distillation.teachers.teacher import finer, inside, Lesson
+from kd_perception.distillation.teachers.teacher import finer, Lesson, shown
 
 
 class OnlineTeacher:
@@ -41,7 +41,7 @@ class OnlineTeacher:
         """Return what the teacher says of the views, on the finer grid of both."""
         logits, features = self.network.look(batch.images)
         logits = finer(logits, grid)
-        return Lesson(logits, inside(batch.theta, (logits.shape[2], logits.shape[3])), features)
+        return Lesson(logits, shown(batch, logits), features)
 
     def look_inside(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return the layers alone: what lies behind the last of them is not computed."""

@@ -61,11 +61,20 @@ def finer(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return upsample(logits, max(rows, grid[0]), max(columns, grid[1]))
 
 
-def inside(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def view_grid(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
-    Return where views show the frame, bool ``[N, *size]``; false beyond its border.
+    Return where in the frame the cells of views lie, float32 ``[N, *size, 2]``; its border is 1.
 
     :param theta: float32 ``[N, 2, 3]`` (``View.theta``).
     """
-    grid = functional.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+    return functional.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+
+
+def inside(grid: torch.Tensor) -> torch.Tensor:
+    """Return where views show the frame, bool ``[N, h, w]`` of a ``view_grid``."""
     return (grid.abs() <= 1).all(-1)
+
+
+def shown(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
+    """Return where a batch's views show the frame, bool ``[N, h, w]`` like ``logits``."""
+    return inside(view_grid(batch.theta, (logits.shape[2], logits.shape[3])))

@@ -19,7 +19,13 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassMap, ClassSet, load_class_map, named_like
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.frame_store import FrameStore
-from kd_perception.distillation.losses.loss import FEATURES, LABELS, LOGITS, Loss
+from kd_perception.distillation.losses.loss import (
+    FEATURES,
+    LABELS,
+    LOGITS,
+    Loss,
+    SoftenedLoss,
+)
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
 from kd_perception.distillation.student_recipe import ASSISTANT
@@ -221,7 +227,8 @@ def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss
             cache.require_views(views)
             for name, loss in losses.items():
                 if loss.looks_at not in (LABELS, FEATURES):  # a cache need not serve these
-                    cache.require_service(name, loss.looks_at, getattr(loss, 'temperature', 1.0))
+                    softened = loss.temperature if isinstance(loss, SoftenedLoss) else 1.0
+                    cache.require_service(name, loss.looks_at, softened)
     _check_together(recipe, losses, len(pairs))
     members = []
     for bundle, own in pairs:

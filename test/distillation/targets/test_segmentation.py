@@ -14,7 +14,7 @@ from kd_perception.distillation.losses.weighting import PixelWeighting
 from kd_perception.distillation.recipe import WeightingRecipe
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
 from kd_perception.distillation.teachers.cached import CachedTeacher, warp_logits
-from kd_perception.distillation.teachers.teacher import Lesson
+from kd_perception.distillation.teachers.teacher import Lesson, view_grid
 
 SPEC = InputSpec(16, 24)
 
@@ -104,7 +104,7 @@ def test_a_finer_lesson_still_moves_the_student() -> None:
 def test_logits_beyond_the_frame_do_not_count() -> None:
     logits = torch.randn(1, 3, 8, 12)
     theta = torch.from_numpy(View(-16, 0, 48, 24).theta(16, 24))[None]
-    warped, valid = warp_logits(logits, theta, (24, 12))
+    warped, valid = warp_logits(logits, view_grid(theta, (24, 12)))
     assert valid[0, 8:16].all()
     assert not valid[0, :8].any()
     assert not valid[0, 16:].any()

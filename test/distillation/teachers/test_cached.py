@@ -7,6 +7,7 @@ from torch.nn import functional
 from kd_perception.distillation.augmentation import View
 from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.distillation.teachers.cached import settle, warp_ids
+from kd_perception.distillation.teachers.teacher import view_grid
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 
@@ -33,5 +34,5 @@ def test_settled_logits_decide_as_the_teacher_and_are_nearer_to_it() -> None:
 def test_ids_lie_in_the_view_where_the_picture_does() -> None:
     ids = torch.arange(24, dtype=torch.uint8).reshape(1, 4, 6)
     theta = torch.from_numpy(View(1, 2, 2, 4, flip=True).theta(4, 6))[None]
-    got = warp_ids(ids, theta, (2, 4))
+    got = warp_ids(ids, view_grid(theta, (2, 4)))
     np.testing.assert_array_equal(got[0], ids[0, 1:3, 2:6].flip(1))
