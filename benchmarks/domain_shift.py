@@ -31,7 +31,8 @@ from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle
 from kd_perception.cli.progress import progress
 from kd_perception.distillation.labelling import label
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.evaluation.evaluate import evaluate
 from kd_perception.paths import atomic_file, config_file

@@ -25,7 +25,7 @@ from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
 from kd_perception.classes import load_class_set
 from kd_perception.distillation.labelling import label
-from kd_perception.distillation.recipe import load_recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build

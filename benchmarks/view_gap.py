@@ -26,7 +26,7 @@ from kd_perception.distillation.augmentation import View
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
-from kd_perception.distillation.recipe import load_recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.teachers.cached import CachedTeacher, ViewTeacher
 from kd_perception.distillation.teachers.network import TeacherNetwork
 from kd_perception.distillation.teachers.teacher import Lesson

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 # Frames of camvid/train; the few-label setting has every fourth.
 FRAMES, FEW = 367, 92
-BATCH = 8
 
 # What the student learns from, by method; ``none`` is the baseline without a teacher, whose
 # cross-entropy weighs rare classes more. The teacher's part weighs them, too: without it the
-# divergence learns large classes first, and in 40 epochs comes to less than the baseline. A weight
-# of 1 / tau^2 lets both terms pull alike.
+# divergence learns large classes first.
 BALANCED = {'weighting': {'class_balance': 0.5}}
-KL = {'kl': {'temperature': 2, 'weight': 0.25}}
+KL = {'kl': {'temperature': 1}}
 METHODS: dict[str, dict[str, Any]] = {
     'none': {},
     'kl': {'losses': {'cross_entropy': {}, **KL}, **BALANCED},
@@ -25,7 +22,13 @@ METHODS: dict[str, dict[str, Any]] = {
     'kl+dist': {'losses': {'cross_entropy': {}, **KL, 'dist': {}}, **BALANCED},
 }
 # Without ground truth the teacher's word is all there is.
-ALONE = {'losses': {'kl': {'temperature': 2}}, **BALANCED}
+ALONE = {'losses': KL, **BALANCED}
+
+# What is searched, in equally many trials for the baseline and for every method.
+FOR_ALL = {'optimization.learning_rate': {'low': 1e-3, 'high': 6e-3, 'log': True},
+           'augment.scale': {'choices': [[0.7, 1.5], [0.5, 2.0], [0.85, 1.25]]}}
+FOR_TRUTH = {'optimization.class_weights': {'choices': ['log', 'median']}}
+FOR_A_TEACHER = {'distillation.weighting.class_balance': {'choices': [0.5, 0.25]}}
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,26 @@ class Budget:
     :param teacher_epochs: passes of the teacher over ``camvid/train``.
     :param student_epochs: the same of every student, baselines included.
     :param methods: keys of ``METHODS``.
+    :param trials: of the search for the settings of each method, and
+    :param trial_epochs: how long one of them learns.
+    :param student: what all students have in place of their recipe's, by dotted key.
     """
 
     teacher_epochs: int
     student_epochs: int
     methods: tuple[str, ...]
+    trials: int
+    trial_epochs: int
+    student: dict[str, Any] = field(default_factory=dict)
 
 
-BUDGETS = {'cpu': Budget(40, 40, ('none', 'kl')),
-           'full': Budget(600, 600, tuple(METHODS))}
+# In 40 epochs a small network cannot learn all that strong views ask of it, nor in few steps.
+_SHORT = {'optimization.batch_size': 4, 'augment.scale': [0.7, 1.5], 'augment.aspect': 0.1,
+          'augment.brightness': 0.2, 'augment.contrast': 0.2, 'augment.saturation': 0.3,
+          'augment.hue': 0.02, 'augment.gamma': 0.2, 'augment.blur': 0.0, 'augment.noise': 0.0,
+          'augment.focus': 0.0}
+BUDGETS = {'cpu': Budget(40, 40, ('none', 'kl'), 6, 10, _SHORT),
+           'full': Budget(600, 600, tuple(METHODS), 20, 100)}
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class Run:
     :param setting: heading of the table.
     :param method: row of the table.
     :param distillation: section of the recipe.
+    :param tuned_as: which setting and method the search was for, whose best values are taken;
+        empty: none was.
     """
 
     name: str
@@ -71,38 +87,34 @@ class Run:
     seed: int
     teacher: str = ''
     distillation: dict[str, Any] = field(default_factory=dict)
+    tuned_as: str = ''
 
     @property
-    def steps(self) -> int:
-        """Steps of optimisation: the same for few frames as for all, or less data had less."""
-        return self.epochs * FRAMES // BATCH
+    def space(self) -> dict[str, Any]:
+        """Return what is searched."""
+        return FOR_ALL | (FOR_A_TEACHER if 'weighting' in self.distillation else FOR_TRUTH)
 
 
 def plan(budget: Budget, seeds: int) -> list[Run]:
     """Return the runs in order; a teacher comes before its students."""
     def student(setting: str, method: str, seed: int, frames: str, teacher: str = '',
                 distillation: dict[str, Any] | None = None) -> Run:
+        # No more trials where the teacher is a weaker one: what it takes over was searched.
+        tuned_as = f'{setting}_{"owned" if method == "semi" else method}'
         return Run(f'{setting}_{method}_{seed}'.replace('+', '_'), setting, method,
                    'student_camvid', frames, budget.student_epochs, seed, teacher,
-                   distillation or {})
+                   distillation or {}, tuned_as.replace('+', '_'))
 
     runs = [Run('teacher', 'teacher', 'all labels', 'teacher_camvid', 'train',
                 budget.teacher_epochs, 1)]
     for seed in range(1, seeds + 1):
+        runs.append(student('few', 'none', seed, 'few'))
+        runs.append(student('few', 'owned', seed, 'unlabelled', 'teacher', ALONE))
         for method in budget.methods:
             runs.append(student('all', method, seed, 'train',
                                 '' if method == 'none' else 'teacher', METHODS[method]))
-        runs.append(student('few', 'none', seed, 'few'))
-        runs.append(student('few', 'owned', seed, 'unlabelled', 'teacher', ALONE))
     runs.append(Run('teacher_few', 'teacher', 'few labels', 'teacher_camvid', 'few',
                     budget.teacher_epochs, 1))
     for seed in range(1, seeds + 1):
         runs.append(student('few', 'semi', seed, 'unlabelled', 'teacher_few', ALONE))
     return runs
-
-
-def data_argument(folders: Path, data: Path, frames: str) -> list[str]:
-    """Return the option that names the frames to learn from."""
-    if frames == 'few':
-        return ['--data', str(data / 'train'), '--data.defaults.count', str(FEW)]
-    return ['--data', str(data / 'train' if frames == 'train' else folders / 'unlabelled')]

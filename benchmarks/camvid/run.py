@@ -12,6 +12,9 @@ there is one.
 ``all``: baseline and student learn from all 367 labels; the teacher has seen the same. ``few``:
 92 labels for the baseline; the student learns from the 367 pictures without any label, by a
 teacher that was trained on all 367 labels (``owned``) or on the same 92 (``semi``).
+
+The settings of every method are searched first, those of the baselines in as many trials; the
+score is that of ``val``. What was tried stands in ``search/*/search.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 import json
 from pathlib import Path
@@ -28,18 +32,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from plan import BUDGETS, FEW, plan, Run
+from plan import Budget, BUDGETS, FEW, FRAMES, plan, Run
 import result
 from table import lines, summary
 import yaml
 
 from kd_perception.bags.source import open_source
-from kd_perception.bundle import load_bundle
+from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.cli.progress import progress
 from kd_perception.distillation.labelling import check, label
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
+from kd_perception.distillation.search import search
+from kd_perception.distillation.search_space import as_text
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.evaluation.evaluate import evaluate
+from kd_perception.frames import Progress
 from kd_perception.paths import atomic_file, config_file
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
@@ -49,11 +57,11 @@ DRIVE_APART = 'Seq05VD'
 class Bench:
     """The folder of the benchmark and the steps that fill it."""
 
-    def __init__(self, data: Path, out: Path, teacher: Path | None, *,
-                 keep_logits: bool) -> None:
+    def __init__(self, data: Path, out: Path, budget: Budget, teacher: Path | None) -> None:
         self.data, self.out = data.absolute(), out.absolute()
+        self._budget = budget
         # Losses that compare one class over all pixels need the logits themselves.
-        self._codec = SoftLabelCodec(offset=keep_logits)
+        self._codec = SoftLabelCodec(offset='cwd' in budget.methods)
         if teacher is not None and not (self.out / 'teacher' / 'bundle').is_dir():
             load_bundle(teacher)  # a wrong one is told before anything is copied
             shutil.copytree(teacher.parent, self.out / 'teacher',
@@ -65,28 +73,46 @@ class Bench:
         """Train or distil one network and measure it; what is there already stays."""
         folder = self.out / run.name
         if not (folder / 'bundle').is_dir():
-            recipe = self._recipe(run)
+            recipe = self._recipe(run, run.epochs, self._best_values(run))
             with progress(f'{run.name}') as update:
-                if run.teacher:
-                    distill(recipe, folder, teacher=self._bundle(run.teacher),
-                            cache_dir=self._cache(run.teacher), progress=update)
-                else:
-                    train(recipe, folder, progress=update)
+                self._learn(run, recipe, folder, update)
         for split in ('val', 'test', 'seq05vd'):
             self._once(folder / f'{split}.json', partial(self._measure, run.name, split))
 
-    def _recipe(self, run: Run) -> Recipe:
+    def _learn(self, run: Run, recipe: Recipe, folder: Path, update: Progress) -> ModelBundle:
+        if not run.teacher:
+            return train(recipe, folder, progress=update)
+        return distill(recipe, folder, teacher=self._bundle(run.teacher),
+                       cache_dir=self._cache(run.teacher), progress=update)
+
+    def _best_values(self, run: Run) -> dict[str, Any]:
+        """Return what the search has found for a run, by dotted key; search if nobody has."""
+        if not run.tuned_as:
+            return {}
+        folder = self.out / 'search' / run.tuned_as
+        if not (folder / 'search.json').is_file():
+            recipe = replace(self._recipe(run, self._budget.trial_epochs, {}), search=run.space)
+            with progress(f'searching {run.tuned_as}') as update:
+                search(recipe, folder, self._budget.trials, partial(self._learn, run),
+                       kind=run.tuned_as, progress=update)
+        return dict(json.loads((folder / 'search.json').read_text())['best']['values'])
+
+    def _recipe(self, run: Run, epochs: int, values: dict[str, Any]) -> Recipe:
         plain = yaml.safe_load(config_file('recipes', run.recipe).read_text())
         source: dict[str, Any] = {'path': str(self._frames(run))}
         if run.frames == 'few':
             source['count'] = FEW
         plain['data'] |= {'train': [source], 'validation': [str(self.data / 'val')]}
         plain['seed'] = run.seed
-        plain['optimization'] |= {'steps': run.steps, 'epochs': 0, 'class_weights': 'log',
-                                  'validate_every': 0}
+        chosen = ({} if run.setting == 'teacher' else self._budget.student) | values
+        batch = chosen.get('optimization.batch_size', plain['optimization']['batch_size'])
+        # As many steps for few frames as for all, or less data had less of them.
+        plain['optimization'] |= {'steps': epochs * FRAMES // batch, 'epochs': 0,
+                                  'class_weights': 'log', 'validate_every': 0}
         if run.teacher:
             plain['distillation'] = run.distillation
-        return recipe_from_dict(plain, where=run.name)
+        return recipe_from_dict(plain, {k: as_text(v) for k, v in chosen.items()},
+                                where=run.name)
 
     def _frames(self, run: Run) -> Path:
         return self.out / 'unlabelled' if run.frames == 'unlabelled' else self.data / 'train'
@@ -150,8 +176,7 @@ def main() -> None:
             parser.error(f'{args.data}: has no folder {split}_labels')
     runs = plan(BUDGETS[args.budget], args.seeds)
     if not args.table:
-        bench = Bench(args.data, args.out, args.teacher,
-                      keep_logits='cwd' in BUDGETS[args.budget].methods)
+        bench = Bench(args.data, args.out, BUDGETS[args.budget], args.teacher)
         for run in runs:
             bench.run(run)
     report(args, runs)

@@ -198,7 +198,7 @@ def _distill(teacher: ModelBundle, bags: list[Path], out: Path, steps: int) -> M
     finished = out / 'student' / 'bundle'
     if finished.exists():
         return load_bundle(finished)
-    from kd_perception.distillation.recipe import load_recipe
+    from kd_perception.distillation.recipe_file import load_recipe
     from kd_perception.distillation.trainer import distill
     overrides = {'optimization.steps': str(steps)} if steps else {}
     recipe = load_recipe(STUDENT_RECIPE, overrides, train=bags)

@@ -19,7 +19,7 @@ from kd_perception.classes import load_class_set
 from kd_perception.cli.processes import process_rank
 from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
-from kd_perception.distillation.recipe import load_recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError
 from kd_perception.frames import FrameSource

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from kd_perception.cli.parser import Parser
-from kd_perception.distillation.recipe import load_recipe, Recipe
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.strict import dotted_keys
 
 _PREFIX = 'recipe:'

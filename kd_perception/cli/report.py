@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'--frames {args.frames}: 0 (all) or more')
     teacher = find_bundle(args.teacher) if args.teacher else None
     # torch takes seconds to import; what is wrong in the command is told before.
-    from kd_perception.distillation.report_frames import OtherData
-    from kd_perception.distillation.run_report import ReportRequest, write_run_report
+    from kd_perception.distillation.reports.report_frames import OtherData
+    from kd_perception.distillation.reports.run_report import ReportRequest, write_run_report
     request = ReportRequest(
         teacher=teacher, baseline=args.baseline, frames=args.frames, engine=args.engine,
         device=args.device, precision=args.precision, threads=args.threads,

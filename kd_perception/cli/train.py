@@ -84,7 +84,7 @@ def _make_report(run: Path) -> None:
     """Write the report of a run that has ended, once where torchrun started several processes."""
     if process_rank()[0] or not (run / 'bundle').is_dir():
         return
-    from kd_perception.distillation.run_report import report_or_warn
+    from kd_perception.distillation.reports.run_report import report_or_warn
     with progress('report') as update:
         page = report_or_warn(run, progress=update)
     if page is not None:

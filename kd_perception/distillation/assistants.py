@@ -27,13 +27,9 @@ from kd_perception.classes import ClassSet
 from kd_perception.distillation.frame_store import LabelledSource
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.losses.loss import Loss
-from kd_perception.distillation.recipe import (
-    OptimizationRecipe,
-    Recipe,
-    recipe_from_dict,
-    TeachersRecipe,
-)
+from kd_perception.distillation.recipe import OptimizationRecipe, Recipe, TeachersRecipe
 from kd_perception.distillation.recipe_checks import ONLINE
+from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.run_directory import ASSISTANTS, RunDirectory
 from kd_perception.distillation.strict import build, first_difference, to_plain
 from kd_perception.distillation.student_recipe import ASSISTANT, overridden

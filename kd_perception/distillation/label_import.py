@@ -17,7 +17,7 @@ import numpy as np
 
 from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.classes import ClassSet
-from kd_perception.distillation.cache import (
+from kd_perception.distillation.cache_shards import (
     imported_provenance,
     LabelledFrame,
     open_for_writing,

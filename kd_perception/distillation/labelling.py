@@ -20,14 +20,14 @@ import torch
 
 from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bundle import ModelBundle
-from kd_perception.distillation.cache import (
+from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.cache_shards import (
     LabelledFrame,
     open_for_writing,
     provenance,
     read_sidecar,
     recording_id,
     shard_path,
-    SoftLabelCache,
     write_shard,
 )
 from kd_perception.distillation.labellers import Labeller, load_labeller

@@ -23,7 +23,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 import yaml
 
 from kd_perception.distillation.checkpoint import read_state
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file

@@ -27,8 +27,9 @@ import numpy as np
 import yaml
 
 from kd_perception.bundle import load_bundle, METRICS, ModelBundle
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
-from kd_perception.distillation.run_log import read_log
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
+from kd_perception.distillation.reports.run_log import read_log
 from kd_perception.distillation.search_directory import (
     BEST_RECIPE,
     leave_nothing,

@@ -16,7 +16,7 @@ from pathlib import Path
 import shutil
 from typing import Any
 
-from kd_perception.distillation.recipe import recipe_from_dict
+from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 import shutil
 
-from kd_perception.distillation.cache import BETWEEN, read_sidecar
+from kd_perception.distillation.cache_shards import BETWEEN, read_sidecar
 from kd_perception.frames import FrameKey
 
 

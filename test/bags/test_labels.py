@@ -8,6 +8,7 @@ import pytest
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.labels import classes_by_names, LabelCheck, recorded_classes
 from kd_perception.bags.reader import BagReader
+from kd_perception.bags.sampling import LabelError
 from kd_perception.classes import load_class_set
 from kd_perception.errors import BagError
 
@@ -84,4 +85,6 @@ def test_void_ids_are_no_strangers():
     check = LabelCheck(load_class_set('camvid'))
     labels = np.array([[0, 10, 11, 255]], np.uint8)
     check(labels, np.zeros((1, 4, 3), np.uint8), 'here')
+    with pytest.raises(LabelError, match='12'):
+        check(labels + np.uint8(1), np.zeros((1, 4, 3), np.uint8), 'here')
     LabelCheck(None)(labels + 100, np.zeros((1, 4, 3), np.uint8), 'here')

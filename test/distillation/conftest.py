@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import os
 from pathlib import Path
+import signal
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 import torch
 from torch import nn
 
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
+from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build, register
 
@@ -82,6 +87,40 @@ def make_recipe(stripes: Path) -> Callable[..., Recipe]:
                              'learning_rate': 0.02, 'validate_every': 6, 'ema_decay': 0.9,
                              'log_every': 1, **optimization}, **sections}, train=[train])
     return make
+
+
+@pytest.fixture
+def stopped_at() -> Callable[..., Progress]:
+    """Return a factory of progress functions that press Ctrl-C behind a step."""
+    def make(step: int, note: str = 'loss') -> Progress:
+        def stop(done: int, total: int, told: str) -> None:
+            if done == step and told.startswith(note):
+                os.kill(os.getpid(), signal.SIGINT)
+        return stop
+    return make
+
+
+@pytest.fixture
+def same_weights() -> Callable[[ModelBundle, ModelBundle], bool]:
+    """Return whether two bundles have the same weights, to the bit."""
+    def same(one: ModelBundle, two: ModelBundle) -> bool:
+        first, second = (load_file(b.file('weights.safetensors')) for b in (one, two))
+        return first.keys() == second.keys() and all(torch.equal(first[n], second[n])
+                                                     for n in first)
+    return same
+
+
+@pytest.fixture
+def resumes(tmp_path: Path, stopped_at: Callable[..., Progress],
+            same_weights: Callable[[ModelBundle, ModelBundle], bool]) -> Callable[..., None]:
+    """Return a check that a stopped run goes on to the weights of an undisturbed one."""
+    def check(run: Callable[..., ModelBundle], *, at: int = 5) -> None:
+        """Run into ``tmp_path / 'whole'``, and with a stop into ``tmp_path / 'run'``."""
+        whole = run(tmp_path / 'whole')
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / 'run', progress=stopped_at(at))
+        assert same_weights(whole, run(tmp_path / 'run'))
+    return check
 
 
 @pytest.fixture(scope='session')

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.distillation.cache import (
+from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.cache_shards import (
     LabelledFrame,
     MANIFEST,
     open_for_writing,
     provenance,
     recording_id,
     shard_path,
-    SoftLabelCache,
     write_shard,
 )
 from kd_perception.errors import TrainingError

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 import json
-import os
 from pathlib import Path
-import signal
 import subprocess
 import sys
 
@@ -38,6 +36,7 @@ from kd_perception.distillation.teachers.online import OnlineTeacher
 from kd_perception.distillation.teachers.teacher import Lesson
 from kd_perception.distillation.trainer import distill
 from kd_perception.errors import ConfigError, KdPerceptionError, TrainingError
+from kd_perception.frames import Progress
 from kd_perception.networks.deploy import save_bundle
 from kd_perception.networks.registry import build, register
 
@@ -99,14 +98,6 @@ def events(run: Path) -> list[dict]:
     return [line for line in lines if line['event'] == 'train']
 
 
-def at_step(stop: int) -> Callable[[int, int, str], None]:
-    """Return a progress function that sends Ctrl-C behind a step of twelve."""
-    def progress(done: int, total: int, note: str) -> None:
-        if (done, total) == (stop, 12) and 'loss' in note:
-            os.kill(os.getpid(), signal.SIGINT)
-    return progress
-
-
 def last(run: Path, prefix: str = 'network.') -> dict[str, torch.Tensor]:
     tensors = load_file(run / 'checkpoints' / 'last.safetensors')
     return {n[len(prefix):]: t for n, t in tensors.items() if n.startswith(prefix)}
@@ -128,11 +119,13 @@ def test_layers_are_gathered_once_and_adapters_by_loss() -> None:
     require_layers_of(off, NetworkSpec('ladder'), 12, None)
 
 
-def test_penalties_leave_alone_what_learns_nothing_yet(recipe: Make, guide: ModelBundle,
-                                                       cache: Path, tmp_path: Path) -> None:
+def test_penalties_leave_alone_what_learns_nothing_yet(
+        recipe: Make, guide: ModelBundle, cache: Path, tmp_path: Path,
+        stopped_at: Callable[..., Progress]) -> None:
     asked = recipe(PHASES, steps=12, l2=0.5)
     with pytest.raises(KeyboardInterrupt):
-        distill(asked, tmp_path / 'run', teacher=guide, cache_dir=cache, progress=at_step(5))
+        distill(asked, tmp_path / 'run', teacher=guide, cache_dir=cache,
+                progress=stopped_at(5))
     torch.manual_seed(asked.seed)
     fresh, now = build(NetworkSpec('ladder'), 12).state_dict(), last(tmp_path / 'run')
     changed = {n for n in fresh if not torch.equal(fresh[n], now[n])}
@@ -150,12 +143,13 @@ def test_the_finer_map_is_brought_to_the_coarser() -> None:
 
 
 def test_in_the_first_phase_only_layers_up_to_the_hint_change(
-        recipe: Make, guide: ModelBundle, cache: Path, tmp_path: Path) -> None:
+        recipe: Make, guide: ModelBundle, cache: Path, tmp_path: Path,
+        stopped_at: Callable[..., Progress]) -> None:
     asked = recipe(PHASES, weight_decay=0.5)
     for stop in (1, 5, 8):  # one step, the end of the first phase, well in the second
         with pytest.raises(KeyboardInterrupt):
             distill(asked, tmp_path / str(stop), teacher=guide, cache_dir=cache,
-                    progress=at_step(stop))
+                    progress=stopped_at(stop))
     first, early, late = (last(tmp_path / str(stop)) for stop in (1, 5, 8))
     behind = [n for n in first if n.startswith('decoder.')]
     before = [n for n in first if n not in behind]
@@ -177,11 +171,12 @@ def test_in_the_first_phase_only_layers_up_to_the_hint_change(
 
 @pytest.mark.parametrize('stop', [3, 9])
 def test_it_resumes_to_the_bit_in_either_phase_and_exports_no_adapter(
-        recipe: Make, guide: ModelBundle, cache: Path, tmp_path: Path, stop: int) -> None:
+        recipe: Make, guide: ModelBundle, cache: Path, tmp_path: Path, stop: int,
+        stopped_at: Callable[..., Progress]) -> None:
     asked = recipe(PHASES)
     whole = distill(asked, tmp_path / 'whole', teacher=guide, cache_dir=cache)
     with pytest.raises(KeyboardInterrupt):
-        distill(asked, tmp_path / 'run', teacher=guide, cache_dir=cache, progress=at_step(stop))
+        distill(asked, tmp_path / 'run', teacher=guide, cache_dir=cache, progress=stopped_at(stop))
     assert read_state(tmp_path / 'run' / 'checkpoints' / 'last.safetensors')['step'] == stop
     resumed = distill(asked, tmp_path / 'run', teacher=guide, cache_dir=cache)
     one, two = (load_file(b.file('weights.safetensors')) for b in (whole, resumed))
@@ -284,7 +279,7 @@ import conftest
 import test_features
 from kd_perception.bundle import load_bundle
 from kd_perception.distillation import loop, trainer
-from kd_perception.distillation.recipe import load_recipe
+from kd_perception.distillation.recipe_file import load_recipe
 import torch
 from torch.nn.parallel import DistributedDataParallel
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 import json
-import os
 from pathlib import Path
-import signal
 
 import numpy as np
 import pytest
@@ -108,19 +107,10 @@ def test_penalties_are_terms_of_the_loss_and_keep_weights_small(make_recipe: Mak
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
-def test_every_optimiser_resumes_to_the_bit(make_recipe: Make, tmp_path: Path, name: str) -> None:
+def test_every_optimiser_resumes_to_the_bit(make_recipe: Make, resumes: Callable[..., None],
+                                            name: str) -> None:
     recipe = make_recipe(optimizer=name, steps=4, validate_every=4, l1=1e-4, l2=1e-4)
-    whole = train(recipe, tmp_path / 'whole')
-
-    def stop(done: int, total: int, note: str) -> None:
-        if (done, total) == (2, 4):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / 'run', progress=stop)
-    resumed = train(recipe, tmp_path / 'run')
-    one, two = weights(whole), weights(resumed)
-    assert all(torch.equal(one[n], two[n]) for n in one)
+    resumes(partial(train, recipe), at=2)
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)

@@ -10,7 +10,8 @@ import pytest
 from kd_perception.bags.importer import import_recording
 from kd_perception.bags.source import open_source
 from kd_perception.distillation.labelling import check, label
-from kd_perception.distillation.recipe import load_recipe, Recipe
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.evaluation.evaluate import evaluate
 

@@ -8,7 +8,8 @@ import pytest
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.distillation.frame_store import open_sources
-from kd_perception.distillation.recipe import load_recipe, Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import load_recipe, recipe_from_dict
 from kd_perception.errors import BagError, ConfigError
 from kd_perception.paths import share_directory
 

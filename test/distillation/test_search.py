@@ -23,7 +23,8 @@ import yaml
 from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.classes import load_class_set
 from kd_perception.cli.main import main
-from kd_perception.distillation.recipe import load_recipe, Recipe
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.search import curve, is_behind, search
 from kd_perception.distillation.trainer import train
 from kd_perception.errors import ConfigError, TrainingError

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.search_space import as_text, Dimension, read_space
 from kd_perception.errors import ConfigError
 

@@ -21,7 +21,8 @@ from kd_perception.distillation import selection as selecting
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.pooled_features import PooledFeatures
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.selection import Models, select
 from kd_perception.distillation.trainer import distill
 from kd_perception.errors import ConfigError, TrainingError

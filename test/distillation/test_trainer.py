@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -18,9 +19,11 @@ from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import TrainingError
+from kd_perception.frames import Progress
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 Make = Callable[..., Recipe]
+Same = Callable[[ModelBundle, ModelBundle], bool]
 
 
 def events(run: Path, kind: str) -> list[dict]:
@@ -30,11 +33,6 @@ def events(run: Path, kind: str) -> list[dict]:
 
 def weights(bundle: ModelBundle) -> dict[str, torch.Tensor]:
     return load_file(bundle.file('weights.safetensors'))
-
-
-def same(one: ModelBundle, two: ModelBundle) -> bool:
-    first, second = weights(one), weights(two)
-    return all(torch.equal(first[n], second[n]) for n in first)
 
 
 def test_learns_and_leaves_everything_that_was_promised(make_recipe: Make,
@@ -66,28 +64,25 @@ def test_learns_and_leaves_everything_that_was_promised(make_recipe: Make,
     assert list((tmp_path / 'run' / 'tensorboard').iterdir())
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights_to_the_bit(make_recipe: Make,
-                                                              tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_same_weights_to_the_bit(
+        make_recipe: Make, tmp_path: Path, stopped_at: Callable[..., Progress],
+        same_weights: Same) -> None:
     recipe = make_recipe()
     whole = train(recipe, tmp_path / 'whole')
-
-    def stop(done: int, total: int, note: str) -> None:
-        if total == 12 and done == 8:
-            os.kill(os.getpid(), signal.SIGINT)
-
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / 'run', progress=stop)
+        train(recipe, tmp_path / 'run', progress=stopped_at(8))
     assert signal.getsignal(signal.SIGINT) is before
     assert not (tmp_path / 'run' / 'bundle').exists()
     resumed = train(recipe, tmp_path / 'run')
     assert [e['step'] for e in events(tmp_path / 'run', 'resumed')] == [8]
     assert [e['step'] for e in events(tmp_path / 'run', 'train')] == list(range(1, 13))
-    assert same(whole, resumed)
+    assert same_weights(whole, resumed)
 
 
 def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
-        make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        same_weights: Same) -> None:
     recipe = make_recipe()
     whole = train(recipe, tmp_path / 'whole')
     truth = trainer._truth
@@ -109,7 +104,7 @@ def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
     resumed = train(recipe, tmp_path / 'run')
     assert [e['step'] for e in events(tmp_path / 'run', 'resumed')] == [6]
     assert [e['step'] for e in events(tmp_path / 'run', 'validation')] == [6, 12]
-    assert same(whole, resumed)
+    assert same_weights(whole, resumed)
 
 
 def test_trains_outside_of_the_main_thread(make_recipe: Make, tmp_path: Path) -> None:
@@ -199,30 +194,20 @@ def test_ground_truth_is_used_beside_soft_labels(make_recipe: Make, teacher: Mod
 
 
 def test_a_distillation_resumes_to_the_bit(make_recipe: Make, teacher: ModelBundle, cache: Path,
-                                           bare_stripes: Path, tmp_path: Path) -> None:
+                                           bare_stripes: Path,
+                                           resumes: Callable[..., None]) -> None:
     recipe = make_recipe(train=bare_stripes)
-    whole = distill(recipe, tmp_path / 'whole', teacher=teacher, cache_dir=cache)
-
-    def stop(done: int, total: int, note: str) -> None:
-        if (done, total) == (5, 12) and 'loss' in note:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache, progress=stop)
-    assert same(whole, distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache))
+    resumes(partial(distill, recipe, teacher=teacher, cache_dir=cache))
 
 
 def test_a_run_does_not_go_on_with_other_soft_labels(make_recipe: Make, teacher: ModelBundle,
                                                      cache: Path, bare_stripes: Path,
-                                                     tmp_path: Path) -> None:
+                                                     tmp_path: Path,
+                                                     stopped_at: Callable[..., Progress]) -> None:
     recipe = make_recipe(train=bare_stripes)
-
-    def stop(done: int, total: int, note: str) -> None:
-        if (done, total) == (5, 12) and 'loss' in note:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache, progress=stop)
+        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache,
+                progress=stopped_at(5))
     label(teacher, open_source(bare_stripes), tmp_path / 'finer', engine='onnxruntime',
           codec=SoftLabelCodec(name='fp16', stride=1))
     with pytest.raises(TrainingError, match='another recipe .identity.soft_labels.codec'):

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 import json
-import os
 from pathlib import Path
-import signal
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 import torch
 
 from kd_perception.bags.source import open_source
@@ -134,19 +132,10 @@ def test_labelling_views_goes_on_behind_a_stop_and_can_be_checked(
 
 
 def test_a_run_on_views_resumes_to_the_bit(recipe: Recipe, teacher: ModelBundle,
-                                           bare_stripes: Path, tmp_path: Path) -> None:
+                                           bare_stripes: Path, tmp_path: Path,
+                                           resumes: Callable[..., None]) -> None:
     cache = labelled(teacher, bare_stripes, tmp_path / 'c', recipe, 2, codec=None)
-    whole = distill(recipe, tmp_path / 'whole', teacher=teacher, cache_dir=cache)
-
-    def stop(done: int, total: int, note: str) -> None:
-        if (done, total) == (5, 12) and 'loss' in note:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache, progress=stop)
-    resumed = distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
-    one, two = (load_file(b.file('weights.safetensors')) for b in (whole, resumed))
-    assert all(torch.equal(one[n], two[n]) for n in one)
+    resumes(partial(distill, recipe, teacher=teacher, cache_dir=cache))
 
 
 def test_other_views_are_refused_by_the_key_that_differs(

@@ -18,5 +18,7 @@ def test_progress_is_told_without_waiting_for_the_disk(tmp_path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_nobody_is_told_without_a_path():
+def test_nobody_is_told_without_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     Progress('').tell(1, 1, 'measuring', force=True)
+    assert list(tmp_path.iterdir()) == []

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 import json
-import os
 from pathlib import Path
-import signal
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 import torch
 
 from kd_perception.bundle import (
@@ -150,19 +148,10 @@ def test_a_student_learns_from_a_teacher_in_the_loop_without_a_cache(
 
 
 def test_an_online_run_resumes_to_the_bit(make_recipe: Make, teacher: ModelBundle,
-                                          bare_stripes: Path, tmp_path: Path) -> None:
+                                          bare_stripes: Path,
+                                          resumes: Callable[..., None]) -> None:
     recipe = make_recipe(train=bare_stripes, distillation=ONLINE)
-    whole = distill(recipe, tmp_path / 'whole', teacher=teacher, cache_dir=None)
-
-    def stop(done: int, total: int, note: str) -> None:
-        if (done, total) == (5, 12) and 'loss' in note:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None, progress=stop)
-    resumed = distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None)
-    one, two = (load_file(b.file('weights.safetensors')) for b in (whole, resumed))
-    assert all(torch.equal(one[n], two[n]) for n in one)
+    resumes(partial(distill, recipe, teacher=teacher, cache_dir=None))
 
 
 def test_the_wrong_combination_is_told_in_one_line(

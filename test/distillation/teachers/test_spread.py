@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 import torch
 from torch import nn
 
@@ -62,7 +63,14 @@ def test_a_student_is_taught_by_a_teacher_in_parts(make_recipe: Make, unet: Mode
                                                    bare_stripes: Path, tmp_path: Path) -> None:
     recipe = make_recipe(train=bare_stripes, steps=2, distillation={
         'view': 'online', 'teacher_devices': 'auto', 'teacher_memory': {'cpu': '20MiB'}})
-    distill(recipe, tmp_path / 'run', teacher=unet, cache_dir=None)
+    student = distill(recipe, tmp_path / 'run', teacher=unet, cache_dir=None)
+    assert student.spec.lineage.parents == (unet.hash,)
+    # It says what it says in one piece.
+    whole = distill(make_recipe(train=bare_stripes, steps=2, distillation={'view': 'online'}),
+                    tmp_path / 'whole', teacher=unet, cache_dir=None)
+    for name, tensor in load_file(whole.file('weights.safetensors')).items():
+        torch.testing.assert_close(load_file(student.file('weights.safetensors'))[name], tensor,
+                                   atol=1e-4, rtol=1e-3)
 
 
 def test_a_teacher_in_parts_labels_whole_frames(unet: ModelBundle, bare_stripes: Path,

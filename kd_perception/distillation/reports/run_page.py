@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TYPE_CHECKING
 
-from kd_perception.distillation.run_plots import curves
+from kd_perception.distillation.reports.run_plots import curves
 from kd_perception.evaluation.attribution import summary
 from kd_perception.evaluation.attribution_page import attribution_section
 from kd_perception.evaluation.page import (
@@ -31,7 +31,7 @@ from kd_perception.evaluation.tables import NONE, number, percent, Table
 from kd_perception.evaluation.verdict import points
 
 if TYPE_CHECKING:
-    from kd_perception.distillation.run_report import RunReport
+    from kd_perception.distillation.reports.run_report import RunReport
 
 
 def render(report: RunReport, costs: Mapping[str, Any],

@@ -17,13 +17,14 @@ import pytest
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.cli.main import main
-from kd_perception.distillation import run_report
 from kd_perception.distillation.frame_store import open_sources
 from kd_perception.distillation.held_out import read_frames
 from kd_perception.distillation.labelling import label
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
-from kd_perception.distillation.report_frames import OtherData
-from kd_perception.distillation.run_report import (
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
+from kd_perception.distillation.reports import run_report
+from kd_perception.distillation.reports.report_frames import OtherData
+from kd_perception.distillation.reports.run_report import (
     report_or_warn,
     ReportRequest,
     write_run_report,
@@ -243,7 +244,7 @@ def test_the_verbs_make_one_unless_asked_not_to_and_never_lose_a_run(
 def test_a_process_that_made_one_still_takes_signals(distilled: Path) -> None:
     pytest.importorskip('openvino')
     code = ('import os, runpy, signal, sys\n'
-            f'runpy.run_path({str(Path(__file__).with_name("conftest.py"))!r})\n'
+            f'runpy.run_path({str(Path(__file__).parents[1] / "conftest.py")!r})\n'
             'from kd_perception.cli.main import main\n'
             'main(["report", sys.argv[1], "--engine", "openvino", "--no-attribution"])\n'
             'signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n'

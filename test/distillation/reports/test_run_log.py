@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kd_perception.distillation.labelling_log import append, LABELLING_LOG, read_cost
-from kd_perception.distillation.run_log import read_log
+from kd_perception.distillation.reports.run_log import read_log
 from kd_perception.errors import TrainingError
 
 

@@ -22,13 +22,14 @@ import yaml
 
 from kd_perception.bundle import load_bundle, METRICS, ModelBundle, WEIGHTS
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
-from kd_perception.distillation.attribution import attend, compare_attention, FRAMES
 from kd_perception.distillation.labelling_log import LabellingCost, read_cost
-from kd_perception.distillation.recipe import Recipe, recipe_from_dict
-from kd_perception.distillation.report_frames import open_frames, OtherData, ReportFrames
+from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_file import recipe_from_dict
+from kd_perception.distillation.reports.attribution import attend, compare_attention, FRAMES
+from kd_perception.distillation.reports.report_frames import open_frames, OtherData, ReportFrames
+from kd_perception.distillation.reports.run_log import read_log, RunLog
+from kd_perception.distillation.reports.run_page import render
 from kd_perception.distillation.run_directory import REPORT_FILES
-from kd_perception.distillation.run_log import read_log, RunLog
-from kd_perception.distillation.run_page import render
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import first_line, KdPerceptionError, TrainingError

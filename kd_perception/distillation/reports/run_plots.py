@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 import numpy as np
 
-from kd_perception.distillation.run_log import Curve, RunLog
+from kd_perception.distillation.reports.run_log import Curve, RunLog
 from kd_perception.evaluation.figures import COLORS, INK, png, stacked
 
 _POINTS = 600

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kd_perception.bundle import InputSpec, ModelBundle
-from kd_perception.distillation import attribution as a
+from kd_perception.distillation.reports import attribution as a
 from kd_perception.errors import ImageError
 from kd_perception.evaluation.study import StudyFrame
 

@@ -1,0 +1,1 @@
+"""What a finished run has come to: figures, plots and pages."""
