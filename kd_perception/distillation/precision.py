@@ -35,6 +35,11 @@ def cpu_has_bf16() -> bool:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context in which forward passes run."""
+    """Return the context in which networks run."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision, torch.bfloat16),
                           enabled=precision != 'fp32')
+
+
+def in_full(device: torch.device) -> torch.autocast:
+    """Return the context in which all else is computed: in the format of what comes in."""
+    return torch.autocast(device.type, enabled=False)

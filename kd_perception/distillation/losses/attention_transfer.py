@@ -56,4 +56,7 @@ def attention_distance(student: torch.Tensor, teacher: torch.Tensor,
 
 
 def _activity(features: torch.Tensor, power: float) -> torch.Tensor:
-    return features.float().abs().pow(power).sum(1, keepdim=True)
+    """Return ``[N, 1, h, w]``, up to a factor for each image: powers would leave the format."""
+    active = features.float().abs()
+    largest = active.detach().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return (active / largest).pow(power).sum(1, keepdim=True)

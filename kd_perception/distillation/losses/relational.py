@@ -98,9 +98,7 @@ def angle_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def _products(points: torch.Tensor) -> torch.Tensor:
     """Return ``[M, M]``, inner products of centred points."""
     centred = points - points.mean(0)
-    # Differences of products cancel: they need float64, also where all else is in bf16.
-    with torch.autocast(points.device.type, enabled=False):
-        return centred @ centred.T
+    return centred @ centred.T  # differences of products cancel: they need float64
 
 
 def _distances(products: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from kd_perception.distillation.features import build_adapters, student_layers
 from kd_perception.distillation.losses.cross_entropy import CrossEntropy, upsample
 from kd_perception.distillation.losses.loss import FEATURES, LABELS, Loss, Signals
 from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.precision import in_full
 from kd_perception.distillation.recipe import ExitsRecipe
 from kd_perception.distillation.teachers.teacher import Guide, Teacher
 from kd_perception.networks.exits import ExitNet
@@ -116,14 +117,18 @@ class SegmentationTarget:
         """
         active = {n: loss for n, loss in self._losses.items() if loss.active(at)}
         outputs, features = self._forward(network, batch, active)
-        signals = self._signals(outputs[0] if outputs else None, batch, active)
-        signals = replace(signals, student_features=features)
-        terms = {name: loss.weight * loss(self._for(name, signals))
-                 for name, loss in active.items()}
-        for (layer, weight), logits in zip(self._exits, outputs[1:], strict=bool(outputs)):
-            signals = self._seen_by(signals, logits.float())
-            terms |= {f'{name}/{layer}': weight * loss.weight * loss(self._for(name, signals))
-                      for name, loss in active.items() if loss.looks_at != FEATURES}
+        # The network alone computes in less than float32: coordinates of a view would be off by
+        # pixels, and products of small differences by percents.
+        with in_full(self._device):
+            signals = self._signals(outputs[0] if outputs else None, batch, active)
+            signals = replace(signals,
+                              student_features={n: x.float() for n, x in features.items()})
+            terms = {name: loss.weight * loss(self._for(name, signals))
+                     for name, loss in active.items()}
+            for (layer, weight), logits in zip(self._exits, outputs[1:], strict=bool(outputs)):
+                signals = self._seen_by(signals, logits.float())
+                terms |= {f'{name}/{layer}': weight * loss.weight * loss(self._for(name, signals))
+                          for name, loss in active.items() if loss.looks_at != FEATURES}
         return terms
 
     def predict(self, network: nn.Module, images: torch.Tensor, size: tuple[int, int],

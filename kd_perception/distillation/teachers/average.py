@@ -16,14 +16,20 @@ import torch
 from torch import nn
 
 from kd_perception.distillation.dataset import Batch
+from kd_perception.distillation.precision import autocast
 from kd_perception.distillation.teachers.teacher import finer, Lesson, shown
 from kd_perception.errors import TrainingError
 
 
 class AverageTeacher:
-    """The averaged network of a run that is about to begin; :meth:`follow` names it."""
+    """
+    The averaged network of a run that is about to begin; :meth:`follow` names it.
 
-    def __init__(self) -> None:
+    :param precision: ``fp32``, ``bf16`` or ``fp16``: what it computes in.
+    """
+
+    def __init__(self, precision: str = 'fp32') -> None:
+        self._precision = precision
         self._network: nn.Module | None = None
 
     def follow(self, network: nn.Module,
@@ -39,7 +45,7 @@ class AverageTeacher:
         """Return what the average says of the views in their own light."""
         if self._network is None or batch.calm is None:
             raise TrainingError('the averaged teacher has no network or no views to look at')
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self._precision, batch.calm.device):
             logits = self._network(self._normalise(batch.calm)).float()
         logits = finer(logits, grid)
         return Lesson(logits, shown(batch, logits))

@@ -156,7 +156,7 @@ class TeacherSet:
         :param layers: names of submodules of the first teacher; with none there is no guide.
         """
         if not self.members:
-            return AverageTeacher(), None
+            return AverageTeacher(precision), None
         guide: Guide | None = None
         loaded = []
         for place, member in enumerate(self.members):

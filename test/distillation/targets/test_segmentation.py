@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from torch import nn
 from kd_perception.bundle import InputSpec
 from kd_perception.distillation.augmentation import View
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.losses import build_losses
+from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.kl import kl_divergence
+from kd_perception.distillation.losses.loss import FEATURES
 from kd_perception.distillation.losses.weighting import PixelWeighting
 from kd_perception.distillation.recipe import WeightingRecipe
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.cached import CachedTeacher, warp_logits
 from kd_perception.distillation.teachers.teacher import Lesson, view_grid
 
@@ -136,3 +140,37 @@ def test_a_loss_counts_in_its_part_of_the_run() -> None:
     assert set(target.losses(Painter(), lesson, 0.49)) == {'kl'}
     assert set(target.losses(Painter(), lesson, 0.5)) == {'cross_entropy'}
     assert set(target.losses(Painter(), lesson, 1.0)) == {'cross_entropy'}
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_only_the_network_computes_in_less_than_float32(dtype: torch.dtype) -> None:
+    # A view that shows a part of the frame at an odd place: in bf16 it would lie elsewhere.
+    theta = torch.from_numpy(View(3, 5, 9, 13).theta(16, 24)).repeat(2, 1, 1)
+    torch.manual_seed(0)
+    shown = replace(batch(9 * torch.randn(2, 3, 8, 12), labels=1), theta=theta)
+    target = SegmentationTarget(
+        SPEC, losses=build_losses({name: {} for name, kind in loss_kinds().items()
+                                   if kind.looks_at != FEATURES}),
+        teacher=CachedTeacher((16, 24)), weighting=PixelWeighting(
+            WeightingRecipe(boundary=1.0, confidence=0.5, class_balance=0.5),
+            np.array([90, 9, 1])))
+    exact = target.losses(Painter(), shown)
+    with torch.autocast('cpu', dtype=dtype):
+        terms = target.losses(Painter(), shown)
+    assert len(terms) == 9
+    assert terms == exact
+
+
+def test_the_averaged_network_computes_as_the_student() -> None:
+    seen = []
+
+    class Spy(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(super().forward(x))
+            return seen[-1]
+
+    teacher = AverageTeacher('bf16')
+    teacher.follow(Spy(3, 3, 1), SegmentationTarget(SPEC).normalise)
+    asked = batch()
+    lesson = teacher.teach(replace(asked, calm=asked.images), (16, 24))
+    assert (seen[0].dtype, lesson.logits.dtype) == (torch.bfloat16, torch.float32)
