@@ -131,6 +131,11 @@ def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_left_over(path: Path, name: str) -> bool:
+    """Return whether ``path`` is what a kill has left of writing ``name`` beside it."""
+    return path.name.startswith(f'.{name}.')
+
+
 @contextmanager
 def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """

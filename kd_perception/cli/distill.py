@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from kd_perception.bundle import find_bundle, ModelBundle
 from kd_perception.cli.parser import Parser
@@ -45,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         return distill(recipe, out, teacher=teachers, cache_dir=args.cache, progress=update,
                        overwrite=overwrite)
 
-    run_recipe(args, recipe, one, doing='distilling',
-               identity={'teachers': [t.hash for t in teachers]})
+    identity: dict[str, Any] = {'teachers': [t.hash for t in teachers]}
+    if args.search:
+        from kd_perception.distillation.cache import SoftLabelCache
+        identity['soft_labels'] = [SoftLabelCache(path).made_with for path in args.cache]
+    run_recipe(args, recipe, one, doing='distilling', identity=identity)
     return 0

@@ -31,6 +31,8 @@ from kd_perception.frames import FrameKey
 from kd_perception.paths import file_hash
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
+_MOST_OPEN = 1024
+
 
 class SoftLabelCache:
     """
@@ -52,6 +54,7 @@ class SoftLabelCache:
         self._keys: dict[FrameKey, None] = {}
         self._files: dict[Path, Any] = {}
         self._hashes: dict[Path, str] = {}
+        self._intact: set[Path] = set()
         self._lock = threading.Lock()
         if any(self.path.glob(BETWEEN)):
             raise TrainingError(f'{self.path}: an import was cut off while it replaced labels; '
@@ -117,9 +120,12 @@ class SoftLabelCache:
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """Return what two labellings by one teacher may differ in: codec and precision."""
+        """Return what two labellings by one teacher may differ in; of an import, its content."""
         assert self.manifest is not None
-        return {name: self.manifest[name] for name in ('codec', 'precision')}
+        content = {'content': digest_of(sorted(self._hashes.values()))} if self.imported else {}
+        views = {} if self.views is None else {'views': self.views['count']}
+        return {**{name: self.manifest[name] for name in ('codec', 'precision')}, **views,
+                **content}
 
     @property
     def imported(self) -> bool:
@@ -199,7 +205,7 @@ class SoftLabelCache:
 
     def require_service(self, loss: str, looks_at: str, temperature: float) -> None:
         """
-        Check that the codec serves a loss.
+        Check that the codec serves a loss, or what else needs the teacher's word.
 
         :param loss: its name, for people.
         :param looks_at: what it sees of the teacher (``SoftLabelCodec.serves``).
@@ -207,7 +213,7 @@ class SoftLabelCache:
         """
         if not self.codec.serves(looks_at, temperature):
             raise TrainingError(
-                f'{self.path}: its codec {self.codec.name!r} cannot serve loss {loss!r}, which '
+                f'{self.path}: its codec {self.codec.name!r} cannot serve {loss}, which '
                 f'looks at {looks_at}, at temperature {temperature:g}; '
                 f'{self.codec.advice(looks_at, temperature)}')
 
@@ -229,16 +235,20 @@ class SoftLabelCache:
         with self._lock:
             if path not in self._files:
                 try:
-                    intact = self._hashes[path] == file_hash(path)
+                    intact = path in self._intact or self._hashes[path] == file_hash(path)
                     file = safe_open(path, 'numpy')
                     names = sorted(file.keys())
                 except (SafetensorError, OSError) as error:
                     raise _damaged(path, str(error)) from None
                 if not intact:
                     raise _damaged(path, 'its content is not what was written')
+                self._intact.add(path)
                 groups: dict[int, list[str]] = {}
                 for name in names:
                     groups.setdefault(int(name.split('.', 1)[0]), []).append(name)
+                if len(self._files) >= _MOST_OPEN:
+                    # Mappings of a process are limited: the one opened first makes room.
+                    del self._files[next(iter(self._files))]
                 self._files[path] = (file, [groups[i] for i in sorted(groups)])
             return self._files[path]
 

@@ -25,7 +25,7 @@ from kd_perception.distillation.strict import first_difference, to_plain
 from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
-from kd_perception.paths import atomic_file, file_hash
+from kd_perception.paths import atomic_file, file_hash, is_left_over
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 MANIFEST = 'manifest.json'
@@ -114,7 +114,8 @@ def open_for_writing(path: Path, manifest: Mapping[str, Any]) -> None:
     """
     old = read_manifest(path)
     if old is None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(
+                not is_left_over(p, MANIFEST) for p in path.iterdir())):
             raise TrainingError(f'{path}: is not empty and no soft-label cache; choose another '
                                 '--out')
         with atomic_file(path / MANIFEST) as temporary:

@@ -25,13 +25,12 @@ _SCHEMA = 1
 
 def save_checkpoint(path: Path, network: nn.Module, *, optimizer: Optimizer | None = None,
                     average: nn.Module | None = None, adapters: nn.Module | None = None,
-                    state: Mapping[str, Any], rng: bool = True) -> None:
+                    state: Mapping[str, Any]) -> None:
     """
     Write a checkpoint atomically.
 
     :param adapters: what losses train besides the network.
     :param state: plain JSON values: counters, scores, hashes.
-    :param rng: also keep torch's generator, for dropout.
     """
     tensors = {f'network.{n}': t for n, t in network.state_dict().items()}
     if average is not None:
@@ -46,8 +45,6 @@ def save_checkpoint(path: Path, network: nn.Module, *, optimizer: Optimizer | No
                     tensors[f'optimizer.{index}.{key}'] = value
                 else:
                     scalars[f'{index}.{key}'] = value
-    if rng:
-        tensors['rng.cpu'] = torch.get_rng_state()
     head = {'schema': _SCHEMA, 'state': dict(state), 'optimizer': scalars}
     # safetensors wants contiguous memory that no two tensors share.
     plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
@@ -85,8 +82,6 @@ def load_checkpoint(path: Path, network: nn.Module, *, optimizer: Optimizer | No
         _load_module(path, adapters, tensors, 'adapters.')
     if optimizer is not None:
         _load_optimizer(path, optimizer, tensors, head['optimizer'])
-    if 'rng.cpu' in tensors:
-        torch.set_rng_state(tensors['rng.cpu'])
     return head['state']
 
 

@@ -139,6 +139,11 @@ class Batches:
         samples = [self._sample(first + i) for i in range(self._batch_size)]
         return _collated(samples)
 
+    def seed_at(self, step: int) -> int:
+        """Return a seed for what is drawn beside the views of a step in this process."""
+        words = np.random.SeedSequence((self._seed, 3, step, self._rank))
+        return int(words.generate_state(1, np.uint64)[0])
+
     def prefetch(self, first_step: int, threads: int = 1) -> Iterator[Batch]:
         """Yield the batches from ``first_step`` on, prepared by ``threads`` ahead of time."""
         pool = ThreadPoolExecutor(threads, thread_name_prefix='batches')

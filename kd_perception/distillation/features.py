@@ -115,8 +115,6 @@ def build_adapters(losses: Mapping[str, Loss], student: Mapping[str, Shape],
     """
     adapters = nn.ModuleDict()
     for name, loss in losses.items():
-        if not loss.weight:
-            continue
         try:
             adapter = loss.adapters(student, teacher)
         except ConfigError as error:
@@ -127,5 +125,5 @@ def build_adapters(losses: Mapping[str, Loss], student: Mapping[str, Shape],
 
 
 def _layers(loss: Loss) -> Mapping[str, str]:
-    """Return the pairs of a loss; one that is switched off looks at nothing."""
-    return loss.layers if isinstance(loss, FeatureLoss) and loss.weight else {}
+    """Return the pairs of a loss; most look at none."""
+    return loss.layers if isinstance(loss, FeatureLoss) else {}

@@ -132,6 +132,7 @@ class FrameStore:
         self.has_labels: list[bool] = []
         self.drives: list[Drive] = []
         self.digests: list[bytes] | None = [] if digests else None
+        self._pixels: np.ndarray | None = None
         self._read_all(memory_gb * 1e9, labels_only, progress)
         if not self._where:
             names = ', '.join(s.source.name for s in self._sources) or 'no recordings'
@@ -162,12 +163,13 @@ class FrameStore:
 
     def class_pixels(self, num_classes: int) -> np.ndarray:
         """Return int64 ``[K]``: labelled pixels per class over all frames."""
-        counts = np.zeros(256, np.int64)
-        for position in range(len(self)):
-            labels = self[position].labels
-            if labels is not None:
-                counts += np.bincount(labels.ravel(), minlength=256)
-        return counts[:num_classes]
+        if self._pixels is None:
+            self._pixels = np.zeros(256, np.int64)
+            for position in np.flatnonzero(self.has_labels):  # the others are not read for it
+                labels = self[int(position)].labels
+                if labels is not None:
+                    self._pixels += np.bincount(labels.ravel(), minlength=256)
+        return self._pixels[:num_classes].copy()
 
     def statistics(self, classes: ClassSet) -> dict[str, Any]:
         """Return what a bundle says of its training data: counts, colours, class shares."""
@@ -196,6 +198,7 @@ class FrameStore:
         other.keys = [self.keys[p] for p in positions]
         other.has_labels = [self.has_labels[p] for p in positions]
         other.drives = [self.drives[p] for p in positions]
+        other._pixels = None
         other.digests = None if self.digests is None else [self.digests[p] for p in positions]
         return other
 
@@ -204,14 +207,18 @@ class FrameStore:
         """
         Hold out the last ``share`` of the frames (or labelled frames) of each recording.
 
+        Frames between those that are held out are in neither part: they look alike.
+
         :raises TrainingError: when nothing would be left on either side.
         """
+        keep: list[int] = []
         held: list[int] = []
         for which in range(len(self._sources)):
-            own = [p for p in range(len(self)) if self._where[p][0] == which
-                   and (self.has_labels[p] or not labelled_only)]
-            held += own[len(own) - round(len(own) * share):]
-        keep = sorted(set(range(len(self))) - set(held))
+            own = [p for p in range(len(self)) if self._where[p][0] == which]
+            usable = [p for p in own if self.has_labels[p] or not labelled_only]
+            tail = usable[len(usable) - round(len(usable) * share):]
+            held += tail
+            keep += [p for p in own if not tail or p < tail[0]]
         if not held or not keep:
             raise TrainingError(f'{len(self)} frames are too few to hold out {share:.0%} of them: '
                                 'give data.validation or set data.validation_share')

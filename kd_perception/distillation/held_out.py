@@ -13,6 +13,7 @@ import logging
 from typing import Any
 
 from kd_perception.bags.drives import Drive, drives_of, groups, shared
+from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.errors import TrainingError
@@ -128,6 +129,17 @@ def told(shared: dict[str, int], pictures: int, total: int, *, allowed: bool) ->
             f'{what}: the score would flatter; hold out other drives, name them where they are '
             'others (drive: NAME in the entry), or set data.allow_shared_drives: true')
     log.warning('%s: the score flatters (data.allow_shared_drives)', what)
+
+
+def tell_of_teachers(teachers: Sequence[ModelBundle], held: FrameStore) -> None:
+    """Warn of held-out frames of drives that a teacher says it was trained on."""
+    for bundle in teachers:
+        drives = [Drive.from_dict(d) for d in bundle.spec.statistics.get('drives', [])]
+        known = Counter(drive.name for drive, again in zip(
+            held.drives, shared(drives, held.drives), strict=True) if again)
+        if known:
+            log.warning('teacher %s was trained on %s of the held-out frames: it knows them, and '
+                        'the score flatters', bundle.spec.name, _names(dict(known)))
 
 
 def hold_out(frames: FrameStore, share: float) -> tuple[FrameStore, FrameStore, HeldOut]:

@@ -165,6 +165,9 @@ class Loop:
                                                   recipe.poly_power)
         for group in self._optimizer.param_groups:
             group['lr'] = rate
+        # What is dropped out depends on the step alone, so that a resumed run drops the same, and
+        # every process something else; on any device.
+        torch.manual_seed(self._batches.seed_at(state.step))
         with self._memory(batch), autocast(self.precision, self._device):
             terms = self._learner(batch, at)
             loss = torch.stack([t.float() for t in terms.values()]).sum()
@@ -214,7 +217,7 @@ class Loop:
             if score > state.best_score:
                 state.best_score, state.best_step = score, state.step
                 if self._run.main:
-                    save_checkpoint(self._run.best, self.shipped, rng=False,
+                    save_checkpoint(self._run.best, self.shipped,
                                     state={'step': state.step, 'mean_iou': score})
         state.validations += 1
         self._save()

@@ -7,6 +7,7 @@ So a run that is resumed, or that is divided among other processes, sees the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,6 +51,10 @@ class FrameOrder:
     def _drawn(self, pile: int, number: int) -> tuple[int, int]:
         frames = self._piles[pile]
         epoch, place = divmod(number, len(frames))
-        # A permutation costs microseconds.
-        order = np.random.default_rng((self._seed, (0, 2)[pile], epoch)).permutation(len(frames))
+        order = _permutation(self._seed, (0, 2)[pile], epoch, len(frames))
         return int(frames[order[place]]), epoch
+
+
+@lru_cache(maxsize=4)  # this epoch and the next one of two piles; of millions it takes a second
+def _permutation(seed: int, pile: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng((seed, pile, epoch)).permutation(length)

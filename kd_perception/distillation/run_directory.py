@@ -27,7 +27,7 @@ from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
-from kd_perception.paths import atomic_file
+from kd_perception.paths import atomic_file, is_left_over
 
 REPORT_FILES = ('report.json', 'report.html')
 _FAILED = 'failed_batch'
@@ -114,12 +114,12 @@ class RunDirectory:
         stored = self.path / 'recipe.yaml'
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError(f'{self.path}: is a file; choose another --out')
-        # A kill right after the start leaves the lock file alone, which holds nothing; a failure
-        # in the first step leaves the batch, which holds back no other try, and assistants, which
-        # are compared on their own.
+        # A kill right after the start leaves the lock file or a recipe half written; a failure in
+        # the first step leaves the batch, which holds back no other try, and assistants, which are
+        # compared on their own.
         if self.path.is_dir() and any(
                 p.name not in ('.lock', ASSISTANTS) and p not in self._failed_batches()
-                for p in self.path.iterdir()):
+                and not is_left_over(p, stored.name) for p in self.path.iterdir()):
             if not stored.is_file():
                 raise TrainingError(f'{self.path}: is not empty and no run directory; choose '
                                     'another --out')
@@ -135,9 +135,10 @@ class RunDirectory:
             self._clear()
             if overwrite:
                 self._clear_assistants()
-        (self.path / 'checkpoints').mkdir(exist_ok=True)
         with atomic_file(stored) as temporary:
             temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+        # Last: a folder without a recipe would be somebody else's.
+        (self.path / 'checkpoints').mkdir(exist_ok=True)
 
     def _compare(self, stored: Path, plain: dict[str, Any]) -> None:
         try:

@@ -27,7 +27,12 @@ from kd_perception.distillation.assistants import assistant_recipes, through_ass
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.features import require_layers_of, teacher_layers
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource, open_sources
-from kd_perception.distillation.held_out import HeldOut, read_frames, VALIDATION
+from kd_perception.distillation.held_out import (
+    HeldOut,
+    read_frames,
+    tell_of_teachers,
+    VALIDATION,
+)
 from kd_perception.distillation.initialise import initialise, resolve_networks, spec_of
 from kd_perception.distillation.loop import Loop, State
 from kd_perception.distillation.losses import build_losses, loss_kinds
@@ -78,6 +83,7 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
+            accelerator.wait_for_everyone()  # until what was there before is gone
             frames, held, how = read_frames(recipe, learn, check, labels_only=True,
                                             progress=progress)
             return _fit(recipe, classes, frames, _truth(held), run, accelerator, held_out=how,
@@ -124,10 +130,12 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
+            accelerator.wait_for_everyone()  # until what was there before is gone
             teachers = through_assistants(recipe, classes, losses, teachers, learn, run,
                                           accelerator, distill=distill, progress=progress)
             frames, held, how = read_frames(recipe, learn, check, labels_only=False,
                                             progress=progress)
+            tell_of_teachers(teachers.bundles, held)
             frames = teachers.known_part(frames)
             labelled = all(held.has_labels)
             teachers.require_truth(frames.has_labels, held.has_labels)
@@ -193,13 +201,24 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
             lineage=Lineage(parents=() if lessons is None else lessons.teachers.parents,
                             data=frames.fingerprints, recipe=recipe.hash(),
                             code_version=__version__),
-            statistics=frames.statistics(classes))
+            statistics=_statistics(frames, classes, lessons))
         save_bundle(run.bundle, shipped.cpu().float(), spec,
                     extra_files={METRICS: run.path / METRICS},
                     weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
         run.event('finished', state.step, **_circumstances(held_out, lessons, accelerator))
     accelerator.wait_for_everyone()
     return load_bundle(run.bundle)
+
+
+def _statistics(frames: FrameStore, classes: ClassSet,
+                lessons: Lessons | None) -> dict[str, Any]:
+    """Return what the bundle says of its data; what its teachers knew, it has heard of."""
+    out = frames.statistics(classes)
+    if lessons is not None and 'drives' in out:
+        for bundle in lessons.teachers.bundles:
+            out['drives'] += [d for d in bundle.spec.statistics.get('drives', [])
+                              if d not in out['drives']]
+    return out
 
 
 def _metrics(loop: Loop, state: State, validation: Validation, against: str,
@@ -273,7 +292,7 @@ def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:
 
 def _require_no_truth(losses: Mapping[str, Loss], names: str) -> None:
     for name, loss in losses.items():
-        if loss.looks_at == LABELS and loss.weight:
+        if loss.looks_at == LABELS:
             raise TrainingError(f'{names}: has no labels, which loss {name!r} learns from; leave '
                                 f'it out (--distillation.losses.{name} null)')
 

@@ -122,8 +122,11 @@ class SoftLabelCodec:
             pixel. ``relative logits``: how far the logits of a pixel lie apart, which ``topk``
             knows of the likeliest alone. ``logits``: these themselves, served with ``offset``
             alone, since one class cannot be compared over pixels once the largest logit of each
-            is gone. ``features`` are never served.
+            is gone. ``rest``: how the unlikely classes compare where a likely one is left out.
+            ``features`` are never served.
         """
+        if looks_at == 'rest':
+            return self.name == 'fp16'
         if looks_at == 'relative logits':
             return self.name != 'topk'
         if looks_at == 'logits':
@@ -142,7 +145,7 @@ class SoftLabelCodec:
             return 'layers need the teacher in the loop: --distillation.view online'
         if looks_at == 'logits':
             return 'label again with --keep-logits'
-        if temperature < _MIN_TEMPERATURE:
+        if temperature < _MIN_TEMPERATURE or looks_at == 'rest':
             return 'label again with --codec fp16'
         again = f', or --codec topk --temperature {temperature:g}' if looks_at == 'softmax' else ''
         return f'label again with --codec packed{again}'

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.distillation import cache as cache_module
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.cache_shards import (
     LabelledFrame,
@@ -19,6 +20,7 @@ from kd_perception.distillation.cache_shards import (
 )
 from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
+from kd_perception.paths import file_hash
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 CODEC = SoftLabelCodec(name='fp16', stride=1)
@@ -70,8 +72,8 @@ def test_another_teacher_or_use_is_refused(written: Path, teacher: ModelBundle) 
     other = ModelBundle(teacher.path, teacher.spec, teacher.files, 'e' * 64)
     with pytest.raises(TrainingError, match=f"by 'toy_teacher' .{teacher.hash[:12]}., not by"):
         cache.require(other)
-    with pytest.raises(TrainingError, match="cannot serve loss 'cwd'"):
-        cache.require_service('cwd', 'logits', 2.0)
+    with pytest.raises(TrainingError, match="cannot serve loss 'cwd', which looks at"):
+        cache.require_service("loss 'cwd'", 'logits', 2.0)
     manifest = json.loads((written / MANIFEST).read_text())
     manifest['preprocessing']['hash'] = '0'
     (written / MANIFEST).write_text(json.dumps(manifest))
@@ -88,9 +90,26 @@ def test_a_cache_of_another_making_is_not_written_into(written: Path,
         open_for_writing(written, provenance(teacher, SoftLabelCodec(name='fp16'), 'fp32'))
     foreign = written.with_name('foreign')
     foreign.mkdir()
+    (foreign / f'.{MANIFEST}.k3j2.json').touch()  # killed while it was begun
+    open_for_writing(foreign, provenance(teacher, CODEC, 'fp32'))
+    (foreign / MANIFEST).unlink()
     (foreign / 'x').touch()
     with pytest.raises(TrainingError, match='is not empty and no soft-label cache'):
         open_for_writing(foreign, provenance(teacher, CODEC, 'fp32'))
+
+
+def test_few_shards_are_open_and_each_is_compared_once(written: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(cache_module, '_MOST_OPEN', 1)
+    monkeypatch.setattr(cache_module, 'file_hash', lambda p: hashed.append(p) or file_hash(p))
+    cache = SoftLabelCache(written)
+    for index in (0, 4, 2, 5, 3):
+        logits = np.random.default_rng(index).normal(0, 3, (12, 4, 6))
+        np.testing.assert_allclose(cache[FrameKey('f' * 8, 'camera/image', index)],
+                                   logits - logits.max(0), atol=0.02)
+        assert len(cache._files) == 1
+    assert hashed == [shard_path(written, 'abc', 0), shard_path(written, 'abc', 1)]
 
 
 def test_damage_is_told_in_one_line(written: Path) -> None:

@@ -32,12 +32,10 @@ def test_everything_comes_back_to_the_bit(tmp_path: Path, optimizer_class: type)
     module, optimizer = trained(optimizer_class)
     path = tmp_path / 'c.safetensors'
     save_checkpoint(path, module, optimizer=optimizer, average=module, state={'step': 3})
-    after_saving = torch.rand(3)
     other, other_optimizer = trained(optimizer_class)
     average = network()
     state = load_checkpoint(path, other, optimizer=other_optimizer, average=average)
     assert state == read_state(path) == {'step': 3}
-    assert torch.equal(torch.rand(3), after_saving)
     for one, two, three in zip(module.state_dict().values(), other.state_dict().values(),
                                average.state_dict().values(), strict=True):
         assert torch.equal(one, two)

@@ -49,6 +49,13 @@ def test_ranks_share_a_step_without_overlap(frames: FrameStore) -> None:
     assert ranks[0] + ranks[1] == alone
 
 
+def test_every_step_of_every_process_has_a_seed_of_its_own(frames: FrameStore) -> None:
+    ranks = [batches(frames, rank=rank, world=2) for rank in (0, 1)]
+    seeds = [b.seed_at(step) for b in ranks for step in range(50)]
+    assert len(set(seeds)) == 100
+    assert batches(frames, rank=1, world=2).seed_at(7) == ranks[1].seed_at(7)
+
+
 @pytest.mark.parametrize('threads', [1, 3])
 def test_threads_and_resuming_change_nothing(frames: FrameStore, threads: int) -> None:
     made = batches(frames)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 
 import cv2
 import numpy as np
@@ -70,6 +71,21 @@ def test_the_tail_is_held_out_per_recording(stripes: Path, bare_stripes: Path,
     assert (len(learn), len(held)) == (27, 9)
     with pytest.raises(TrainingError, match='too few'):
         frames.split_tail(0.0)
+
+
+def test_nothing_is_learned_from_between_the_frames_that_are_held_out(
+        stripes: Path, driving: ClassSet, tmp_path: Path) -> None:
+    shutil.copytree(stripes, tmp_path / 'drive')
+    (tmp_path / 'drive_labels').mkdir()
+    for index in range(0, 24, 4):
+        name = f'{index:04}.png'
+        shutil.copy(stripes.with_name('train_labels') / name, tmp_path / 'drive_labels' / name)
+    frames = store(tmp_path / 'drive', driving)
+    learn, held = frames.split_tail(0.34)
+    assert [k.index for k in held.keys] == [16, 20]
+    assert [k.index for k in learn.keys] == list(range(16))
+    # Only labelled frames are read to count labels.
+    assert frames.class_pixels(12).sum() == 6 * 30 * 48
 
 
 def test_unlabelled_recordings_are_left_out_where_labels_are_needed(

@@ -15,7 +15,7 @@ from kd_perception.classes import ClassSet
 from kd_perception.distillation.frame_store import FrameStore, open_sources
 from kd_perception.distillation.held_out import hold_out
 from kd_perception.distillation.recipe import Recipe, SourceRecipe
-from kd_perception.distillation.trainer import train
+from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import TrainingError
 from kd_perception.evaluation.evaluate import evaluate
 
@@ -125,3 +125,22 @@ def test_nothing_is_learned_of_a_drive_that_is_held_out(
     assert all(held.has_labels)
     assert not {d.name for d in learn.drives} & set(how.drives)
     assert len(learn) + len(held) == (22 if 'drive2x' in how.drives else 24)
+
+
+def test_what_a_teacher_knows_flatters_its_student_too(
+        make_recipe: Make, folders: tuple[Path, Path], tmp_path: Path, bare_stripes: Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    learn, check = folders
+    teacher = train(make_recipe(train=learn, data={'defaults': {'classes': 'driving'}},
+                                steps=2), tmp_path / 'teacher')
+    caplog.clear()
+    student = distill(make_recipe(train=bare_stripes, data=data(check), steps=2,
+                                  distillation={'view': 'online'}), tmp_path / 'student',
+                      teacher=teacher, cache_dir=None)
+    told = next(r.message for r in caplog.records if 'knows them' in r.message)
+    assert 'teacher toy was trained on drive 0016E5 (3 frames) of the held-out frames' in told
+    known = [d['name'] for d in student.spec.statistics['drives']]
+    assert {'0006R0', '0016E5', 'bare'} <= set(known)
+    caplog.clear()
+    evaluate(student, open_source(check, classes='driving'), engine='onnxruntime')
+    assert any('0016E5' in r.message and 'flatters' in r.message for r in caplog.records)

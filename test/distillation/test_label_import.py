@@ -66,8 +66,8 @@ def write_ids(folder: Path, source: FrameSource, driving: ClassSet,
 
 
 def test_a_student_learns_from_id_images(source: FrameSource, driving: ClassSet, tmp_path: Path,
-                                         make_recipe: Callable[..., Recipe],
-                                         bare_stripes: Path) -> None:
+                                         make_recipe: Callable[..., Recipe], bare_stripes: Path,
+                                         stopped_at: Callable[..., Progress]) -> None:
     labels = write_ids(tmp_path / 'l', source, driving, lambda i: f'{i:04d}')
     report = import_labels(labels, source, tmp_path / 'c', driving, codec=CODEC)
     assert (report.imported, report.missing, report.unused) == (12, 0, 0)
@@ -83,6 +83,16 @@ def test_a_student_learns_from_id_images(source: FrameSource, driving: ClassSet,
     share = np.exp(logits[:, 4, 4]) / np.exp(logits[:, 4, 4]).sum()
     assert abs(share.max() - (0.9 + 0.1 / 12)) < 1e-3
     recipe = make_recipe(train=bare_stripes, steps=40)
+    with pytest.raises(KeyboardInterrupt):
+        distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c',
+                progress=stopped_at(3))
+    # Labels that differ in content alone are others, too.
+    other = cv2.imread(str(labels / '0003.png'), cv2.IMREAD_UNCHANGED)
+    shutil.copytree(labels, tmp_path / 'l2')
+    cv2.imwrite(str(tmp_path / 'l2' / '0003.png'), np.where(other == 255, 255, 0).astype(np.uint8))
+    import_labels(tmp_path / 'l2', source, tmp_path / 'c2', driving, codec=CODEC)
+    with pytest.raises(TrainingError, match='another recipe .identity.soft_labels.content'):
+        distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c2')
     bundle = distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c')
     assert bundle.spec.lineage.parents == ()
 

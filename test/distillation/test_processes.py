@@ -135,7 +135,6 @@ def test_a_training_that_is_killed_ends_with_the_same_weights(world: Path, strip
     words: list[object] = ['train', world / 'recipe.yaml', '--data', stripes, '--no-report',
                            '--optimization.steps', 60 + 40 * KILLS, '--out']
     run(*words, tmp_path / 'whole')
-    assert killed_again_and_again([*words, tmp_path / 'run'], tmp_path / 'run' / 'checkpoints',
-                                  KILLS)
+    assert killed_again_and_again([*words, tmp_path / 'run'], tmp_path / 'run', KILLS)
     one, two = weights(tmp_path / 'whole'), weights(tmp_path / 'run')
     assert all(torch.equal(one[name], two[name]) for name in one)

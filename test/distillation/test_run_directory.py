@@ -34,6 +34,7 @@ def test_a_new_directory_starts_and_an_unfinished_one_resumes(tmp_path: Path,
 def test_a_directory_with_nothing_but_the_lock_of_a_killed_run_is_new(
         tmp_path: Path, make_recipe: Make) -> None:
     (tmp_path / '.lock').touch()
+    (tmp_path / '.recipe.yaml.k3j2.yaml').touch()
     start(tmp_path, make_recipe())
     assert (tmp_path / 'recipe.yaml').is_file()
 

@@ -27,7 +27,7 @@ def loss_kinds() -> dict[str, type[Loss]]:
 def build_losses(settings: Mapping[str, Any],
                  where: str = 'distillation.losses') -> dict[str, Loss]:
     """
-    Return the losses of a recipe by name; one that is set to null is left out.
+    Return the losses of a recipe by name; one without weight, or set to null, is left out.
 
     :raises ConfigError: one line with the dotted path of what is wrong.
     """
@@ -47,7 +47,8 @@ def build_losses(settings: Mapping[str, Any],
             text = str(error)
             raise ConfigError(text if text.startswith(where) else f'{where}.{name}.{text}') \
                 from None
-    if not any(loss.weight for loss in losses.values()):
+    losses = {name: loss for name, loss in losses.items() if loss.weight}
+    if not losses:
         raise ConfigError(f'{where}: leaves nothing to learn: give a loss a weight above 0')
     _require_no_gap(losses, where)
     return losses
@@ -60,12 +61,11 @@ def _require_no_gap(losses: Mapping[str, Loss], where: str) -> None:
     :raises ConfigError: naming the first part in which none does.
     """
     covered = 0.0
-    for loss in sorted((x for x in losses.values() if x.weight), key=lambda x: x.start):
+    for loss in sorted(losses.values(), key=lambda x: x.start):
         if loss.start > covered:
             break
         covered = max(covered, loss.end)
     if covered < 1:
-        until = min((x.start for x in losses.values() if x.weight and x.start > covered),
-                    default=1.0)
+        until = min((x.start for x in losses.values() if x.start > covered), default=1.0)
         raise ConfigError(f'{where}: none counts from {covered:g} to {until:g} of the run; move '
                           'the start or end of one')

@@ -30,6 +30,8 @@ from kd_perception.networks.taps import Shape
 # (softmax does not change when a number is added to all logits of a pixel; these losses do see
 # it); or layers inside of it. Or ground truth alone.
 SOFTMAX, RELATIVE, LOGITS = 'softmax', 'relative logits', 'logits'
+# What is left of a softmax without its likely classes; behind a class map that drops some.
+REST = 'rest'
 FEATURES, LABELS = 'features', 'labels'
 
 # Takes a value out of a softmax and stays finite when it is subtracted from itself.
@@ -120,7 +122,7 @@ class Loss(ABC):
 
     def active(self, at: float) -> bool:
         """Return whether the loss counts when the share ``at`` of the run is done."""
-        return self.weight > 0 and self.start <= at and (at < self.end or self.end == 1.0)
+        return self.start <= at and (at < self.end or self.end == 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ class SegmentationTarget:
     def partial(self) -> bool:
         """Whether there are steps in which some parameters take no part."""
         return any(loss.start > 0 or loss.end < 1 for loss in self._losses.values()) or all(
-            loss.looks_at == FEATURES for loss in self._losses.values() if loss.weight)
+            loss.looks_at == FEATURES for loss in self._losses.values())
 
     def attach(self, network: nn.Module, crop: tuple[int, int],
                exits: ExitsRecipe | None = None) -> None:

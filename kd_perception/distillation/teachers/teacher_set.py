@@ -25,6 +25,8 @@ from kd_perception.distillation.losses.loss import (
     LOGITS,
     Loss,
     SoftenedLoss,
+    REST,
+    SOFTMAX,
 )
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
@@ -228,13 +230,23 @@ def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss
             for name, loss in losses.items():
                 if loss.looks_at not in (LABELS, FEATURES):  # a cache need not serve these
                     softened = loss.temperature if isinstance(loss, SoftenedLoss) else 1.0
-                    cache.require_service(name, loss.looks_at, softened)
+                    cache.require_service(f'loss {name!r}', loss.looks_at, softened)
     _check_together(recipe, losses, len(pairs))
-    members = []
+    members = list[Member]()
     for bundle, own in pairs:
         names = own.classes if own is not None else _classes_of(bundle).names
         members.append(Member(len(names), bundle, own,
                               _class_map(settings.class_map, classes, names, bundle)))
+    for member in members:
+        # Merging classes or teachers, and trust in sure pixels, is about plain probabilities.
+        for why, looks_at, asked in (
+                ('a class map', SOFTMAX, member.class_map is not None),
+                ('a class map that drops classes', REST,
+                 member.class_map is not None and bool(member.class_map.dropped)),
+                ('several teachers', SOFTMAX, len(members) > 1),
+                ('weighting.confidence', SOFTMAX, bool(settings.weighting.confidence))):
+            if member.cache is not None and asked:
+                member.cache.require_service(why, looks_at, 1.0)
     if settings.class_map and all(m.class_map is None for m in members):
         raise TrainingError(f'distillation.class_map {settings.class_map}: the teacher predicts '
                             f'the classes of {classes.name!r} already; leave it out')
@@ -261,7 +273,7 @@ def _check_own_average(losses: Mapping[str, Loss], bundles: Sequence[ModelBundle
     if bundles or cache_dirs:
         raise TrainingError('distillation.ema_teacher: the student teaches itself; leave '
                             '--teacher and --cache out')
-    if not any(loss.looks_at == LABELS and loss.weight for loss in losses.values()):
+    if not any(loss.looks_at == LABELS for loss in losses.values()):
         raise TrainingError('distillation.ema_teacher: needs a loss on ground truth beside, or '
                             'student and teacher would agree on anything: '
                             '--distillation.losses.cross_entropy.weight 1')

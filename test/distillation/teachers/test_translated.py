@@ -19,7 +19,7 @@ from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.teachers.teacher import Lesson
 from kd_perception.distillation.teachers.translated import TranslatedTeacher
 from kd_perception.distillation.trainer import distill
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, TrainingError
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 Make = Callable[..., Recipe]
@@ -120,6 +120,21 @@ def test_a_student_of_fewer_classes_learns_from_a_teacher_of_more(
             merged = np.stack([p[:3].sum(0), p[3:7].sum(0), p[7:10].sum(0)]).argmax(0)
             counts += np.bincount(merged[labels[key].argmax(0) != 11], minlength=3)
         assert metrics['validation']['pixels'] == pytest.approx(counts.sum(), rel=0.01)
+
+
+def test_a_codec_that_does_not_keep_the_unlikely_is_refused_behind_a_dropping_map(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path,
+        coarse: tuple[Path, Path]) -> None:
+    recipe = make_recipe(train=bare_stripes, classes=str(coarse[0]),
+                         distillation={'class_map': str(coarse[1])})
+    for codec, match in ((SoftLabelCodec('packed', 2), "'packed' cannot serve a class map that "
+                          'drops classes.*--codec fp16'),
+                         (SoftLabelCodec('topk', 2, k=3, temperature=2.0),
+                          "'topk' cannot serve.* a class map")):
+        label(teacher, open_source(bare_stripes), tmp_path / codec.name, codec=codec,
+              engine='onnxruntime')
+        with pytest.raises(TrainingError, match=match):
+            distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=tmp_path / codec.name)
 
 
 def test_a_missing_a_needless_and_a_wrong_map_are_told(
