@@ -52,6 +52,8 @@ def main() -> None:
         workload={'data': args.data.name, 'precision': args.precision, 'n': CALLS,
                   'repeats': REPEATS, 'engine': best,
                   'bundles': {n: b.hash[:12] for n, b in bundles.items()},
+                  'input': {n: [b.spec.input.height, b.spec.input.width]
+                            for n, b in bundles.items()},
                   'ms': {n: {e: round(statistics.median(v), 2) for e, v in engines.items()}
                          for n, engines in times.items()},
                   'miou': {n: round(100 * s, 2) for n, s in scores.items()},

@@ -110,6 +110,7 @@ def plan(budget: Budget, seeds: int) -> list[Run]:
     for seed in range(1, seeds + 1):
         runs.append(student('few', 'none', seed, 'few'))
         runs.append(student('few', 'owned', seed, 'unlabelled', 'teacher', ALONE))
+    for seed in range(1, seeds + 1):
         for method in budget.methods:
             runs.append(student('all', method, seed, 'train',
                                 '' if method == 'none' else 'teacher', METHODS[method]))

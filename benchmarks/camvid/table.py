@@ -9,6 +9,9 @@ from typing import Any
 
 from plan import Run
 
+# What a reader must know of who taught.
+TEACHERS = {'none': 'labels alone', 'owned': 'teacher that saw all 367 labels',
+            'semi': 'teacher that saw the same 92 labels'}
 COLUMNS = (('val', 'mean_iou', 'val'), ('test', 'mean_iou', 'test'),
            ('test', 'mean_iou_with_void', 'test, void counted'),
            ('seq05vd', 'mean_iou', 'Seq05VD'))
@@ -26,7 +29,8 @@ def lines(out: Path, runs: list[Run]) -> list[str]:
         cells = [_spread([100 * _figures(out, r)[split][key] for r in done])
                  for split, key, _ in COLUMNS]
         minutes = _spread([_minutes(out, r) for r in done])
-        rows.append(f'| {setting} | {method} | {len(done)} | {" | ".join(cells)} | {minutes} |')
+        rows.append(' | '.join([f'| {setting}', TEACHERS.get(method, method), str(len(done)),
+                                *cells, f'{minutes} |']))
     return rows
 
 
