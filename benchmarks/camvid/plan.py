@@ -23,6 +23,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # Without ground truth the teacher's word is all there is.
 ALONE = {'losses': KL, **BALANCED}
+# The teacher's network with a third of its channels, 1.46 M; a student begins with their weights.
+SLIM = {'ratio': 0.33}
 
 # What is searched, in equally many trials for the baseline and for every method.
 FOR_ALL = {'optimization.learning_rate': {'low': 1e-3, 'high': 6e-3, 'log': True},
@@ -74,6 +76,8 @@ class Run:
     :param setting: heading of the table.
     :param method: row of the table.
     :param distillation: section of the recipe.
+    :param student: ``distillation.student`` where the network is derived from the teacher's, for a
+        baseline too, whose weights are fresh.
     :param tuned_as: which setting and method the search was for, whose best values are taken;
         empty: none was.
     """
@@ -87,6 +91,7 @@ class Run:
     seed: int
     teacher: str = ''
     distillation: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] = field(default_factory=dict)
     tuned_as: str = ''
 
     @property
@@ -99,23 +104,27 @@ def plan(budget: Budget, seeds: int) -> list[Run]:
     """Return the runs in order; a teacher comes before its students."""
     def student(setting: str, method: str, seed: int, frames: str, teacher: str = '',
                 distillation: dict[str, Any] | None = None) -> Run:
+        slim = {'from_teacher': 'both' if teacher else 'architecture', **SLIM}
         # No more trials where the teacher is a weaker one: what it takes over was searched.
         tuned_as = f'{setting}_{"owned" if method == "semi" else method}'
         return Run(f'{setting}_{method}_{seed}'.replace('+', '_'), setting, method,
                    'student_camvid', frames, budget.student_epochs, seed, teacher,
-                   distillation or {}, tuned_as.replace('+', '_'))
+                   distillation or {}, slim if setting == 'slim' else {},
+                   tuned_as.replace('+', '_'))
 
     runs = [Run('teacher', 'teacher', 'all labels', 'teacher_camvid', 'train',
                 budget.teacher_epochs, 1)]
-    for seed in range(1, seeds + 1):
-        runs.append(student('few', 'none', seed, 'few'))
-        runs.append(student('few', 'owned', seed, 'unlabelled', 'teacher', ALONE))
+    for setting in ('few', 'slim'):
+        for seed in range(1, seeds + 1):
+            runs.append(student(setting, 'none', seed, 'few'))
+            runs.append(student(setting, 'owned', seed, 'unlabelled', 'teacher', ALONE))
     for seed in range(1, seeds + 1):
         for method in budget.methods:
             runs.append(student('all', method, seed, 'train',
                                 '' if method == 'none' else 'teacher', METHODS[method]))
     runs.append(Run('teacher_few', 'teacher', 'few labels', 'teacher_camvid', 'few',
                     budget.teacher_epochs, 1))
-    for seed in range(1, seeds + 1):
-        runs.append(student('few', 'semi', seed, 'unlabelled', 'teacher_few', ALONE))
+    for setting in ('few', 'slim'):
+        for seed in range(1, seeds + 1):
+            runs.append(student(setting, 'semi', seed, 'unlabelled', 'teacher_few', ALONE))
     return runs

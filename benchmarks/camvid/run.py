@@ -11,7 +11,9 @@ there is one.
 
 ``all``: baseline and student learn from all 367 labels; the teacher has seen the same. ``few``:
 92 labels for the baseline; the student learns from the 367 pictures without any label, by a
-teacher that was trained on all 367 labels (``owned``) or on the same 92 (``semi``).
+teacher that was trained on all 367 labels (``owned``) or on the same 92 (``semi``). ``slim``: the
+same with another network, the teacher's own with a third of its channels, whose weights the
+students begin with and the baseline does not.
 
 The settings of every method are searched first, those of the baselines in as many trials; the
 score is that of ``val``. What was tried stands in ``search/*/search.json``.
@@ -40,6 +42,7 @@ import yaml
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.cli.progress import progress
+from kd_perception.distillation.initialise import resolve_networks
 from kd_perception.distillation.labelling import check, label
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
@@ -109,10 +112,15 @@ class Bench:
         # As many steps for few frames as for all, or less data had less of them.
         plain['optimization'] |= {'steps': epochs * FRAMES // batch, 'epochs': 0,
                                   'class_weights': 'log', 'validate_every': 0}
-        if run.teacher:
-            plain['distillation'] = run.distillation
-        return recipe_from_dict(plain, {k: as_text(v) for k, v in chosen.items()},
-                                where=run.name)
+        if run.teacher or run.student:
+            plain['distillation'] = {**run.distillation, 'student': run.student}
+        if run.student:
+            plain['network'] = {'builder': ''}
+        recipe = recipe_from_dict(plain, {k: as_text(v) for k, v in chosen.items()},
+                                  where=run.name)
+        if run.student and not run.teacher:
+            recipe = resolve_networks(recipe, self._bundle('teacher'))
+        return recipe
 
     def _frames(self, run: Run) -> Path:
         return self.out / 'unlabelled' if run.frames == 'unlabelled' else self.data / 'train'
