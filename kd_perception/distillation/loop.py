@@ -323,3 +323,5 @@ def _stop_request() -> Iterator[threading.Event]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+    if stop.is_set():
+        raise KeyboardInterrupt  # asked for behind the last step, when nobody looked any more

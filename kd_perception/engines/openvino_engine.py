@@ -100,8 +100,11 @@ class OpenVinoEngine:
                 result[name] = np.empty(shape, dtype)
                 request.set_output_tensor(index, tensor(result[name], shared_memory=True))
             # Both calls release the interpreter; infer() would also build a dictionary.
-            request.start_async()
-            request.wait()
+            try:
+                request.start_async()
+            finally:
+                # Also where Ctrl-C comes in between: till then the runtime writes into the arrays.
+                request.wait()
         except EngineError:
             raise
         except Exception as error:  # RuntimeError of the runtime, TypeError of its binding

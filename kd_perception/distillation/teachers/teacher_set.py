@@ -24,8 +24,8 @@ from kd_perception.distillation.losses.loss import (
     LABELS,
     LOGITS,
     Loss,
-    SoftenedLoss,
     REST,
+    SoftenedLoss,
     SOFTMAX,
 )
 from kd_perception.distillation.recipe import Recipe
