@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import importlib
 import logging
 import os
-import signal
 import sys
 
 from kd_perception import __version__
 from kd_perception.cli.parser import Parser
 from kd_perception.errors import KdPerceptionError
+from kd_perception.interrupts import interruptible
 
 VERBS: dict[str, str] = {
     'demo': 'the whole path in one go: record, label, distil, compare (start here)',
@@ -51,18 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((a for a in arguments if not a.startswith('-')), '')
     name, debug = f'kd_perception {chosen}'.rstrip(), '--debug' in arguments
-    # SIGTERM unwinds like Ctrl-C: temporary files go away and children are stopped.
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        # The verb's module is imported here, which may take a second that a Ctrl-C falls into.
-        parser = _parser(chosen)
-        args = parser.parse_args(arguments)
-        if not args.verb:
-            parser.print_help()
-            return 0
-        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING,
-                            format='%(levelname)s %(name)s: %(message)s')
-        return int(args.run(args))
+        # SIGTERM unwinds like Ctrl-C: temporary files go away and children are stopped.
+        with interruptible():
+            # The verb's module is imported here, which may take a second that a Ctrl-C falls into.
+            parser = _parser(chosen)
+            args = parser.parse_args(arguments)
+            if not args.verb:
+                parser.print_help()
+                return 0
+            logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING,
+                                format='%(levelname)s %(name)s: %(message)s')
+            return int(args.run(args))
     except KdPerceptionError as error:
         if debug:
             raise
@@ -102,10 +102,6 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     return parser
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == '__main__':

@@ -23,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kd_perception.interrupts import raise_swallowed
+
 ProgressCallback = Callable[[int, int, str], None]
 
 _LINE_EVERY_S = 10.0
@@ -34,7 +36,9 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     Yield a callback ``(done, total, note)`` that draws progress on standard error.
 
     :param description: what is going on, in a few words.
+    :raises KeyboardInterrupt: where one was swallowed before.
     """
+    raise_swallowed()
     if sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(description, total=None, note='')

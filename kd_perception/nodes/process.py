@@ -19,6 +19,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from kd_perception.errors import KdPerceptionError
+from kd_perception.interrupts import answered
 from kd_perception.nodes.environment import PARENT_VARIABLE
 
 _PR_SET_PDEATHSIG = 1
@@ -87,6 +88,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        answered()
     return code
 
 

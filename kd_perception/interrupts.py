@@ -1,0 +1,69 @@
+"""
+Ctrl-C and SIGTERM in a program that answers them: neither lost on the way nor mistaken at the end.
+
+Two things of Python stand in the way of that, both met where a signal falls into an import:
+
+- A KeyboardInterrupt that passes through code which Python compiles from a string (every dataclass
+  and named tuple does that) marks the process as interrupted. Whatever is done about it then, a
+  program started with ``python -m`` ends by killing itself with SIGINT: its exit code is lost.
+- An ``except:`` or a finaliser of somebody's library may swallow a KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+import signal
+from types import FrameType
+
+
+class Interrupt:
+    """A signal handler that raises KeyboardInterrupt, and knows that it has."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Unwind the main thread."""
+        self.raised = True
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """
+    Let Ctrl-C and SIGTERM raise KeyboardInterrupt within the block; behind it they are answered.
+
+    Ctrl-C stays ignored where a shell has started the process that way, in the background.
+    """
+    handler = Interrupt()
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+        answered()
+
+
+def raise_swallowed() -> None:
+    """
+    Raise an interrupt again that somebody has swallowed since ``interruptible`` began.
+
+    To be called where new work begins, which nobody begins who knows of the interrupt.
+
+    :raises KeyboardInterrupt: where there was one.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if isinstance(handler, Interrupt) and handler.raised:
+            raise KeyboardInterrupt
+
+
+def answered() -> None:
+    """Say that a KeyboardInterrupt has been dealt with: the exit code is the program's own."""
+    # Evaluating any string takes the mark off; there is no other way to.
+    exec('')  # noqa: S102
