@@ -23,8 +23,15 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # Without ground truth the teacher's word is all there is.
 ALONE = {'losses': KL, **BALANCED}
-# The teacher's network with a third of its channels, 1.46 M; a student begins with their weights.
-SLIM = {'ratio': 0.33}
+# What a student takes over from its teacher with few labels, by setting; baselines take over no
+# weights. ``slim`` is the teacher's network with a third of its channels, 1.46 M.
+FEW_LABELS: dict[str, dict[str, Any]] = {
+    'few': {}, 'weights': {'from_teacher': 'weights'},
+    'slim': {'from_teacher': 'both', 'ratio': 0.33}}
+# Twice the student's width, 5.2 M: what two cores can train, and of the student's own family, so
+# that the student begins with the weights of half of its channels.
+TWICE_AS_WIDE = {'network.builder': 'compact', 'network.arguments': {'width': 64},
+                 'optimization.learning_rate': 0.002}
 
 # What is searched, in equally many trials for the baseline and for every method.
 FOR_ALL = {'optimization.learning_rate': {'low': 1e-3, 'high': 6e-3, 'log': True},
@@ -41,17 +48,21 @@ class Budget:
     :param teacher_epochs: passes of the teacher over ``camvid/train``.
     :param student_epochs: the same of every student, baselines included.
     :param methods: keys of ``METHODS``.
-    :param trials: of the search for the settings of each method, and
+    :param few: keys of ``FEW_LABELS``.
+    :param trials: of the search for the settings of each method; 0: the recipe's are taken.
     :param trial_epochs: how long one of them learns.
-    :param student: what all students have in place of their recipe's, by dotted key.
+    :param views: what all networks have in place of their recipe's, by dotted key.
+    :param teacher: the same of the teachers alone.
     """
 
     teacher_epochs: int
     student_epochs: int
     methods: tuple[str, ...]
+    few: tuple[str, ...]
     trials: int
     trial_epochs: int
-    student: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
 
 
 # In 40 epochs a small network cannot learn all that strong views ask of it, nor in few steps.
@@ -59,8 +70,8 @@ _SHORT = {'optimization.batch_size': 4, 'augment.scale': [0.7, 1.5], 'augment.as
           'augment.brightness': 0.2, 'augment.contrast': 0.2, 'augment.saturation': 0.3,
           'augment.hue': 0.02, 'augment.gamma': 0.2, 'augment.blur': 0.0, 'augment.noise': 0.0,
           'augment.focus': 0.0}
-BUDGETS = {'cpu': Budget(40, 40, ('none', 'kl'), 6, 10, _SHORT),
-           'full': Budget(600, 600, tuple(METHODS), 20, 100)}
+BUDGETS = {'cpu': Budget(60, 40, ('none', 'kl'), ('weights',), 0, 0, _SHORT, TWICE_AS_WIDE),
+           'full': Budget(600, 600, tuple(METHODS), ('few', 'slim'), 20, 100)}
 
 
 @dataclass(frozen=True)
@@ -104,17 +115,18 @@ def plan(budget: Budget, seeds: int) -> list[Run]:
     """Return the runs in order; a teacher comes before its students."""
     def student(setting: str, method: str, seed: int, frames: str, teacher: str = '',
                 distillation: dict[str, Any] | None = None) -> Run:
-        slim = {'from_teacher': 'both' if teacher else 'architecture', **SLIM}
+        takes = dict(FEW_LABELS.get(setting, {}))
+        if not teacher and 'from_teacher' in takes:
+            takes = {**takes, 'from_teacher': 'architecture'} if 'ratio' in takes else {}
         # No more trials where the teacher is a weaker one: what it takes over was searched.
         tuned_as = f'{setting}_{"owned" if method == "semi" else method}'
         return Run(f'{setting}_{method}_{seed}'.replace('+', '_'), setting, method,
                    'student_camvid', frames, budget.student_epochs, seed, teacher,
-                   distillation or {}, slim if setting == 'slim' else {},
-                   tuned_as.replace('+', '_'))
+                   distillation or {}, takes, tuned_as.replace('+', '_') if budget.trials else '')
 
     runs = [Run('teacher', 'teacher', 'all labels', 'teacher_camvid', 'train',
                 budget.teacher_epochs, 1)]
-    for setting in ('few', 'slim'):
+    for setting in budget.few:
         for seed in range(1, seeds + 1):
             runs.append(student(setting, 'none', seed, 'few'))
             runs.append(student(setting, 'owned', seed, 'unlabelled', 'teacher', ALONE))
@@ -124,7 +136,7 @@ def plan(budget: Budget, seeds: int) -> list[Run]:
                                 '' if method == 'none' else 'teacher', METHODS[method]))
     runs.append(Run('teacher_few', 'teacher', 'few labels', 'teacher_camvid', 'few',
                     budget.teacher_epochs, 1))
-    for setting in ('few', 'slim'):
+    for setting in budget.few:
         for seed in range(1, seeds + 1):
             runs.append(student(setting, 'semi', seed, 'unlabelled', 'teacher_few', ALONE))
     return runs

@@ -11,12 +11,14 @@ there is one.
 
 ``all``: baseline and student learn from all 367 labels; the teacher has seen the same. ``few``:
 92 labels for the baseline; the student learns from the 367 pictures without any label, by a
-teacher that was trained on all 367 labels (``owned``) or on the same 92 (``semi``). ``slim``: the
-same with another network, the teacher's own with a third of its channels, whose weights the
-students begin with and the baseline does not.
+teacher that was trained on all 367 labels (``owned``) or on the same 92 (``semi``). ``weights``:
+the same, and the student begins with the weights of some of the teacher's channels. ``slim``: so
+it does in another network, the teacher's own with a third of its channels, which the baseline has,
+too, with weights of its own.
 
-The settings of every method are searched first, those of the baselines in as many trials; the
-score is that of ``val``. What was tried stands in ``search/*/search.json``.
+The full budget searches the settings of every method first, those of the baselines in as many
+trials; the score is that of ``val``. What was tried stands in ``search/*/search.json``. With the
+budget of a CPU nothing is searched, and the teacher is a network that it can train.
 """
 
 from __future__ import annotations
@@ -107,18 +109,20 @@ class Bench:
             source['count'] = FEW
         plain['data'] |= {'train': [source], 'validation': [str(self.data / 'val')]}
         plain['seed'] = run.seed
-        chosen = ({} if run.setting == 'teacher' else self._budget.student) | values
+        chosen = self._budget.views | values
+        if run.setting == 'teacher':
+            chosen |= self._budget.teacher
         batch = chosen.get('optimization.batch_size', plain['optimization']['batch_size'])
         # As many steps for few frames as for all, or less data had less of them.
         plain['optimization'] |= {'steps': epochs * FRAMES // batch, 'epochs': 0,
                                   'class_weights': 'log', 'validate_every': 0}
         if run.teacher or run.student:
             plain['distillation'] = {**run.distillation, 'student': run.student}
-        if run.student:
+        if 'ratio' in run.student:
             plain['network'] = {'builder': ''}
         recipe = recipe_from_dict(plain, {k: as_text(v) for k, v in chosen.items()},
                                   where=run.name)
-        if run.student and not run.teacher:
+        if 'ratio' in run.student and not run.teacher:
             recipe = resolve_networks(recipe, self._bundle('teacher'))
         return recipe
 
@@ -195,8 +199,9 @@ def report(args: argparse.Namespace, runs: list[Run]) -> None:
     print('\n'.join(lines(args.out, runs)))
     figures = summary(args.out, runs)
     gains = figures.get('gains', {})
+    few = BUDGETS[args.budget].few[0]
     result.state(
-        name='camvid', value=gains.get('few_owned', float('nan')),
+        name='camvid', value=gains.get(f'{few}_owned', float('nan')),
         unit='mIoU gained from a teacher that saw all labels',
         workload={'data': 'CamVid 480x360, JPEG q82, SegNet split', 'budget': args.budget,
                   'engine': 'onnxruntime', 'precision': 'fp32', 'seeds': args.seeds},
