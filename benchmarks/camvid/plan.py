@@ -65,12 +65,12 @@ class Budget:
     teacher: dict[str, Any] = field(default_factory=dict)
 
 
-# In 40 epochs a small network cannot learn all that strong views ask of it, nor in few steps.
+# In so few epochs a small network cannot learn all that strong views ask of it, nor in few steps.
 _SHORT = {'optimization.batch_size': 4, 'augment.scale': [0.7, 1.5], 'augment.aspect': 0.1,
           'augment.brightness': 0.2, 'augment.contrast': 0.2, 'augment.saturation': 0.3,
           'augment.hue': 0.02, 'augment.gamma': 0.2, 'augment.blur': 0.0, 'augment.noise': 0.0,
           'augment.focus': 0.0}
-BUDGETS = {'cpu': Budget(60, 40, ('none', 'kl'), ('weights',), 0, 0, _SHORT, TWICE_AS_WIDE),
+BUDGETS = {'cpu': Budget(40, 20, ('none', 'kl'), ('weights',), 0, 0, _SHORT, TWICE_AS_WIDE),
            'full': Budget(600, 600, tuple(METHODS), ('few', 'slim'), 20, 100)}
 
 

@@ -174,7 +174,7 @@ def main() -> None:
                         help='folder with train, val, test and their _labels')
     parser.add_argument('--out', type=Path, required=True, help='folder of all runs')
     parser.add_argument('--budget', choices=tuple(BUDGETS), default='cpu',
-                        help='cpu: 40 epochs, without and with a teacher; full: 600 epochs, all '
+                        help='cpu: 20 epochs, without and with a teacher; full: 600 epochs, all '
                              'methods (a GPU)')
     parser.add_argument('--teacher', type=Path, metavar='BUNDLE',
                         help='take the bundle of a finished run as the teacher of all labels, '
