@@ -66,8 +66,7 @@ def of_parameters(node: str, *, without: Sequence[str] = ()) -> tuple[Argument, 
 
 def _argument(spec: ParameterSpec) -> Argument:
     # Choices are checked with the value: an empty text must be allowed here.
-    known = f' One of: {", ".join(spec.choices)}.' if spec.choices else ''
-    return Argument(spec.name, '', f'{spec.description}{known} Empty: as in params_file.')
+    return Argument(spec.name, '', f'{spec.text} Empty: as in params_file.')
 
 
 def common(config: str) -> tuple[Argument, ...]:
