@@ -35,6 +35,7 @@ from kd_perception.nodes.loading import ModelLoader
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
+from kd_perception.nodes.qos_watch import QosWatch
 from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
@@ -68,8 +69,9 @@ class PerceptionNode(LifecycleNode):
         self._warmup = 0
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = self.create_guard_condition(self._run_posted)
-        self._timing = self.create_lifecycle_publisher(
-            DiagnosticArray, '~/timing', qos.stream(10))
+        self._watch = QosWatch(self)
+        self._timing = self._watch.publisher(
+            self.create_lifecycle_publisher, DiagnosticArray, '~/timing', qos.stream(10))
         self._active_model = self.create_publisher(String, '~/active_model', qos.latched())
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
         self._transitions = Transitions(self, self._transition_failed)
@@ -138,7 +140,8 @@ class PerceptionNode(LifecycleNode):
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
-                reliability=values['reliability'], on_arrival=self._on_arrival)
+                reliability=values['reliability'], on_arrival=self._on_arrival,
+                watch=self._watch)
         self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
@@ -315,6 +318,9 @@ class PerceptionNode(LifecycleNode):
         level, message = verdict(
             state, model_error=self._model_error, frame_error=self._health.recent_error(),
             silence=silence, counters=counters, previous=self._previous)
+        unfitting = self._watch.problems()
+        if unfitting and not level and state == 'active':
+            level, message = 1, '; '.join(unfitting)
         self._previous = counters
         model = self._worker.model if self._worker is not None else None
         described = model.describe() if model is not None else {}
@@ -325,7 +331,7 @@ class PerceptionNode(LifecycleNode):
             'precision': described.get('precision', ''),
             'loading': self._loader is not None and self._loader.busy,
             'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
-            'latency_p95_ms': summary.p95_ms, **counters}
+            'latency_p95_ms': summary.p95_ms, 'qos_mismatch': '; '.join(unfitting), **counters}
         if self._topics:
             every = self._topics.values()
             values['age_source'] = ('header stamp' if all(t.age_from_stamp for t in every)

@@ -39,11 +39,12 @@ def options(bundles):
 
 def change(bench, label='', number=0, name=NAME):
     request = ChangeState.Request(transition=Transition(id=number, label=label))
-    return bench.call(ChangeState, f'{name}/change_state', request).success
+    return bench.call(ChangeState, f'{name}/change_state', request, 60.0).success
 
 
 def state(bench, name=NAME):
-    return bench.call(GetState, f'{name}/get_state', GetState.Request()).current_state.label
+    answer = bench.call(GetState, f'{name}/get_state', GetState.Request(), 60.0)
+    return answer.current_state.label
 
 
 def refuse(*_, **__):
