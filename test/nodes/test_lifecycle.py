@@ -1,5 +1,7 @@
 """Every transition of the perception node failing at every step, and how the node ends."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -196,32 +198,43 @@ def test_who_comes_late_learns_the_classes(bench, other_bench, options):
         assert len(infos) == 1
 
 
-ENDS = [(name, number) for name in ('unconfigured', 'inactive', 'active', 'finalized')
+ENDS = [(label, number) for label in ('unconfigured', 'inactive', 'active', 'finalized')
         for number in (signal.SIGINT, signal.SIGTERM)]
+# One process that has imported everything becomes all nodes: eight imports would take longest.
+NODES = '''
+import json, os, sys
+from kd_perception.nodes.perception import main
+children = []
+for index in range(int(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        sys.exit(main(['--ros-args', '-r', f'__ns:=/n{index}', *sys.argv[2:]]))
+    children.append(child)
+print('children', *children, file=sys.stderr, flush=True)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]))
+'''
 
 
-def test_every_state_ends_with_0_on_a_signal(bench, bundles, tmp_path):
-    """All at once, each in a process of its own."""
-    running = {}
+def test_every_state_ends_with_0_on_a_signal(bench, bundles):
+    command = [sys.executable, '-c', NODES, str(len(ENDS)), '--log-level', 'warn']
+    for name, value in {'models_dir': bundles, 'model': 'one', 'engine': 'onnxruntime',
+                        'threads': 1, 'autostart': 'false'}.items():
+        command += ['-p', f'{name}:={value}']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=dict(os.environ), text=True, start_new_session=True)
     try:
-        for index in range(len(ENDS)):
-            command = [sys.executable, '-m', 'kd_perception.nodes.perception', '--ros-args',
-                       '-r', f'__ns:=/n{index}', '--disable-external-lib-logs']
-            for name, value in {'models_dir': bundles, 'model': 'one', 'engine': 'onnxruntime',
-                                'threads': 1, 'autostart': 'false'}.items():
-                command += ['-p', f'{name}:={value}']
-            running[index] = subprocess.Popen(command, stdout=subprocess.PIPE,
-                                              stderr=subprocess.STDOUT, env=dict(os.environ))
+        words = process.stderr.readline().split()
+        assert words[0] == 'children'
         for index, (label, number) in enumerate(ENDS):
             name = f'/n{index}/perception'
             for step in WAY.get(label, (SHUTDOWN,)):
                 assert change(bench, step, name=name)
             assert state(bench, name) == label
-            running[index].send_signal(number)
-        for index, process in running.items():
-            said = process.communicate(timeout=30)[0].decode()
-            assert process.returncode == 0, (ENDS[index], said)
-            assert 'Traceback' not in said
+            os.kill(int(words[1 + index]), number)
+        codes, said = process.communicate(timeout=60)
+        assert json.loads(codes) == [0] * len(ENDS), said
+        assert 'Traceback' not in said
     finally:
-        for process in running.values():
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
