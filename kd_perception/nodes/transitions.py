@@ -75,6 +75,9 @@ class Transitions:
         except KdPerceptionError as error:
             result, reason = _FAILURE, str(error)
         except Exception as error:
+            if not self._node.context.ok():
+                # A signal took the context away; nothing in ROS works after that.
+                return _ERROR, f'{what}: the process ends'
             logger.error(traceback.format_exc())
             result, reason = _ERROR, f'unexpected {type(error).__name__}: {error}'
         else:

@@ -238,3 +238,34 @@ def test_every_state_ends_with_0_on_a_signal(bench, bundles):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+SLOW = '''
+import sys, time
+from kd_perception.nodes import perception
+load = perception.ServingModel.load.__func__
+def slow(*given):
+    print('loading', flush=True)
+    time.sleep(0.5)
+    return load(*given)
+perception.ServingModel.load = classmethod(slow)
+sys.exit(perception.main(sys.argv[1:]))
+'''
+
+
+def test_a_signal_while_a_model_is_loaded_ends_with_0_and_no_fuss(bundles, ros_environment):
+    running = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        command = [sys.executable, '-c', SLOW, '--ros-args']
+        for name, value in {'models_dir': bundles, 'model': 'one', 'threads': 1,
+                            'engine': 'onnxruntime'}.items():
+            command += ['-p', f'{name}:={value}']
+        running.append((number, subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ),
+            text=True)))
+    for number, process in running:
+        assert process.stdout.readline() == 'loading\n'
+        process.send_signal(number)
+    for number, process in running:
+        said = process.communicate(timeout=60)[0]
+        assert (process.returncode, said) == (0, ''), number
