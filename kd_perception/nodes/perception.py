@@ -318,9 +318,6 @@ class PerceptionNode(LifecycleNode):
         level, message = verdict(
             state, model_error=self._model_error, frame_error=self._health.recent_error(),
             silence=silence, counters=counters, previous=self._previous)
-        unfitting = self._watch.problems()
-        if unfitting and not level and state == 'active':
-            level, message = 1, '; '.join(unfitting)
         self._previous = counters
         model = self._worker.model if self._worker is not None else None
         described = model.describe() if model is not None else {}
@@ -331,7 +328,7 @@ class PerceptionNode(LifecycleNode):
             'precision': described.get('precision', ''),
             'loading': self._loader is not None and self._loader.busy,
             'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
-            'latency_p95_ms': summary.p95_ms, 'qos_mismatch': '; '.join(unfitting), **counters}
+            'latency_p95_ms': summary.p95_ms, **counters}
         if self._topics:
             every = self._topics.values()
             values['age_source'] = ('header stamp' if all(t.age_from_stamp for t in every)
@@ -341,6 +338,7 @@ class PerceptionNode(LifecycleNode):
         entry = status(f'{self.get_fully_qualified_name()}: perception',
                        described.get('hash', '')[:12], values,
                        level=bytes([level]), message=message)
+        self._watch.amend(entry, active=state == 'active')
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(statuses(head, entry))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 from kd_perception.nodes.events import publisher_events
@@ -119,6 +120,17 @@ class QosWatch:
     def forget(self, topic: str) -> None:
         """Look at a topic no more."""
         self._marked.pop(topic, None)
+
+    def amend(self, entry: DiagnosticStatus, *, active: bool) -> None:
+        """
+        Put what does not fit now into the node's status, which is a warning while it is active.
+
+        :param entry: as the rest of the node made it; a worse level and its message stay.
+        """
+        told = '; '.join(self.problems())
+        entry.values = [*entry.values, KeyValue(key='qos_mismatch', value=told)]
+        if told and active and entry.level == DiagnosticStatus.OK:
+            entry.level, entry.message = DiagnosticStatus.WARN, told
 
     def problems(self) -> list[str]:
         """Return what does not fit now, and log what is new."""
