@@ -69,8 +69,8 @@ class PerceptionNode(LifecycleNode):
         self._warmup = 0
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = self.create_guard_condition(self._run_posted)
-        self._watch = QosWatch(self)
-        self._timing = self._watch.publisher(
+        self._qos_watch = QosWatch(self)
+        self._timing = self._qos_watch.publisher(
             self.create_lifecycle_publisher, DiagnosticArray, '~/timing', qos.stream(10))
         self._active_model = self.create_publisher(String, '~/active_model', qos.latched())
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
@@ -141,7 +141,7 @@ class PerceptionNode(LifecycleNode):
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
                 reliability=values['reliability'], on_arrival=self._on_arrival,
-                watch=self._watch)
+                watch=self._qos_watch)
         self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
@@ -338,7 +338,7 @@ class PerceptionNode(LifecycleNode):
         entry = status(f'{self.get_fully_qualified_name()}: perception',
                        described.get('hash', '')[:12], values,
                        level=bytes([level]), message=message)
-        self._watch.amend(entry, active=state == 'active')
+        self._qos_watch.amend(entry, active=state == 'active')
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(statuses(head, entry))
