@@ -79,6 +79,8 @@ def test_a_subscription_that_asks_for_more_is_named_with_the_fix(bench, options)
             assert said(found) == told
             bench.spin_until(lambda: found[-1].status[0].level == b'\x01')
             bench.spin_until(lambda: [m for m in lines if m.msg == told])
+            seen = len(found)
+            bench.spin_until(lambda: len(found) > seen + 5)
             bench.node.destroy_subscription(greedy)
             bench.spin_until(lambda: not said(found))
             assert len([m for m in lines if m.msg == told]) == 1
