@@ -26,6 +26,7 @@ from kd_perception.nodes.conversion import (
     stamp_to_ns,
 )
 from kd_perception.nodes.events import subscription_events
+from kd_perception.nodes.qos_watch import publisher_problem, QosWatch
 from kd_perception.nodes.slots import Arrival
 from kd_perception.nodes.worker import FrameResult
 
@@ -46,14 +47,16 @@ class CameraTopics:
     :param node: the perception node.
     :param camera: name of the camera; empty for the only one.
     :param on_arrival: called in the ROS thread with every image.
+    :param watch: is told of ends whose quality of service does not fit.
     """
 
     def __init__(self, node: Any, camera: str, *, image_transport: str, reliability: str,
-                 on_arrival: Callable[[Arrival, int], None]) -> None:
+                 on_arrival: Callable[[Arrival, int], None], watch: QosWatch) -> None:
         self.camera = camera
         self.age_from_stamp = False
         self._node = node
         self._on_arrival = on_arrival
+        self._watch = watch
         self._reliability = reliability
         self._reliable = reliability == 'reliable'
         self._lost: deque[float] = deque(maxlen=_LOST_BEFORE_RELIABLE)
@@ -77,20 +80,23 @@ class CameraTopics:
         self._scaled_info = self._publisher(CameraInfo, f'{prefix}segmentation/camera_info', 1)
         node = self._node
         # Not managed: a latched message must not get lost because it was published on configure.
-        self._label_info = node.create_publisher(
-            LabelInfo, f'{prefix}segmentation/label_info', qos.latched())
+        self._label_info = self._watch.publisher(
+            node.create_publisher, LabelInfo, f'{prefix}segmentation/label_info', qos.latched())
         self._made.append(lambda: node.destroy_publisher(self._label_info))
         info = node.create_subscription(
             CameraInfo, f'{prefix}camera_info', self._on_camera_info, qos.image_subscription())
         self._made.append(lambda: node.destroy_subscription(info))
         self._subscription = self._subscribe()
         self._made.append(lambda: node.destroy_subscription(self._subscription))
+        self._made.append(lambda: self._watch.forget(self.topic))
         self._reliable = (self._subscription.qos_profile.reliability
                           == ReliabilityPolicy.RELIABLE)
 
     def _publisher(self, kind: Any, name: str, depth: int) -> Any:
-        made = self._node.create_lifecycle_publisher(kind, name, qos.stream(depth))
+        made = self._watch.publisher(self._node.create_lifecycle_publisher, kind, name,
+                                     qos.stream(depth))
         self._made.append(lambda: self._node.destroy_lifecycle_publisher(made))
+        self._made.append(lambda: self._watch.forget(made.topic_name))
         return made
 
     @property
@@ -205,7 +211,7 @@ class CameraTopics:
     def _on_lost(self, count: int) -> None:
         self._lost.extend([time.monotonic()] * min(count, _LOST_BEFORE_RELIABLE))
 
-    def _on_incompatible(self, policy: str) -> None:
-        self._node.get_logger().warning(
-            f'{self.topic}: a publisher offers an incompatible {policy}; {self._advice()}')
-
+    def _on_incompatible(self) -> None:
+        self._watch.mark(self.topic, lambda topic: [
+            publisher_problem(topic, end, self._subscription.qos_profile, self._advice())
+            for end in self._node.get_publishers_info_by_topic(topic)])

@@ -1,4 +1,4 @@
-"""Event callbacks of subscriptions, under the names that the distributions have had for them."""
+"""Event callbacks, under the names that the distributions have had for them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks  # type: ignore[no-redef]
+    from rclpy.qos_event import (  # type: ignore[no-redef]
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+    )
 
 
 def subscription_events(on_lost: Callable[[int], None],
-                        on_incompatible: Callable[[str], None]) -> SubscriptionEventCallbacks:
+                        on_incompatible: Callable[[], None]) -> SubscriptionEventCallbacks:
     """
     Return event callbacks for lost messages and incompatible publishers.
 
     :param on_lost: called with the number of messages lost since the last call.
-    :param on_incompatible: called with the name of the policy that does not fit.
+    :param on_incompatible: called when a publisher is found that does not fit.
     """
     def lost(info: Any) -> None:
         on_lost(int(info.total_count_change))
 
-    def incompatible(info: Any) -> None:
-        kind = info.last_policy_kind
-        on_incompatible(str(getattr(kind, 'name', kind)).lower())
+    return SubscriptionEventCallbacks(message_lost=lost,
+                                      incompatible_qos=lambda info: on_incompatible())
 
-    return SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=incompatible)
+
+def publisher_events(on_incompatible: Callable[[], None]) -> PublisherEventCallbacks:
+    """
+    Return event callbacks for incompatible subscriptions.
+
+    :param on_incompatible: called when a subscription is found that does not fit.
+    """
+    return PublisherEventCallbacks(incompatible_qos=lambda info: on_incompatible())

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    Shutdown,
+)
 from launch.launch_context import LaunchContext
 from launch.launch_description import LaunchDescription
 from launch.launch_description_entity import LaunchDescriptionEntity
@@ -15,6 +21,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from kd_perception.nodes.environment import tuning
 from kd_perception.nodes.graph import NodeSpec, PACKAGE, RunGraph
 from kd_perception.nodes.launch_arguments import Argument, FILES
+from kd_perception.nodes.viewer import missing_rviz, rviz_command
 
 
 def launch_description(name: str) -> LaunchDescription:
@@ -34,7 +41,13 @@ def _start(context: LaunchContext, name: str) -> list[LaunchDescriptionEntity]:
     launch_file = FILES[name]
     values = {a.name: LaunchConfiguration(a.name).perform(context) for a in launch_file.arguments}
     graph = launch_file.make(values)
-    return [_node(spec, graph, values) for spec in graph.nodes]
+    nodes: list[LaunchDescriptionEntity] = [_node(spec, graph, values) for spec in graph.nodes]
+    if values.get('rviz') == 'true':
+        cameras = graph.nodes[0].parameters.get('cameras', ())
+        missing = missing_rviz()
+        nodes.append(LogInfo(msg=missing) if missing else
+                     ExecuteProcess(cmd=rviz_command(name, values, cameras), output='log'))
+    return nodes
 
 
 def _node(spec: NodeSpec, graph: RunGraph, values: dict[str, str]) -> Node:

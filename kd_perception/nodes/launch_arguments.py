@@ -55,6 +55,8 @@ class LaunchFile:
 # Parameters of the arms that ab_comparison takes for all arms, or as a_<name>, b_<name>.
 _PER_ARM = ('engine', 'device', 'precision', 'threads')
 _CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes')
+_RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
+                 'drawn, which loads the machine.', ('true', 'false'))
 _SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'warmup', 'pacing', 'placement',
                        'rate_hz', 'class_map', 'margin_miou')
 
@@ -66,8 +68,7 @@ def of_parameters(node: str, *, without: Sequence[str] = ()) -> tuple[Argument, 
 
 def _argument(spec: ParameterSpec) -> Argument:
     # Choices are checked with the value: an empty text must be allowed here.
-    known = f' One of: {", ".join(spec.choices)}.' if spec.choices else ''
-    return Argument(spec.name, '', f'{spec.description}{known} Empty: as in params_file.')
+    return Argument(spec.name, '', f'{spec.text} Empty: as in params_file.')
 
 
 def common(config: str) -> tuple[Argument, ...]:
@@ -77,7 +78,7 @@ def common(config: str) -> tuple[Argument, ...]:
         Argument('params_file', str(share_directory() / 'config' / config),
                  'YAML file of parameters.'),
         Argument('use_sim_time', '', 'Take the time from /clock: true or false. Empty: as in '
-                 'params_file.'),
+                 'params_file.', ('', 'true', 'false')),
         Argument('log_level', 'info', 'Log level of the nodes.',
                  ('debug', 'info', 'warn', 'error', 'fatal')))
 
@@ -124,9 +125,11 @@ def _comparison(values: Mapping[str, str]) -> RunGraph:
             for name in ('width', 'height')}
     everything: dict[str, Any] = {**size, **told}
     spec = ComparisonSpec(arms=tuple(_arm(name, values) for name in ('a', 'b')), **everything)
+    arms = given('perception', {k: values[k] for k in ('models_dir', 'autostart')})
+    if values['rviz'] == 'true':
+        arms['publish_overlay'] = True
     graph = comparison_graph(
-        spec, values['out'],
-        perception=given('perception', {'models_dir': values['models_dir']}),
+        spec, values['out'], perception=arms,
         camera=given('camera', {k: values[k] for k in _CAMERA_OF_COMPARISON}),
         monitor=given('monitor', {k: values[k] for k in ('timeout_s', 'start_timeout_s')}))
     return _in_namespace(graph, values['namespace'])
@@ -157,8 +160,8 @@ def _comparison_arguments() -> tuple[Argument, ...]:
     for parameter in _PER_ARM:
         arms.append(_argument(specs[parameter]))
         arms += [Argument(f'{n}_{parameter}', '', f'The same for arm {n} alone.') for n in 'ab']
-    rest = ('models_dir', *_SPEC_OF_COMPARISON, 'bag', *_CAMERA_OF_COMPARISON, 'width', 'height',
-            'timeout_s', 'start_timeout_s', 'out')
+    rest = ('models_dir', 'autostart', *_SPEC_OF_COMPARISON, 'bag', *_CAMERA_OF_COMPARISON,
+            'width', 'height', 'timeout_s', 'start_timeout_s', 'out')
     return (*arms, *(_argument(specs[name]) for name in rest))
 
 
@@ -167,7 +170,7 @@ FILES: Mapping[str, LaunchFile] = {
         (*of_parameters('perception'),
          Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
                   'the namespace.'),
-         *common('perception.yaml')), _perception),
+         _RVIZ, *common('perception.yaml')), _perception),
     'simulation': LaunchFile(
         (*of_parameters('camera', without=('source', 'bag', 'image_topic', 'label_topic',
                                            'label_dir', 'classes', 'loop')),
@@ -177,5 +180,5 @@ FILES: Mapping[str, LaunchFile] = {
          *of_parameters('camera', without=('source', 'bag', 'scenario', 'width', 'height')),
          *common('ab_comparison.yaml')), _replay),
     'ab_comparison': LaunchFile(
-        (*_comparison_arguments(), *common('ab_comparison.yaml')), _comparison),
+        (*_comparison_arguments(), _RVIZ, *common('ab_comparison.yaml')), _comparison),
 }

@@ -8,7 +8,7 @@ default or a name cannot drift between them. ROS is imported only where paramete
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 import re
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import PACINGS
 from kd_perception.nodes.schedule import PLACEMENTS
+from kd_perception.nodes.unknown_parameters import warn_of_unknown_parameters
 
 # Of ROS; a name that is no part of a topic fails only when its topics are made.
 _TOPIC_NAME = r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*'
@@ -34,6 +35,7 @@ class ParameterSpec:
     :param choices: allowed strings; empty for any.
     :param pattern: what every string of a list must match; empty for anything.
     :param dynamic: may be set while the node runs; others only before it is configured.
+    :param read_only: is read once when the node starts, so that setting it later is refused.
     """
 
     name: str
@@ -44,6 +46,21 @@ class ParameterSpec:
     choices: tuple[str, ...] = ()
     pattern: str = ''
     dynamic: bool = False
+    read_only: bool = False
+
+    @property
+    def text(self) -> str:
+        """Return the description with the choices, where there are any."""
+        known = f' One of: {", ".join(self.choices)}.' if self.choices else ''
+        return f'{self.description}{known}'
+
+    @property
+    def settable(self) -> str:
+        """Say when the parameter can be set."""
+        if self.read_only:
+            return 'Set at the start of the node only.'
+        return ('Can be set at any time.' if self.dynamic
+                else 'Can be set while the node is unconfigured only.')
 
     def check(self, value: Any) -> str:
         """Return what is wrong with ``value``, or an empty string."""
@@ -93,6 +110,11 @@ class ParameterSpec:
         return value
 
 
+def _fixed(*table: ParameterSpec) -> tuple[ParameterSpec, ...]:
+    """Return ``table`` for a node that reads its parameters once, when it starts."""
+    return tuple(replace(spec, read_only=True) for spec in table)
+
+
 PERCEPTION: tuple[ParameterSpec, ...] = (
     ParameterSpec('model', '', 'Model bundle: a name in models_dir, or a path. Can be set while '
                   'the node runs: the new model is checked at once, loaded beside the serving one '
@@ -124,10 +146,11 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
                   minimum=0, maximum=1000, dynamic=True),
     ParameterSpec('cameras', (), 'Names of the cameras; each has its topics below its name. '
                   'Empty for one camera without a name.', pattern=_TOPIC_NAME),
-    ParameterSpec('autostart', True, 'Configure and activate without being told.'),
+    ParameterSpec('autostart', True, 'Configure and activate without being told.',
+                  read_only=True),
 )
 
-CAMERA: tuple[ParameterSpec, ...] = (
+CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('source', 'sim', 'Where frames come from.', choices=('sim', 'bag')),
     ParameterSpec('scenario', 'clear', 'Scenario of the simulator.'),
     ParameterSpec('seed', 0, 'Seed of the simulated street and of the order of the arms.',
@@ -162,7 +185,7 @@ CAMERA: tuple[ParameterSpec, ...] = (
     ParameterSpec('loop', False, 'Start again at the end of a recording.'),
 )
 
-MONITOR: tuple[ParameterSpec, ...] = (
+MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('arms', ('a', 'b'), 'Namespaces of the perception nodes to compare.'),
     ParameterSpec('source', 'sim', 'Kind of source, for the report.',
                   choices=('sim', 'bag', 'carla', 'topic')),
@@ -220,10 +243,8 @@ def declare(node: Any, table: Iterable[ParameterSpec]) -> None:
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
     for spec in table:
-        text = spec.description
-        if spec.choices:
-            text += f' One of: {", ".join(spec.choices)}.'
-        described = ParameterDescriptor(description=text)
+        described = ParameterDescriptor(
+            description=spec.text, additional_constraints=spec.settable, read_only=spec.read_only)
         if spec.minimum is not None or spec.maximum is not None:
             low, high = spec.minimum, spec.maximum
             if isinstance(spec.default, float):
@@ -245,6 +266,7 @@ def declare(node: Any, table: Iterable[ParameterSpec]) -> None:
             raise ConfigError(f'parameter {spec.name}: {error}') from None
         if reason := spec.check(value_of(node, spec.name)):
             raise ConfigError(f'parameter {reason}')
+    warn_of_unknown_parameters(node)
 
 
 def value_of(node: Any, name: str) -> Any:

@@ -35,15 +35,17 @@ from kd_perception.nodes.loading import ModelLoader
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
+from kd_perception.nodes.qos_watch import QosWatch
 from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
+from kd_perception.nodes.transitions import each, Transitions
 from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptions
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
 _SERVING = tuple(f.name for f in fields(ServingSettings))
 _HANDOVER_S = 0.0002
-_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+_SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
 class PerceptionNode(LifecycleNode):
@@ -67,10 +69,12 @@ class PerceptionNode(LifecycleNode):
         self._warmup = 0
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = self.create_guard_condition(self._run_posted)
-        self._timing = self.create_lifecycle_publisher(
-            DiagnosticArray, '~/timing', qos.stream(10))
+        self._qos_watch = QosWatch(self)
+        self._timing = self._qos_watch.publisher(
+            self.create_lifecycle_publisher, DiagnosticArray, '~/timing', qos.stream(10))
         self._active_model = self.create_publisher(String, '~/active_model', qos.latched())
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
+        self._transitions = Transitions(self, self._transition_failed)
         self.add_on_set_parameters_callback(self._on_parameters)
         # Not the node's clock: under sim time it may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -79,56 +83,41 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm the model, create the topics of all cameras."""
-        return self._guarded('configure', lambda: self._configure(state))
+        return self._transitions.run('configure', lambda: self._configure(state), self._release)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to serve frames."""
-        return self._guarded('activate', lambda: self._activate(state))
+        return self._transitions.run('activate', lambda: self._activate(state),
+                                     lambda: self._deactivate(state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the frame at hand and serve no more."""
-        return self._guarded('deactivate', lambda: self._deactivate(state))
+        return self._transitions.run('deactivate', lambda: self._deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model and take the topics away."""
-        self._release()
         self._model_error = ''
-        return _SUCCESS
+        return self._transitions.run('cleanup', self._release)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything."""
-        self._release()
-        return _SUCCESS
+        return self._transitions.run('shutdown', self._release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything, so that the node can be configured again."""
-        self._release()
-        return _SUCCESS
+        return self._transitions.recover(lambda: each((
+            self._release, lambda: super(PerceptionNode, self).on_deactivate(state))))
 
     def close(self) -> None:
         """Stop all threads and release the model."""
-        self._release()
+        self._transitions.run('close', self._release)
 
     def counters(self) -> dict[str, int]:
         """Return the frame counters since the node was last configured."""
         return self._slots.snapshot()
 
-    def _guarded(self, what: str,
-                 act: Callable[[], TransitionCallbackReturn]) -> TransitionCallbackReturn:
-        # rclpy swallows exceptions of transition callbacks without a word.
-        try:
-            return act()
-        except KdPerceptionError as error:
-            reason = str(error)
-        except Exception as error:
-            self.get_logger().error(f'{what}: unexpected {type(error).__name__}')
-            self.get_logger().error(traceback.format_exc())
-            reason = f'{type(error).__name__}: {error}'
-        self.get_logger().error(f'cannot {what}: {reason}')
-        if what == 'configure':
-            self._release()
+    def _transition_failed(self, reason: str) -> None:
         self._model_error = reason
-        return _FAILURE
 
     def _configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         values = {name: value_of(self, name) for name in _SPECS}
@@ -151,7 +140,8 @@ class PerceptionNode(LifecycleNode):
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
-                reliability=values['reliability'], on_arrival=self._on_arrival)
+                reliability=values['reliability'], on_arrival=self._on_arrival,
+                watch=self._qos_watch)
         self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
@@ -170,12 +160,10 @@ class PerceptionNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def _release(self) -> None:
-        for part in (self._loader, self._worker, self._painter):
-            if part is not None:
-                part.close()
+        parts = [part for part in (self._loader, self._worker, self._painter) if part is not None]
+        # One that fails to close must not keep the others open; all are tried again by on_error.
+        each([*(part.close for part in parts), *(t.destroy for t in self._topics.values())])
         self._loader = self._worker = self._painter = None
-        for topics in self._topics.values():
-            topics.destroy()
         self._topics = {}
 
     def _autostart(self) -> None:
@@ -350,6 +338,7 @@ class PerceptionNode(LifecycleNode):
         entry = status(f'{self.get_fully_qualified_name()}: perception',
                        described.get('hash', '')[:12], values,
                        level=bytes([level]), message=message)
+        self._qos_watch.amend(entry, active=state == 'active')
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(statuses(head, entry))

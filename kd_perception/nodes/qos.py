@@ -18,6 +18,8 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from kd_perception.nodes.qos_watch import publisher_problem
+
 
 def image_subscription(reliable: bool = False) -> QoSProfile:
     """Return the profile of an image subscription."""
@@ -91,15 +93,9 @@ def silence_reason(node: Any, topic: str, type_name: str, reliable: bool,
         if 'Video' in others[0] or 'FFMPEG' in others[0]:
             hint = ' (video is read from recordings only: republish it as images)'
         return f'{topic} carries {", ".join(others)}, not {type_name}{hint}'
-    if reliable and any(e.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for e in ends):
-        names = ', '.join(sorted({_name(e) for e in ends}))
-        return (f'QoS mismatch on {topic}: {names} publishes best effort, this subscription is '
-                f'reliable; {advice}')
+    for end in ends:
+        if told := publisher_problem(topic, end, image_subscription(reliable), advice):
+            return told
     return (f'{len(ends)} publisher(s) on {topic} but no image: it is paused, or large images are '
             'lost in a small shared-memory segment; start the publisher with '
             'FASTRTPS_DEFAULT_PROFILES_FILE set to config/fastdds.xml of this package')
-
-
-def _name(end: Any) -> str:
-    namespace = end.node_namespace.rstrip('/')
-    return f'{namespace}/{end.node_name}'

@@ -40,3 +40,18 @@ def test_nodes_are_those_of_the_graph():
     starter = next(e for e in made.entities if isinstance(e, OpaqueFunction))
     nodes = starter.execute(context)
     assert [n.node_executable for n in nodes] == ['camera', 'perception', 'perception', 'monitor']
+
+
+@pytest.mark.parametrize(('installed', 'kind'), [(True, 'ExecuteProcess'), (False, 'LogInfo')])
+def test_rviz_is_opened_or_missed_in_one_line(monkeypatch, installed, kind):
+    monkeypatch.setattr('kd_perception.nodes.viewer.shutil.which', lambda _: installed or None)
+    context = LaunchContext()
+    made = description('perception')
+    for entity in made.entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            context.launch_configurations[entity.name] = (
+                'true' if entity.name == 'rviz' else ''.join(s.text for s in entity.default_value))
+    starter = next(e for e in made.entities if isinstance(e, OpaqueFunction))
+    node, viewer = starter.execute(context)
+    assert node.node_executable == 'perception'
+    assert type(viewer).__name__ == kind

@@ -55,7 +55,7 @@ def test_yaml_keys_and_values_are_the_declared_parameters(node):
     ('replay', 'camera', {'source', 'scenario', 'width', 'height'})])
 def test_launch_arguments_are_the_declared_parameters(name, node, absent):
     declared = {spec.name for spec in TABLES[node]} - absent
-    own = {'image_topic'} if name == 'perception' else set()
+    own = {'image_topic', 'rviz'} if name == 'perception' else set()
     arguments = [a.name for a in FILES[name].arguments]
     assert len(set(arguments)) == len(arguments)
     assert set(arguments) == declared | COMMON | own
@@ -65,7 +65,7 @@ def test_launch_arguments_are_the_declared_parameters(name, node, absent):
 
 def test_comparison_arguments_are_parameters_or_models():
     known = {spec.name for table in TABLES.values() for spec in table}
-    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - {'a', 'b'}
+    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - {'a', 'b', 'rviz'}
     assert {n.removeprefix('a_').removeprefix('b_') for n in rest} <= known
 
 
@@ -82,6 +82,20 @@ def test_arguments_become_typed_parameters():
     assert node.parameters == {'model': '007', 'threads': 3, 'publish_overlay': False,
                                'cameras': ('front', 'left'), 'max_age_ms': 50.0}
     assert node.remappings == (('image', '/cam'),)
+
+
+@pytest.mark.parametrize('name', ['perception', 'ab_comparison'])
+def test_standard_arguments_are_there_with_choices(name):
+    arguments = {a.name: a for a in FILES[name].arguments}
+    assert COMMON | {'autostart'} <= set(arguments)
+    assert arguments['use_sim_time'].choices == ('', 'true', 'false')
+    assert 'debug' in arguments['log_level'].choices
+    assert all(a.default in a.choices for a in arguments.values() if a.choices)
+
+
+def test_autostart_holds_for_both_arms():
+    nodes = make('ab_comparison', a='t', b='s', autostart='false')
+    assert [nodes[f'{n}/perception'].parameters['autostart'] for n in 'ab'] == [False, False]
 
 
 def test_comparison_from_arguments():

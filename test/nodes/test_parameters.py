@@ -1,7 +1,9 @@
 import pytest
 
 from kd_perception.errors import ConfigError
+from kd_perception.nodes import qos
 from kd_perception.nodes.parameters import check_values, declare, ParameterSpec, TABLES, value_of
+from kd_perception.nodes.unknown_parameters import unknown_parameters
 
 
 @pytest.mark.parametrize('table', TABLES.values(), ids=TABLES)
@@ -46,3 +48,69 @@ def test_declared_parameters_carry_description_and_range(bench, name):
         if spec.minimum is not None:
             assert limits[0].from_value == spec.minimum
         assert value_of(node, spec.name) == spec.default
+
+
+def describe(bench, names):
+    """Ask as ``ros2 param describe`` does."""
+    from rcl_interfaces.srv import DescribeParameters
+
+    return bench.call(DescribeParameters, '/perception/describe_parameters',
+                      DescribeParameters.Request(names=names)).descriptors
+
+
+def test_the_service_tells_type_range_choices_and_when_to_set(bench):
+    from rcl_interfaces.msg import ParameterType
+
+    from kd_perception.nodes.perception import PerceptionNode
+
+    with bench.running(PerceptionNode, autostart=False):
+        table = TABLES['perception']
+        told = dict(zip((s.name for s in table), describe(bench, [s.name for s in table])))
+        for spec in table:
+            assert told[spec.name].description == spec.text
+            assert told[spec.name].additional_constraints == spec.settable
+            assert told[spec.name].read_only == spec.read_only
+            assert told[spec.name].type != ParameterType.PARAMETER_NOT_SET
+        limits = told['confidence_threshold'].floating_point_range[0]
+        assert (limits.from_value, limits.to_value) == (0.0, 1.0)
+        assert told['threads'].integer_range[0].to_value == 1024
+        assert 'any time' in told['model'].additional_constraints
+        assert 'unconfigured' in told['cameras'].additional_constraints
+        assert told['autostart'].read_only
+        result = bench.set_parameters('/perception', autostart=True)[0]
+        assert not result.successful
+        assert 'read-only' in result.reason
+
+
+@pytest.mark.parametrize('name', ['camera', 'monitor'])
+def test_what_is_read_once_cannot_be_set_in_vain(name):
+    assert all(spec.read_only for spec in TABLES[name])
+
+
+def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
+    from rcl_interfaces.msg import Log
+    from rclpy.logging import LoggingSeverity, set_logger_level
+
+    from kd_perception.nodes.perception import PerceptionNode
+
+    path = tmp_path / 'params.yaml'
+    path.write_text('/**:\n  ros__parameters:\n    confidence_treshold: 0.5\n    zzz: 1\n'
+                    '    autostart: false\n    use_sim_time: false\n'
+                    '    qos_overrides:\n      /image:\n        subscription:\n'
+                    '          depth: 2\n')
+    lines = bench.collect(Log, '/rosout', qos.latched())
+    set_logger_level('car.perception', LoggingSeverity.WARN)
+
+    def make(**given):
+        return PerceptionNode(cli_args=['--ros-args', '--params-file', str(path)], **given)
+
+    with bench.running(make, namespace='car'):
+        bench.spin_until(lambda: [m for m in lines if 'without effect' in m.msg])
+    told, = (m.msg for m in lines if 'without effect' in m.msg)
+    assert told.endswith('without effect: confidence_treshold (did you mean '
+                         'confidence_threshold?), zzz')
+
+
+def test_known_names_and_later_ones_are_no_mistakes():
+    assert unknown_parameters({'model', 'qos_overrides./image.subscription.depth'},
+                              {'model'}) == ''
