@@ -29,8 +29,9 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.errors import ConfigError, KdPerceptionError
 from kd_perception.nodes import qos
 from kd_perception.nodes.camera_topics import CameraTopics
-from kd_perception.nodes.conversion import image_message, status, statuses
-from kd_perception.nodes.health import Health, verdict
+from kd_perception.nodes.conversion import image_message, statuses
+from kd_perception.nodes.diagnostics import Diagnostics, NodeView
+from kd_perception.nodes.health import Health
 from kd_perception.nodes.loading import ModelLoader
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
@@ -61,7 +62,7 @@ class PerceptionNode(LifecycleNode):
         self._topics: dict[str, CameraTopics] = {}
         self._model_error = ''
         self._restoring = False
-        self._previous: dict[str, int] = {}
+        self._report = Diagnostics(self.get_fully_qualified_name())
         self._publish_confidence = True
         self._publish_overlay = True
         self._warmup = 0
@@ -140,7 +141,7 @@ class PerceptionNode(LifecycleNode):
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
         self._health = Health()
-        self._previous = {}
+        self._report = Diagnostics(self.get_fully_qualified_name())
         self._model_error = ''
         self._publish_confidence = values['publish_confidence']
         self._publish_overlay = values['publish_overlay']
@@ -318,41 +319,19 @@ class PerceptionNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         state = self._state()
-        counters = self._slots.snapshot()
-        summary = self._health.summary()
-        silence = ''
         if state == 'active':
+            missing = self._health.summary().missing_share
             for topics in self._topics.values():
-                if done := topics.heal(summary.missing_share):
+                if done := topics.heal(missing):
                     self.get_logger().warning(f'{topics.topic}: {done}')
-            if summary.silence_s > 2.0:
-                silence = '; '.join(t.silence_reason() for t in self._topics.values())
-        level, message = verdict(
-            state, model_error=self._model_error, frame_error=self._health.recent_error(),
-            silence=silence, counters=counters, previous=self._previous)
-        self._previous = counters
         model = self._worker.model if self._worker is not None else None
-        described = model.describe() if model is not None else {}
-        values: dict[str, Any] = {
-            'schema_version': 1, 'state': state,
-            'model': described.get('name', ''), 'model_hash': described.get('hash', ''),
-            'engine': described.get('engine', ''), 'device': described.get('device', ''),
-            'precision': described.get('precision', ''),
-            'loading': self._loader is not None and self._loader.busy,
-            'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
-            'latency_p95_ms': summary.p95_ms, **counters}
-        if self._topics:
-            every = self._topics.values()
-            values['age_source'] = ('header stamp' if all(t.age_from_stamp for t in every)
-                                    else 'time since receipt')
-            values['reliability'] = ('reliable' if all(t.reliable for t in every)
-                                     else 'best_effort')
-        entry = status(f'{self.get_fully_qualified_name()}: perception',
-                       described.get('hash', '')[:12], values,
-                       level=bytes([level]), message=message)
+        view = NodeView(
+            state, self._slots, self._health, self._topics,
+            model=model.describe() if model is not None else {}, model_error=self._model_error,
+            loading=self._loader is not None and self._loader.busy)
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(statuses(head, entry))
+        self._diagnostics.publish(statuses(head, *self._report.statuses(view)))
 
 
 def main(args: Sequence[str] | None = None) -> int:
