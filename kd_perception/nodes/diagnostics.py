@@ -15,11 +15,10 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from kd_perception.nodes.camera_topics import CameraTopics
 from kd_perception.nodes.conversion import status
-from kd_perception.nodes.health import Health, verdict
+from kd_perception.nodes.health import Health, Summary, verdict
 from kd_perception.nodes.slots import FrameSlots
 
 SCHEMA_VERSION = 1
-_SILENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,32 +50,66 @@ class Diagnostics:
 
     def __init__(self, node_name: str) -> None:
         self._node_name = node_name
-        self._previous: dict[str, int] = {}
+        self._previous: dict[str | None, dict[str, int]] = {}
 
     def statuses(self, view: NodeView) -> list[DiagnosticStatus]:
-        """Return the status of the node."""
-        counters = view.slots.snapshot()
-        summary = view.health.summary()
-        silence = ''
-        if view.state == 'active' and summary.silence_s > _SILENCE_S:
-            silence = '; '.join(t.silence_reason() for t in view.topics.values())
-        level, message = verdict(
-            view.state, model_error=view.model_error, frame_error=view.health.recent_error(),
-            silence=silence, counters=counters, previous=self._previous)
-        self._previous = counters
-        model = view.model
+        """Return the status of the node, and behind it one of each camera that has a name."""
+        silences = {}
+        if view.state == 'active':
+            silences = {name: topics.silence_reason() for name, topics in view.topics.items()
+                        if view.health.camera(name).silent}
+        named = [name for name in view.topics if name]
+        return [self._node(view, silences), *(self._camera(view, c, silences) for c in named)]
+
+    def _node(self, view: NodeView, silences: Mapping[str, str]) -> DiagnosticStatus:
+        counters, summary, model = view.slots.snapshot(), view.health.summary(), view.model
+        level, message = self._verdict(view, None, '; '.join(
+            f'{camera}: {reason}' if camera else reason for camera, reason in silences.items()))
         values: dict[str, Any] = {
             'schema_version': SCHEMA_VERSION, 'state': view.state,
             'model': model.get('name', ''), 'model_hash': model.get('hash', ''),
             'engine': model.get('engine', ''), 'device': model.get('device', ''),
             'precision': model.get('precision', ''), 'loading': view.loading,
-            'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
-            'latency_p95_ms': summary.p95_ms, **counters}
+            **_performance(summary), **counters}
         if view.topics:
             every = view.topics.values()
-            values['age_source'] = ('header stamp' if all(t.age_from_stamp for t in every)
-                                    else 'time since receipt')
-            values['reliability'] = ('reliable' if all(t.reliable for t in every)
-                                     else 'best_effort')
-        return [status(f'{self._node_name}: perception', model.get('hash', '')[:12], values,
-                       level=bytes([level]), message=message)]
+            values['age_source'] = _age_source(all(t.age_from_stamp for t in every))
+            values['reliability'] = _reliability(all(t.reliable for t in every))
+        return status(f'{self._node_name}: perception', model.get('hash', '')[:12], values,
+                      level=bytes([level]), message=message)
+
+    def _camera(self, view: NodeView, camera: str,
+                silences: Mapping[str, str]) -> DiagnosticStatus:
+        summary, topics = view.health.camera(camera), view.topics[camera]
+        level, message = self._verdict(view, camera, silences.get(camera, ''))
+        values: dict[str, Any] = {
+            'schema_version': SCHEMA_VERSION, 'camera': camera, 'topic': topics.topic,
+            **_performance(summary), 'silence_s': summary.silence_s,
+            'missing_share': summary.missing_share, **view.slots.snapshot(camera),
+            'age_source': _age_source(topics.age_from_stamp),
+            'reliability': _reliability(topics.reliable)}
+        return status(f'{self._node_name}: camera {camera}', topics.topic, values,
+                      level=bytes([level]), message=message)
+
+    def _verdict(self, view: NodeView, camera: str | None, silence: str) -> tuple[int, str]:
+        counters = view.slots.snapshot(camera)
+        previous = self._previous.get(camera, {})
+        self._previous[camera] = counters
+        return verdict(view.state, model_error=view.model_error if camera is None else '',
+                       frame_error=view.health.recent_error(camera), silence=silence,
+                       counters=counters, previous=previous)
+
+
+def _performance(summary: Summary) -> dict[str, float]:
+    """Return rates and times under the names that dashboards of the field read."""
+    return {'frame_rate_node': summary.rate_hz, 'frame_rate_msg': summary.stamp_rate_hz,
+            'current_delay_from_realtime_ms': summary.delay_ms,
+            'latency_p50_ms': summary.p50_ms, 'latency_p95_ms': summary.p95_ms}
+
+
+def _age_source(from_stamp: bool) -> str:
+    return 'header stamp' if from_stamp else 'time since receipt'
+
+
+def _reliability(reliable: bool) -> str:
+    return 'reliable' if reliable else 'best_effort'

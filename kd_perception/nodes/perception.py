@@ -29,7 +29,7 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.errors import ConfigError, KdPerceptionError
 from kd_perception.nodes import qos
 from kd_perception.nodes.camera_topics import CameraTopics
-from kd_perception.nodes.conversion import image_message, statuses
+from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.diagnostics import Diagnostics, NodeView
 from kd_perception.nodes.health import Health
 from kd_perception.nodes.loading import ModelLoader
@@ -140,13 +140,13 @@ class PerceptionNode(LifecycleNode):
         self._warmup = values['warmup_iterations']
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
-        self._health = Health()
+        self._health = Health(cameras)
         self._report = Diagnostics(self.get_fully_qualified_name())
         self._model_error = ''
         self._publish_confidence = values['publish_confidence']
         self._publish_overlay = values['publish_overlay']
         self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
-                                       self._on_failure)
+                                       lambda camera, why: self._on_failure(why, camera))
         self._worker.options = WorkerOptions(
             values['confidence_threshold'], values['output_size'], values['max_age_ms'])
         for camera in cameras:  # one by one: those made before one that fails are released
@@ -268,19 +268,22 @@ class PerceptionNode(LifecycleNode):
         topics = self._topics[frame.arrival.camera]
         timing = frame_timing(frame, lambda: topics.publish(
             frame, confidence=self._publish_confidence))
-        self._health.answered(timing.total_ms)
-        self._timing.publish(timing_message(
-            timing, self.get_fully_qualified_name(), frame.arrival.message.header))
+        head = frame.arrival.message.header
+        delay = frame.arrival.stamp_age_ns / 1e6 + timing.total_ms
+        self._health.answered(frame.arrival.camera, stamp_to_ns(head.stamp), timing.total_ms,
+                              delay if topics.age_from_stamp else float('nan'))
+        self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
         painter = self._painter
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
             painter.offer(frame)
 
-    def _on_failure(self, reason: str) -> None:
+    def _on_failure(self, reason: str, camera: str | None = None) -> None:
         if not self.context.ok():
             return
-        self._health.failed(reason)
-        self.get_logger().warning(f'frame failed: {reason}', throttle_duration_sec=5.0)
+        self._health.failed(reason, camera)
+        where = f'{camera}: ' if camera else ''
+        self.get_logger().warning(f'{where}frame failed: {reason}', throttle_duration_sec=5.0)
 
     def _on_painted(self, camera: str, picture: np.ndarray, header: Any) -> None:
         topics = self._topics.get(camera)
@@ -320,9 +323,9 @@ class PerceptionNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         state = self._state()
         if state == 'active':
-            missing = self._health.summary().missing_share
-            for topics in self._topics.values():
-                if done := topics.heal(missing):
+            for camera, topics in self._topics.items():
+                if done := topics.heal(self._health.camera(camera).missing_share):
+                    self._health.resubscribed(camera)
                     self.get_logger().warning(f'{topics.topic}: {done}')
         model = self._worker.model if self._worker is not None else None
         view = NodeView(

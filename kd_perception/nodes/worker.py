@@ -52,12 +52,13 @@ class InferenceWorker:
 
     :param outlet: called with each result; publishes it.
     :param on_exchange: called in the worker's thread when another model begins to serve.
-    :param on_failure: called with the reason when a frame fails.
+    :param on_failure: called with camera and reason when a frame fails; without a camera when
+        something else does.
     """
 
     def __init__(self, slots: FrameSlots, outlet: Callable[[FrameResult], None],
                  on_exchange: Callable[[ServingModel], None],
-                 on_failure: Callable[[str], None]) -> None:
+                 on_failure: Callable[[str | None, str], None]) -> None:
         self.options = WorkerOptions()
         self._slots = slots
         self._outlet = outlet
@@ -127,28 +128,28 @@ class InferenceWorker:
             try:
                 self._one(arrival)
             except KdPerceptionError as error:
-                self._slots.finish('failed')
-                self._on_failure(str(error))
+                self._slots.finish(arrival, 'failed')
+                self._on_failure(arrival.camera, str(error))
             except Exception as error:
                 # A runtime may raise anything; the node must live on and say what happened.
-                self._slots.finish('failed')
+                self._slots.finish(arrival, 'failed')
                 _log.debug('inference failed', exc_info=True)
-                self._on_failure(f'{type(error).__name__}: {error}')
+                self._on_failure(arrival.camera, f'{type(error).__name__}: {error}')
 
     def _one(self, arrival: Arrival) -> None:
         model, options = self._model, self.options
         if model is None:
-            self._slots.finish('inactive')
+            self._slots.finish(arrival, 'inactive')
             return
         taken = time.monotonic_ns()
         age = arrival.stamp_age_ns + taken - arrival.received_ns
         if options.max_age_ms and age > options.max_age_ms * 1e6:
-            self._slots.finish('stale')
+            self._slots.finish(arrival, 'stale')
             return
         processed = model.process(arrival.message, output_size=options.output_size,
                                   confidence_threshold=options.confidence_threshold)
         self._outlet(FrameResult(arrival, model, processed, taken, age))
-        self._slots.finish('published')
+        self._slots.finish(arrival, 'published')
 
     def _adopt(self) -> None:
         with self._lock:
@@ -161,7 +162,7 @@ class InferenceWorker:
         except Exception as error:
             # The model serves all the same: who cannot be told of it must not end the thread.
             _log.debug('announcing a model failed', exc_info=True)
-            self._on_failure(f'announcing the model: {type(error).__name__}: {error}')
+            self._on_failure(None, f'announcing the model: {type(error).__name__}: {error}')
         if old is not None:
             # Releasing a runtime can take long; no frame should wait for it.
             threading.Thread(target=old.close, name='close model').start()

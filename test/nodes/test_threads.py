@@ -37,7 +37,8 @@ def refuse(*_):
 
 def test_the_inference_thread_outlives_a_failed_announcement(settings):
     slots, results, failures = FrameSlots(), [], []
-    worker = InferenceWorker(slots, results.append, refuse, failures.append)
+    worker = InferenceWorker(slots, results.append, refuse,
+                             lambda camera, reason: failures.append(reason))
     worker.start()
     worker.exchange(ServingModel.load(settings, 0))
     wait_for(lambda: failures)
