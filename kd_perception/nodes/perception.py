@@ -269,9 +269,10 @@ class PerceptionNode(LifecycleNode):
         timing = frame_timing(frame, lambda: topics.publish(
             frame, confidence=self._publish_confidence))
         head = frame.arrival.message.header
-        delay = frame.arrival.stamp_age_ns / 1e6 + timing.total_ms
-        self._health.answered(frame.arrival.camera, stamp_to_ns(head.stamp), timing.total_ms,
-                              delay if topics.age_from_stamp else float('nan'))
+        stamp_ns = stamp_to_ns(head.stamp)
+        delay_ms = ((self.get_clock().now().nanoseconds - stamp_ns) / 1e6
+                    if topics.age_from_stamp else float('nan'))
+        self._health.answered(frame.arrival.camera, stamp_ns, timing.total_ms, delay_ms)
         self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
         painter = self._painter
         if (self._publish_overlay and painter is not None

@@ -26,7 +26,7 @@ class Arrival:
     :param message: ``sensor_msgs/Image`` or ``CompressedImage``.
     :param received_ns: steady clock in the subscription callback.
     :param transport_ns: received minus source timestamp of the middleware; None when unknown.
-    :param stamp_age_ns: node clock minus header stamp, in the callback.
+    :param stamp_age_ns: age by the header stamp, in the callback; 0 when that is another clock's.
     """
 
     camera: str

@@ -14,6 +14,11 @@ import numpy as np
 
 # Stamps further back than this were set back; less is disorder of the network.
 SET_BACK_NS = 1_000_000_000
+# So many rising stamps behind the newest are another time, not late frames.
+_REBASE_AFTER = 5
+# A stamp up to this old is late: no camera that shares our clock lags longer, and to take a late
+# frame for one of another clock would let it pass as fresh.
+_TRUSTED_AGE_NS = 3_600_000_000_000
 # A longer gap than so many frames is a pause of the source: who loses frames loses some.
 _PAUSE_FRAMES = 30
 
@@ -37,6 +42,48 @@ class StampHistory:
     def missing_share(self) -> float:
         """Return the share of frames that were sent, by their stamps, but never came."""
         return missing_share(list(self._stamps))
+
+
+class StampAge:
+    """
+    How old the frames of one camera are by their header stamps.
+
+    A stamp of another clock than the node's says nothing. Where time is set back (a recording
+    starts again, a camera's clock is corrected) all later stamps look old: after five rising
+    stamps behind the newest, ages count from the lag of that moment, so that a limit of age
+    cannot starve the node for good.
+    """
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._behind: list[int] = []
+        self._lag_ns = 0
+
+    def age_ns(self, stamp_ns: int, now_ns: int) -> int | None:
+        """
+        Return the age of the next frame; None when its stamp is of another clock.
+
+        :param now_ns: the node's clock.
+        """
+        raw = now_ns - stamp_ns
+        if self._set_back(stamp_ns):
+            self._lag_ns = raw
+        # Never more than the least lag since.
+        self._lag_ns = max(0, min(self._lag_ns, raw))
+        return raw - self._lag_ns if 0 <= raw < _TRUSTED_AGE_NS else None
+
+    def _set_back(self, stamp_ns: int) -> bool:
+        if self._newest is None or stamp_ns >= self._newest - SET_BACK_NS:
+            self._newest = stamp_ns if self._newest is None else max(self._newest, stamp_ns)
+            self._behind = []
+            return False
+        if self._behind and stamp_ns <= self._behind[-1]:
+            self._behind = []
+        self._behind.append(stamp_ns)
+        if len(self._behind) < _REBASE_AFTER:
+            return False
+        self._newest, self._behind = stamp_ns, []
+        return True
 
 
 def missing_share(stamps_ns: Sequence[int]) -> float:

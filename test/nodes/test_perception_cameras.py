@@ -1,12 +1,9 @@
 """Several cameras on one perception node, over real DDS."""
 
 from diagnostic_msgs.msg import DiagnosticArray
-import numpy as np
 import pytest
-from sensor_msgs.msg import Image
 
-from kd_perception.nodes import qos
-from kd_perception.nodes.conversion import header, image_message, values_of
+from kd_perception.nodes.conversion import values_of
 from kd_perception.nodes.perception import PerceptionNode
 from kd_perception.nodes.slots import COUNTERS
 
@@ -19,43 +16,18 @@ def options(bundles):
             'warmup_iterations': 1, 'cameras': CAMERAS}
 
 
-class Camera:
-    """Publishes images of one camera and collects its masks."""
-
-    def __init__(self, bench, name):
-        self.bench, self.name = bench, name
-        self.masks = bench.collect(Image, f'{name}/segmentation/mask', qos.stream(50))
-        self.publisher = bench.node.create_publisher(Image, f'{name}/image', qos.stream(50))
-        self.stamp = 0
-        bench.spin_until(self.publisher.get_subscription_count)
-        bench.spin_until(lambda: bench.node.count_publishers(f'{name}/segmentation/mask'))
-
-    def send(self, encoding='rgb8'):
-        self.stamp += 100_000_000
-        picture = np.full((48, 64, 3), 90, np.uint8)
-        message = image_message(picture, 'rgb8', header(self.stamp, self.name))
-        message.encoding = encoding
-        self.publisher.publish(message)
-
-    def ask(self):
-        before = len(self.masks)
-        self.send()
-        self.bench.spin_until(lambda: len(self.masks) > before)
-        return self.masks[-1]
-
-
 def cameras_of(message):
     return {values_of(s)['camera']: s for s in message.status if ': camera ' in s.name}
 
 
-def test_each_camera_has_its_own_counters_and_rates(bench, options):
+def test_each_camera_has_its_own_counters_and_rates(bench, camera, options):
     found = bench.collect(DiagnosticArray, '/diagnostics', 10)
     with bench.running(PerceptionNode, **options) as node:
-        front, left = (Camera(bench, name) for name in CAMERAS)
+        front, left = (camera(name) for name in CAMERAS)
         for _ in range(6):
             front.ask()
         left.ask()
-        left.send('32FC1')
+        left.send(encoding='32FC1')
         bench.spin_until(lambda: node.counters()['failed'] == 1
                          and node.counters()['published'] == 7)
 
@@ -82,10 +54,10 @@ def test_each_camera_has_its_own_counters_and_rates(bench, options):
         assert int(total['received']) == 9
 
 
-def test_a_camera_that_stopped_is_named_while_others_go_on(bench, options):
+def test_a_camera_that_stopped_is_named_while_others_go_on(bench, camera, options):
     found = bench.collect(DiagnosticArray, '/diagnostics', 10)
     with bench.running(PerceptionNode, **options):
-        front, left = (Camera(bench, name) for name in CAMERAS)
+        front, left = (camera(name) for name in CAMERAS)
         left.ask()
 
         def named():
@@ -109,14 +81,14 @@ def test_a_camera_that_stopped_is_named_while_others_go_on(bench, options):
         bench.spin_until(well)
 
 
-def test_the_camera_whose_frames_fail_is_named(bench, options):
+def test_the_camera_whose_frames_fail_is_named(bench, camera, options):
     found = bench.collect(DiagnosticArray, '/diagnostics', 10)
     with bench.running(PerceptionNode, **options):
-        front, left = (Camera(bench, name) for name in CAMERAS)
+        front, left = (camera(name) for name in CAMERAS)
 
         def named():
             front.ask()
-            left.send('32FC1')
+            left.send(encoding='32FC1')
             return found and found[-1].status[0].message.startswith('frames fail: left: ')
 
         bench.spin_until(named)

@@ -1,6 +1,6 @@
 import pytest
 
-from kd_perception.nodes.stamps import missing_share, stamp_rate_hz, StampHistory
+from kd_perception.nodes.stamps import missing_share, stamp_rate_hz, StampAge, StampHistory
 
 
 @pytest.mark.parametrize(('lost', 'share'), [((), 0.0), ((5,), 1 / 99), ((5, 6, 7), 3 / 99),
@@ -46,3 +46,50 @@ def test_history_starts_anew_when_time_was_set_back():
     for i in (21, 24, 27):
         history.add(i * 33_000_000)
     assert history.missing_share() > 0.1
+
+
+SECOND = 1_000_000_000
+
+
+def test_age_is_the_nodes_clock_minus_the_stamp():
+    age = StampAge()
+    assert age.age_ns(100 * SECOND, 100 * SECOND + 5) == 5
+    assert age.age_ns(102 * SECOND, 101 * SECOND) is None
+    assert age.age_ns(103 * SECOND, 110 * SECOND) == 7 * SECOND
+    assert age.age_ns(103 * SECOND, 4000 * SECOND) is None
+
+
+def test_single_late_frames_stay_old():
+    age = StampAge()
+    age.age_ns(100 * SECOND, 100 * SECOND)
+    for late in (6, 13, 90, 5, 2, 70):
+        assert age.age_ns((100 - late) * SECOND, 100 * SECOND) == late * SECOND
+
+
+def test_a_recording_that_starts_again_is_not_old_for_good():
+    age = StampAge()
+    for i in range(20):
+        assert age.age_ns((100 + i) * SECOND, (101 + i) * SECOND) == SECOND
+    ages = [age.age_ns((100 + i) * SECOND, (121 + i) * SECOND) for i in range(10)]
+    assert ages[:4] == [21 * SECOND] * 4
+    assert ages[4:] == [0] * 6
+    # It lags more and more: that is seen.
+    assert age.age_ns(110 * SECOND, 134 * SECOND) == 3 * SECOND
+    # The clocks agree again: so is that.
+    assert age.age_ns(134 * SECOND, 135 * SECOND) == 0
+    assert age.age_ns(135 * SECOND, 138 * SECOND) == 2 * SECOND
+
+
+def test_a_reset_simulator_is_another_clock_until_ours_follows():
+    age = StampAge()
+    age.age_ns(500 * SECOND, 500 * SECOND)
+    # /clock first, or the image first: one old frame at most, and then none.
+    assert age.age_ns(SECOND // 10, 0) is None
+    assert age.age_ns(SECOND // 5, SECOND // 5) == 0
+
+
+def test_one_stamp_of_the_far_future_does_no_harm():
+    age = StampAge()
+    age.age_ns(9000 * SECOND, 100 * SECOND)
+    ages = [age.age_ns((100 + i) * SECOND, (102 + i) * SECOND) for i in range(8)]
+    assert max(ages) == 2 * SECOND
