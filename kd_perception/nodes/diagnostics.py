@@ -29,7 +29,9 @@ class NodeView:
     :param state: of the lifecycle.
     :param model: what serves, as ``ServingModel.describe`` tells; empty when nothing does.
     :param model_error: why the wanted model does not serve, or why the node does not.
+    :param fallback: why something else than the wanted engine serves; empty when all is well.
     :param loading: whether a model is being loaded.
+    :param values: more key-value pairs of the node.
     """
 
     state: str
@@ -38,7 +40,9 @@ class NodeView:
     topics: Mapping[str, CameraTopics]
     model: Mapping[str, Any] = field(default_factory=dict)
     model_error: str = ''
+    fallback: str = ''
     loading: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Diagnostics:
@@ -70,7 +74,7 @@ class Diagnostics:
             'model': model.get('name', ''), 'model_hash': model.get('hash', ''),
             'engine': model.get('engine', ''), 'device': model.get('device', ''),
             'precision': model.get('precision', ''), 'loading': view.loading,
-            **_performance(summary), **counters}
+            **_performance(summary), **counters, **view.values}
         if view.topics:
             every = view.topics.values()
             values['age_source'] = _age_source(all(t.age_from_stamp for t in every))
@@ -97,6 +101,7 @@ class Diagnostics:
         self._previous[camera] = counters
         return verdict(view.state, model_error=view.model_error if camera is None else '',
                        frame_error=view.health.recent_error(camera), silence=silence,
+                       fallback=view.fallback if camera is None else '',
                        counters=counters, previous=previous)
 
 

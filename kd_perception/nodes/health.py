@@ -156,11 +156,13 @@ def _percentiles(results: Sequence[_Result]) -> tuple[float, float]:
 
 
 def verdict(state: str, *, model_error: str, frame_error: str, silence: str,
-            counters: Mapping[str, int], previous: Mapping[str, int]) -> tuple[int, str]:
+            counters: Mapping[str, int], previous: Mapping[str, int],
+            fallback: str = '') -> tuple[int, str]:
     """
     Sum up in a level (0 OK, 1 warning, 2 error) and one sentence.
 
     :param silence: reason why no image comes; empty while images come.
+    :param fallback: why something else than the wanted engine serves.
     """
     if model_error:
         return 2, model_error
@@ -168,8 +170,8 @@ def verdict(state: str, *, model_error: str, frame_error: str, silence: str,
         return 0, f'{state}'
     if frame_error:
         return 1, f'frames fail: {frame_error}'
-    if silence:
-        return 1, silence
+    if silence or fallback:
+        return 1, '; '.join(filter(None, (silence, fallback)))
     fresh = counters['received'] - previous.get('received', 0)
     dropped = counters['overwritten'] - previous.get('overwritten', 0)
     if fresh > 5 and dropped > fresh / 2:

@@ -32,7 +32,7 @@ from kd_perception.nodes.camera_topics import CameraTopics
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.diagnostics import Diagnostics, NodeView
 from kd_perception.nodes.health import Health
-from kd_perception.nodes.loading import ModelLoader
+from kd_perception.nodes.model_switch import ModelSwitch
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
@@ -57,7 +57,7 @@ class PerceptionNode(LifecycleNode):
         self._health = Health()
         self._slots = FrameSlots()
         self._worker: InferenceWorker | None = None
-        self._loader: ModelLoader | None = None
+        self._switch: ModelSwitch | None = None
         self._painter: OverlayPainter | None = None
         self._topics: dict[str, CameraTopics] = {}
         self._model_error = ''
@@ -153,7 +153,9 @@ class PerceptionNode(LifecycleNode):
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
                 reliability=values['reliability'], on_arrival=self._on_arrival)
-        self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
+        self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
+                                   on_refused=self._on_refused)
+        self._worker.on_engine_failure = self._switch.engine_failed
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
         return super().on_configure(state)
@@ -171,10 +173,10 @@ class PerceptionNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def _release(self) -> None:
-        for part in (self._loader, self._worker, self._painter):
+        for part in (self._switch, self._worker, self._painter):
             if part is not None:
                 part.close()
-        self._loader = self._worker = self._painter = None
+        self._switch = self._worker = self._painter = None
         for topics in self._topics.values():
             topics.destroy()
         self._topics = {}
@@ -236,9 +238,9 @@ class PerceptionNode(LifecycleNode):
         return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
 
     def _change_model(self, settings: ServingSettings, bundle: ModelBundle) -> None:
-        assert self._loader is not None
+        assert self._switch is not None
         self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
-        self._loader.request(settings, bundle, self._warmup)
+        self._switch.request(settings, bundle, self._warmup)
 
     def _restore_parameters(self, failed: ServingSettings, reason: str) -> None:
         """Set the model's parameters back to what serves; runs in the ROS thread."""
@@ -250,7 +252,7 @@ class PerceptionNode(LifecycleNode):
         self._restoring = True
         try:
             self.set_parameters([Parameter(k, value=v)
-                                 for k, v in asdict(model.settings).items()])
+                                 for k, v in asdict(model.wanted).items()])
         finally:
             self._restoring = False
 
@@ -272,6 +274,8 @@ class PerceptionNode(LifecycleNode):
         stamp_ns = stamp_to_ns(head.stamp)
         delay_ms = ((self.get_clock().now().nanoseconds - stamp_ns) / 1e6
                     if topics.age_from_stamp else float('nan'))
+        if self._switch is not None:
+            self._switch.answered()
         self._health.answered(frame.arrival.camera, stamp_ns, timing.total_ms, delay_ms)
         self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
         painter = self._painter
@@ -291,14 +295,7 @@ class PerceptionNode(LifecycleNode):
         if topics is not None:
             topics.overlay.publish(image_message(picture, 'rgb8', header))
 
-    def _on_loaded(self, model: ServingModel) -> None:
-        worker = self._worker
-        if worker is None:
-            model.close()
-        else:
-            worker.exchange(model)
-
-    def _on_load_failed(self, settings: ServingSettings, reason: str) -> None:
+    def _on_refused(self, settings: ServingSettings, reason: str) -> None:
         self._post(lambda: self._restore_parameters(settings, reason))
 
     def _on_exchange(self, model: ServingModel) -> None:
@@ -329,10 +326,15 @@ class PerceptionNode(LifecycleNode):
                     self._health.resubscribed(camera)
                     self.get_logger().warning(f'{topics.topic}: {done}')
         model = self._worker.model if self._worker is not None else None
+        switch = self._switch
+        if switch is not None:
+            switch.tick()
         view = NodeView(
             state, self._slots, self._health, self._topics,
             model=model.describe() if model is not None else {}, model_error=self._model_error,
-            loading=self._loader is not None and self._loader.busy)
+            fallback=switch.trouble if switch is not None else '',
+            values=switch.values() if switch is not None else {},
+            loading=switch is not None and switch.loading)
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(statuses(head, *self._report.statuses(view)))

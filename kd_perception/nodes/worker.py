@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 
-from kd_perception.errors import KdPerceptionError
+from kd_perception.errors import EngineError, KdPerceptionError
 from kd_perception.nodes.serving import Processed, ServingModel
 from kd_perception.nodes.slots import Arrival, FrameSlots
 
@@ -50,6 +50,8 @@ class InferenceWorker:
     """
     One thread between slots and outlet.
 
+    ``on_engine_failure`` may be set: called with the model when its engine fails on a frame.
+
     :param outlet: called with each result; publishes it.
     :param on_exchange: called in the worker's thread when another model begins to serve.
     :param on_failure: called with camera and reason when a frame fails; without a camera when
@@ -60,6 +62,7 @@ class InferenceWorker:
                  on_exchange: Callable[[ServingModel], None],
                  on_failure: Callable[[str | None, str], None]) -> None:
         self.options = WorkerOptions()
+        self.on_engine_failure: Callable[[ServingModel, str], None] = lambda model, reason: None
         self._slots = slots
         self._outlet = outlet
         self._on_exchange = on_exchange
@@ -127,6 +130,11 @@ class InferenceWorker:
             self._adopt()
             try:
                 self._one(arrival)
+            except EngineError as error:
+                self._slots.finish(arrival, 'failed')
+                self._on_failure(arrival.camera, str(error))
+                if self._model is not None:
+                    self.on_engine_failure(self._model, str(error))
             except KdPerceptionError as error:
                 self._slots.finish(arrival, 'failed')
                 self._on_failure(arrival.camera, str(error))
