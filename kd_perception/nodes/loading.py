@@ -28,8 +28,8 @@ class LoadRequest:
     :param wanted: settings as the parameters have them.
     :param bundle: what they name.
     :param warmup: inferences before it serves.
-    :param kind: ``asked`` by the parameters, a ``fallback`` for an engine that fails, or a
-        ``retry`` of that engine.
+    :param kind: ``asked`` by the parameters, a ``fallback`` for an engine that fails, a ``retry``
+        of that engine, or a ``light`` model.
     :param candidates: what to try in this order; empty for what is wanted.
     :param reason: why something else than what is wanted is loaded.
     """
@@ -37,7 +37,7 @@ class LoadRequest:
     wanted: ServingSettings
     bundle: ModelBundle
     warmup: int
-    kind: Literal['asked', 'fallback', 'retry'] = 'asked'
+    kind: Literal['asked', 'fallback', 'retry', 'light'] = 'asked'
     candidates: tuple[ServingSettings, ...] = ()
     reason: str = ''
 

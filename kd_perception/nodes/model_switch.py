@@ -14,6 +14,7 @@ from typing import Any
 from kd_perception.bundle import ModelBundle
 from kd_perception.engines.loader import available_engines
 from kd_perception.nodes.fallback import alternatives, EngineFallback, FallbackOptions
+from kd_perception.nodes.light_model import LightModel
 from kd_perception.nodes.loading import LoadRequest, ModelLoader
 from kd_perception.nodes.serving import ServingModel, ServingSettings
 from kd_perception.nodes.swap_history import Swap, SwapHistory
@@ -24,7 +25,8 @@ OPTIONS = FallbackOptions()
 
 class ModelSwitch:
     """
-    Loads what is asked for, and something else while the engine of that fails.
+    Loads what is asked for, and something else while the engine of that fails; ``light`` is the
+    model for when that is too slow.
 
     :param worker: which serves.
     :param post: lets a function run in the ROS thread.
@@ -41,6 +43,7 @@ class ModelSwitch:
         self._warn = warn
         self._on_refused = on_refused
         self._loader = ModelLoader(self._on_ready, self._on_failure)
+        self.light = LightModel(worker, warn)
         self._fallback = EngineFallback(OPTIONS)
         self._history = SwapHistory()
         # Engine and device of those that failed since the wanted one was last tried.
@@ -50,7 +53,7 @@ class ModelSwitch:
     @property
     def loading(self) -> bool:
         """Return whether a model is being loaded."""
-        return self._loader.busy
+        return self._loader.busy or self.light.loading
 
     @property
     def trouble(self) -> str:
@@ -61,7 +64,7 @@ class ModelSwitch:
 
     def values(self) -> dict[str, Any]:
         """Return what diagnostics tell of changes."""
-        return {'fallback': self._trouble, **self._history.values()}
+        return {'fallback': self._trouble, 'policy': self.light.policy, **self._history.values()}
 
     def request(self, settings: ServingSettings, bundle: ModelBundle, warmup: int) -> None:
         """Load and serve what the parameters ask for."""
@@ -85,8 +88,9 @@ class ModelSwitch:
         self._loader.request(LoadRequest(model.wanted, model.bundle, 1, 'retry'))
 
     def close(self) -> None:
-        """End the loader's thread."""
+        """End the loaders' threads."""
         self._loader.close()
+        self.light.close()
 
     def _leave(self, model: ServingModel, reason: str) -> None:
         engine = model.engine
@@ -124,6 +128,7 @@ class ModelSwitch:
         self._record(model.label, took_ms, 'serves' if not model.stands_in
                      else f'serves, as {model.stands_in}')
         self._worker.exchange(model)
+        self.light.follow(model)
 
     def _on_failure(self, request: LoadRequest, reason: str, took_ms: float) -> None:
         after = f'{request.bundle.spec.name} by {request.wanted.engine}'

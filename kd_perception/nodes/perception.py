@@ -138,6 +138,7 @@ class PerceptionNode(LifecycleNode):
         if len(set(cameras)) != len(cameras):
             raise ConfigError(f'parameter cameras: names must differ: {list(cameras)}')
         self._warmup = values['warmup_iterations']
+        light = _light_bundle(settings, values['light_model'])
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
         self._health = Health(cameras)
@@ -148,16 +149,18 @@ class PerceptionNode(LifecycleNode):
         self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
                                        lambda camera, why: self._on_failure(why, camera))
         self._worker.options = WorkerOptions(
-            values['confidence_threshold'], values['output_size'], values['max_age_ms'])
+            values['confidence_threshold'], values['output_size'], values['max_age_ms'],
+            values['latency_budget_ms'])
+        self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
+                                   on_refused=self._on_refused)
+        self._worker.on_engine_failure = self._switch.engine_failed
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
                 reliability=values['reliability'], on_arrival=self._on_arrival)
-        self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
-                                   on_refused=self._on_refused)
-        self._worker.on_engine_failure = self._switch.engine_failed
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
+        self._switch.light.choose(light)
         return super().on_configure(state)
 
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -226,9 +229,9 @@ class PerceptionNode(LifecycleNode):
         assert self._worker is not None
         options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
         serving = {k: v for k, v in values.items() if k in _SERVING}
-        if serving:
-            wanted = replace(self._wanted(), **serving)
-            self._change_model(wanted, check_settings(wanted))
+        light = {k: v for k, v in values.items() if k == 'light_model'}
+        if serving or light:
+            self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
         self._worker.options = replace(self._worker.options, **options)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
@@ -237,10 +240,17 @@ class PerceptionNode(LifecycleNode):
     def _wanted(self) -> ServingSettings:
         return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
 
-    def _change_model(self, settings: ServingSettings, bundle: ModelBundle) -> None:
+    def _change_models(self, wanted: ServingSettings, *, changed: bool,
+                       light_model: str | None = None) -> None:
         assert self._switch is not None
-        self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
-        self._switch.request(settings, bundle, self._warmup)
+        # Both are looked at before either is loaded.
+        bundle = check_settings(wanted) if changed else None
+        light = _light_bundle(wanted, light_model or '')
+        if bundle is not None:
+            self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
+            self._switch.request(wanted, bundle, self._warmup)
+        if light_model is not None:
+            self._switch.light.choose(light)
 
     def _restore_parameters(self, failed: ServingSettings, reason: str) -> None:
         """Set the model's parameters back to what serves; runs in the ROS thread."""
@@ -325,7 +335,7 @@ class PerceptionNode(LifecycleNode):
                 if done := topics.heal(self._health.camera(camera).missing_share):
                     self._health.resubscribed(camera)
                     self.get_logger().warning(f'{topics.topic}: {done}')
-        model = self._worker.model if self._worker is not None else None
+        model = self._worker.serving if self._worker is not None else None
         switch = self._switch
         if switch is not None:
             switch.tick()
@@ -338,6 +348,10 @@ class PerceptionNode(LifecycleNode):
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(statuses(head, *self._report.statuses(view)))
+
+
+def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:
+    return check_settings(replace(wanted, model=name)) if name else None
 
 
 def main(args: Sequence[str] | None = None) -> int:
