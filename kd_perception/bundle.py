@@ -20,6 +20,7 @@ import yaml
 
 from kd_perception.classes import ClassSet, MAX_MASK_CLASSES
 from kd_perception.errors import BundleError, ConfigError, first_line
+from kd_perception.fast_yaml import load_yaml
 from kd_perception.paths import atomic_directory, file_hash, models_directory
 
 SCHEMA_VERSION = 1
@@ -234,8 +235,8 @@ def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
         raise BundleError(f'{manifest}: was changed after it was written (its last line, the hash '
                           'of the rest, does not fit); copy the bundle again')
     try:
-        data = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:
+        data = load_yaml(content.decode())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BundleError(f'{manifest}: not readable: {first_line(error)}') from None
     if not isinstance(data, dict):
         raise BundleError(f'{manifest}: is no mapping')

@@ -12,11 +12,9 @@ import yaml
 
 from kd_perception.bags.storage import Channel, QOS, reason, TYPE_HASH
 from kd_perception.errors import BagError
+from kd_perception.fast_yaml import load_yaml
 
 METADATA = 'metadata.yaml'
-
-# Deeper than any metadata are nested.
-_DEPTH = 1000
 _KEY = 'rosbag2_bagfile_information'
 # From version 9 on, policies have names; Humble and Iron read numbers only.
 _NAMED_POLICY = re.compile(r'history: *[a-z]')
@@ -65,7 +63,7 @@ def read_metadata(folder: Path) -> Metadata:
     """
     path = folder / METADATA
     try:
-        about = _parsed(path.read_text())[_KEY]
+        about = load_yaml(path.read_text())[_KEY]
         if not all(isinstance(n, str) for n in about['relative_file_paths'] or ()):
             raise ValueError('relative_file_paths is no list of names')
         return Metadata(int(about.get('version') or 0),
@@ -75,20 +73,6 @@ def read_metadata(folder: Path) -> Metadata:
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError,
             RecursionError) as error:
         raise BagError(f'{path}: is no rosbag2 metadata: {reason(error)}') from None
-
-
-def _parsed(text: str) -> Any:
-    """
-    Return what YAML says.
-
-    The loader written in C is ten times faster, which counts for recordings of many splits, but
-    it crashes on what is nested some ten thousand times; the other one complains.
-    """
-    opened = text.count('[') + text.count('{')
-    indented = max((len(line) - len(line.lstrip(' -?:')) for line in text.splitlines()), default=0)
-    loader = yaml.SafeLoader if opened + indented > _DEPTH \
-        else getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
-    return yaml.load(text, loader)  # noqa: S506 (both are safe ones)
 
 
 def metadata_text(channels: Sequence[Channel], counts: Sequence[int],

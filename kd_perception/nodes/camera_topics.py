@@ -28,13 +28,11 @@ from kd_perception.nodes.conversion import (
 from kd_perception.nodes.events import subscription_events
 from kd_perception.nodes.qos_watch import publisher_problem, QosWatch
 from kd_perception.nodes.slots import Arrival
+from kd_perception.nodes.stamps import StampAge
 from kd_perception.nodes.worker import FrameResult
 
 # Older distributions (Humble) call back with the message alone.
 _HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')
-# A stamp up to this old is late: no camera that shares our clock lags longer, and to take a late
-# frame for one of another clock would let it pass as fresh.
-_TRUSTED_AGE_NS = 3_600_000_000_000
 # So many messages lost within the window make a subscription reliable where it may be.
 _LOST_BEFORE_RELIABLE = 3
 _LOST_WINDOW_S = 10.0
@@ -54,6 +52,7 @@ class CameraTopics:
                  on_arrival: Callable[[Arrival, int], None], watch: QosWatch) -> None:
         self.camera = camera
         self.age_from_stamp = False
+        self._age = StampAge()
         self._node = node
         self._on_arrival = on_arrival
         self._watch = watch
@@ -200,10 +199,9 @@ class CameraTopics:
 
     def _arrive(self, message: Any, now: int, transport: int | None) -> None:
         stamp = stamp_to_ns(message.header.stamp)
-        age = self._node.get_clock().now().nanoseconds - stamp
-        self.age_from_stamp = 0 <= age < _TRUSTED_AGE_NS
-        self._on_arrival(Arrival(self.camera, message, now, transport,
-                                 age if self.age_from_stamp else 0), stamp)
+        age = self._age.age_ns(stamp, self._node.get_clock().now().nanoseconds)
+        self.age_from_stamp = age is not None
+        self._on_arrival(Arrival(self.camera, message, now, transport, age or 0), stamp)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message

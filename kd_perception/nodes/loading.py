@@ -7,30 +7,56 @@ One thread at most; of several requests made while it loads only the newest is t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 import logging
 import threading
+import time
+from typing import Literal
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.errors import KdPerceptionError
+from kd_perception.errors import first_line, KdPerceptionError
 from kd_perception.nodes.serving import ServingModel, ServingSettings
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """
+    What to load, and why.
+
+    :param wanted: settings as the parameters have them.
+    :param bundle: what they name.
+    :param warmup: inferences before it serves.
+    :param kind: ``asked`` by the parameters, a ``fallback`` for an engine that fails, a ``retry``
+        of that engine, or a ``light`` model.
+    :param candidates: what to try in this order; empty for what is wanted.
+    :param reason: why something else than what is wanted is loaded.
+    """
+
+    wanted: ServingSettings
+    bundle: ModelBundle
+    warmup: int
+    kind: Literal['asked', 'fallback', 'retry', 'light'] = 'asked'
+    candidates: tuple[ServingSettings, ...] = ()
+    reason: str = ''
 
 
 class ModelLoader:
     """
     Loads models in a thread of its own.
 
-    :param on_ready: called in that thread with a warm model.
-    :param on_failure: called in that thread with the settings that failed and the reason.
+    :param on_ready: called in that thread with a warm model, the request and the milliseconds it
+        took.
+    :param on_failure: called in that thread with the request, the reason and the milliseconds.
     """
 
-    def __init__(self, on_ready: Callable[[ServingModel], None],
-                 on_failure: Callable[[ServingSettings, str], None]) -> None:
+    def __init__(self, on_ready: Callable[[ServingModel, LoadRequest, float], None],
+                 on_failure: Callable[[LoadRequest, str, float], None]) -> None:
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._lock = threading.Lock()
-        self._request: tuple[ServingSettings, ModelBundle, int] | None = None
+        self._request: LoadRequest | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -40,12 +66,12 @@ class ModelLoader:
         with self._lock:
             return self._thread is not None
 
-    def request(self, settings: ServingSettings, bundle: ModelBundle, warmup: int) -> None:
-        """Load ``bundle`` soon, in place of requests that are still waiting."""
+    def request(self, request: LoadRequest) -> None:
+        """Load soon, in place of requests that are still waiting."""
         with self._lock:
             if self._closed:
                 return
-            self._request = (settings, bundle, warmup)
+            self._request = request
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name='model loader')
                 self._thread.start()
@@ -65,30 +91,51 @@ class ModelLoader:
                 if request is None:
                     self._thread = None
                     return
-            settings, bundle, warmup = request
-            reason = ''
+            reason, began = '', time.monotonic()
             try:
-                self._load(settings, bundle, warmup)
+                self._load(request, began)
             except KdPerceptionError as error:
                 reason = str(error)
             except Exception as error:
-                _log.exception('loading %s failed', settings.model)
+                _log.exception('loading %s failed', request.wanted.model)
                 reason = f'{type(error).__name__}: {error}'
             if reason:
-                self._tell(settings, reason)
+                self._tell(request, reason, _since_ms(began))
 
-    def _load(self, settings: ServingSettings, bundle: ModelBundle, warmup: int) -> None:
-        model = ServingModel.load(settings, warmup, bundle)
+    def _load(self, request: LoadRequest, began: float) -> None:
+        model = load_first(request)
         with self._lock:
             unwanted = self._closed or self._request is not None
         if unwanted:
             model.close()
         else:
-            self._on_ready(model)
+            self._on_ready(model, request, _since_ms(began))
 
-    def _tell(self, settings: ServingSettings, reason: str) -> None:
+    def _tell(self, request: LoadRequest, reason: str, took_ms: float) -> None:
         try:
-            self._on_failure(settings, reason)
+            self._on_failure(request, reason, took_ms)
         except Exception:
             # Without a guard the loader would count as busy for good.
-            _log.exception('nobody could be told that %s was not loaded', settings.model)
+            _log.exception('nobody could be told that %s was not loaded', request.wanted.model)
+
+
+def load_first(request: LoadRequest) -> ServingModel:
+    """
+    Return the first candidate that can be loaded.
+
+    :raises KdPerceptionError: when none can; the message says why of each.
+    """
+    if not request.candidates:
+        return ServingModel.load(request.wanted, request.warmup, request.bundle)
+    reasons = []
+    for settings in request.candidates:
+        try:
+            return ServingModel.load(settings, request.warmup, request.bundle,
+                                     wanted=request.wanted, stands_in=request.reason)
+        except Exception as error:  # a runtime may raise anything, and the next may do
+            reasons.append(f'{settings.engine} on {settings.device}: {first_line(error)}')
+    raise KdPerceptionError('; '.join(dict.fromkeys(reasons)))
+
+
+def _since_ms(began: float) -> float:
+    return (time.monotonic() - began) * 1e3

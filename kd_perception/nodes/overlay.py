@@ -60,6 +60,7 @@ class OverlayPainter:
                 # One picture that fails must not end all that follow.
                 _log.debug('overlay failed', exc_info=True)
                 self._on_failure(f'overlay: {type(error).__name__}: {error}')
+            del frame  # its model may be exchanged before the next one comes
 
     def _paint(self, frame: FrameResult) -> None:
         spec = frame.model.bundle.spec

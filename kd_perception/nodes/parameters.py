@@ -142,6 +142,10 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
                   dynamic=True),
     ParameterSpec('output_size', 'input', 'Size of the mask: that of the input image, or that of '
                   'the network.', choices=('input', 'network'), dynamic=True),
+    ParameterSpec('light_model', '', 'Model bundle that serves while "model" exceeds '
+                  'latency_budget_ms; both stay loaded. Empty for none.', dynamic=True),
+    ParameterSpec('latency_budget_ms', 0.0, 'While p95 of total_ms of "model" is above this, '
+                  'light_model serves; 0 for never.', minimum=0.0, maximum=1e6, dynamic=True),
     ParameterSpec('warmup_iterations', 3, 'Inferences on a blank image before a model serves.',
                   minimum=0, maximum=1000, dynamic=True),
     ParameterSpec('cameras', (), 'Names of the cameras; each has its topics below its name. '

@@ -29,9 +29,10 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.errors import ConfigError, KdPerceptionError
 from kd_perception.nodes import qos
 from kd_perception.nodes.camera_topics import CameraTopics
-from kd_perception.nodes.conversion import image_message, status, statuses
-from kd_perception.nodes.health import Health, verdict
-from kd_perception.nodes.loading import ModelLoader
+from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
+from kd_perception.nodes.diagnostics import Diagnostics, NodeView
+from kd_perception.nodes.health import Health
+from kd_perception.nodes.model_switch import ModelSwitch
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
@@ -58,12 +59,12 @@ class PerceptionNode(LifecycleNode):
         self._health = Health()
         self._slots = FrameSlots()
         self._worker: InferenceWorker | None = None
-        self._loader: ModelLoader | None = None
+        self._switch: ModelSwitch | None = None
         self._painter: OverlayPainter | None = None
         self._topics: dict[str, CameraTopics] = {}
         self._model_error = ''
         self._restoring = False
-        self._previous: dict[str, int] = {}
+        self._report = Diagnostics(self.get_fully_qualified_name())
         self._publish_confidence = True
         self._publish_overlay = True
         self._warmup = 0
@@ -126,25 +127,30 @@ class PerceptionNode(LifecycleNode):
         if len(set(cameras)) != len(cameras):
             raise ConfigError(f'parameter cameras: names must differ: {list(cameras)}')
         self._warmup = values['warmup_iterations']
+        light = _light_bundle(settings, values['light_model'])
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
-        self._health = Health()
-        self._previous = {}
+        self._health = Health(cameras)
+        self._report = Diagnostics(self.get_fully_qualified_name())
         self._model_error = ''
         self._publish_confidence = values['publish_confidence']
         self._publish_overlay = values['publish_overlay']
         self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
-                                       self._on_failure)
+                                       lambda camera, why: self._on_failure(why, camera))
         self._worker.options = WorkerOptions(
-            values['confidence_threshold'], values['output_size'], values['max_age_ms'])
+            values['confidence_threshold'], values['output_size'], values['max_age_ms'],
+            values['latency_budget_ms'])
+        self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
+                                   on_refused=self._on_refused)
+        self._worker.on_engine_failure = self._switch.engine_failed
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
                 reliability=values['reliability'], on_arrival=self._on_arrival,
                 watch=self._qos_watch)
-        self._loader = ModelLoader(self._on_loaded, self._on_load_failed)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
+        self._switch.light.choose(light)
         return super().on_configure(state)
 
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -160,10 +166,10 @@ class PerceptionNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def _release(self) -> None:
-        parts = [part for part in (self._loader, self._worker, self._painter) if part is not None]
+        parts = [part for part in (self._switch, self._worker, self._painter) if part is not None]
         # One that fails to close must not keep the others open; all are tried again by on_error.
         each([*(part.close for part in parts), *(t.destroy for t in self._topics.values())])
-        self._loader = self._worker = self._painter = None
+        self._switch = self._worker = self._painter = None
         self._topics = {}
 
     def _autostart(self) -> None:
@@ -211,9 +217,9 @@ class PerceptionNode(LifecycleNode):
         assert self._worker is not None
         options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
         serving = {k: v for k, v in values.items() if k in _SERVING}
-        if serving:
-            wanted = replace(self._wanted(), **serving)
-            self._change_model(wanted, check_settings(wanted))
+        light = {k: v for k, v in values.items() if k == 'light_model'}
+        if serving or light:
+            self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
         self._worker.options = replace(self._worker.options, **options)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
@@ -222,10 +228,17 @@ class PerceptionNode(LifecycleNode):
     def _wanted(self) -> ServingSettings:
         return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
 
-    def _change_model(self, settings: ServingSettings, bundle: ModelBundle) -> None:
-        assert self._loader is not None
-        self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
-        self._loader.request(settings, bundle, self._warmup)
+    def _change_models(self, wanted: ServingSettings, *, changed: bool,
+                       light_model: str | None = None) -> None:
+        assert self._switch is not None
+        # Both are looked at before either is loaded.
+        bundle = check_settings(wanted) if changed else None
+        light = _light_bundle(wanted, light_model or '')
+        if bundle is not None:
+            self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
+            self._switch.request(wanted, bundle, self._warmup)
+        if light_model is not None:
+            self._switch.light.choose(light)
 
     def _restore_parameters(self, failed: ServingSettings, reason: str) -> None:
         """Set the model's parameters back to what serves; runs in the ROS thread."""
@@ -237,7 +250,7 @@ class PerceptionNode(LifecycleNode):
         self._restoring = True
         try:
             self.set_parameters([Parameter(k, value=v)
-                                 for k, v in asdict(model.settings).items()])
+                                 for k, v in asdict(model.wanted).items()])
         finally:
             self._restoring = False
 
@@ -255,33 +268,32 @@ class PerceptionNode(LifecycleNode):
         topics = self._topics[frame.arrival.camera]
         timing = frame_timing(frame, lambda: topics.publish(
             frame, confidence=self._publish_confidence))
-        self._health.answered(timing.total_ms)
-        self._timing.publish(timing_message(
-            timing, self.get_fully_qualified_name(), frame.arrival.message.header))
+        head = frame.arrival.message.header
+        stamp_ns = stamp_to_ns(head.stamp)
+        delay_ms = ((self.get_clock().now().nanoseconds - stamp_ns) / 1e6
+                    if topics.age_from_stamp else float('nan'))
+        if self._switch is not None:
+            self._switch.answered()
+        self._health.answered(frame.arrival.camera, stamp_ns, timing.total_ms, delay_ms)
+        self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
         painter = self._painter
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
             painter.offer(frame)
 
-    def _on_failure(self, reason: str) -> None:
+    def _on_failure(self, reason: str, camera: str | None = None) -> None:
         if not self.context.ok():
             return
-        self._health.failed(reason)
-        self.get_logger().warning(f'frame failed: {reason}', throttle_duration_sec=5.0)
+        self._health.failed(reason, camera)
+        where = f'{camera}: ' if camera else ''
+        self.get_logger().warning(f'{where}frame failed: {reason}', throttle_duration_sec=5.0)
 
     def _on_painted(self, camera: str, picture: np.ndarray, header: Any) -> None:
         topics = self._topics.get(camera)
         if topics is not None:
             topics.overlay.publish(image_message(picture, 'rgb8', header))
 
-    def _on_loaded(self, model: ServingModel) -> None:
-        worker = self._worker
-        if worker is None:
-            model.close()
-        else:
-            worker.exchange(model)
-
-    def _on_load_failed(self, settings: ServingSettings, reason: str) -> None:
+    def _on_refused(self, settings: ServingSettings, reason: str) -> None:
         self._post(lambda: self._restore_parameters(settings, reason))
 
     def _on_exchange(self, model: ServingModel) -> None:
@@ -306,42 +318,30 @@ class PerceptionNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         state = self._state()
-        counters = self._slots.snapshot()
-        summary = self._health.summary()
-        silence = ''
         if state == 'active':
-            for topics in self._topics.values():
-                if done := topics.heal(summary.missing_share):
+            for camera, topics in self._topics.items():
+                if done := topics.heal(self._health.camera(camera).missing_share):
+                    self._health.resubscribed(camera)
                     self.get_logger().warning(f'{topics.topic}: {done}')
-            if summary.silence_s > 2.0:
-                silence = '; '.join(t.silence_reason() for t in self._topics.values())
-        level, message = verdict(
-            state, model_error=self._model_error, frame_error=self._health.recent_error(),
-            silence=silence, counters=counters, previous=self._previous)
-        self._previous = counters
-        model = self._worker.model if self._worker is not None else None
-        described = model.describe() if model is not None else {}
-        values: dict[str, Any] = {
-            'schema_version': 1, 'state': state,
-            'model': described.get('name', ''), 'model_hash': described.get('hash', ''),
-            'engine': described.get('engine', ''), 'device': described.get('device', ''),
-            'precision': described.get('precision', ''),
-            'loading': self._loader is not None and self._loader.busy,
-            'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
-            'latency_p95_ms': summary.p95_ms, **counters}
-        if self._topics:
-            every = self._topics.values()
-            values['age_source'] = ('header stamp' if all(t.age_from_stamp for t in every)
-                                    else 'time since receipt')
-            values['reliability'] = ('reliable' if all(t.reliable for t in every)
-                                     else 'best_effort')
-        entry = status(f'{self.get_fully_qualified_name()}: perception',
-                       described.get('hash', '')[:12], values,
-                       level=bytes([level]), message=message)
-        self._qos_watch.amend(entry, active=state == 'active')
+        model = self._worker.serving if self._worker is not None else None
+        switch = self._switch
+        if switch is not None:
+            switch.tick()
+        view = NodeView(
+            state, self._slots, self._health, self._topics,
+            model=model.describe() if model is not None else {}, model_error=self._model_error,
+            fallback=switch.trouble if switch is not None else '',
+            values=switch.values() if switch is not None else {},
+            loading=switch is not None and switch.loading)
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(statuses(head, entry))
+        told = self._report.statuses(view)
+        self._qos_watch.amend(told[0], active=state == 'active')
+        self._diagnostics.publish(statuses(head, *told))
+
+
+def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:
+    return check_settings(replace(wanted, model=name)) if name else None
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from kd_perception.bundle import find_bundle, ModelBundle, WEIGHTS
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
-from kd_perception.errors import BundleError
+from kd_perception.errors import BundleError, EngineError, first_line
 from kd_perception.imaging import ImageCodec, OWN_CODEC
 from kd_perception.nodes.cv_bridge_codec import choose_codec
 from kd_perception.tasks.placement import fit, place
@@ -74,11 +74,20 @@ def check_settings(settings: ServingSettings) -> ModelBundle:
 
 
 class ServingModel:
-    """A warm engine with the bundle it was made from; use it from one thread at a time."""
+    """
+    A warm engine with the bundle it was made from; use it from one thread at a time.
+
+    :param settings: what was loaded.
+    :param wanted: what the parameters ask for; None where that was loaded.
+    :param stands_in: why something else was loaded.
+    """
 
     def __init__(self, settings: ServingSettings, bundle: ModelBundle, engine: Engine,
-                 codec: ImageCodec = OWN_CODEC) -> None:
+                 codec: ImageCodec = OWN_CODEC, *, wanted: ServingSettings | None = None,
+                 stands_in: str = '') -> None:
         self.settings = settings
+        self.wanted = wanted or settings
+        self.stands_in = stands_in
         self.bundle = bundle
         self.engine = engine
         self.codec = codec
@@ -87,7 +96,8 @@ class ServingModel:
 
     @classmethod
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
-             bundle: ModelBundle | None = None) -> ServingModel:
+             bundle: ModelBundle | None = None, *, wanted: ServingSettings | None = None,
+             stands_in: str = '') -> ServingModel:
         """
         Hash every file of the bundle, then load and warm the model.
 
@@ -101,11 +111,11 @@ class ServingModel:
         bundle.verify()
         engine = load_engine(bundle, settings.engine, device=settings.device,
                              precision=settings.precision, threads=settings.threads)
-        model = cls(settings, bundle, engine, choose_codec())
+        model = cls(settings, bundle, engine, choose_codec(), wanted=wanted, stands_in=stands_in)
         blank = np.zeros((1, *model._size, 3), np.uint8)
         try:
             for _ in range(warmup_iterations):
-                engine.infer(blank)
+                model._infer(blank)
         except Exception:
             engine.close()
             raise
@@ -118,6 +128,7 @@ class ServingModel:
 
         :param message: ``sensor_msgs/Image`` or ``CompressedImage``.
         :raises ImageError: when it cannot be decoded.
+        :raises EngineError: when the runtime fails.
         """
         order = self.bundle.spec.input.channel_order
         started = time.monotonic_ns()
@@ -126,7 +137,7 @@ class ServingModel:
         where = place((image.shape[0], image.shape[1]), self.bundle.spec.input)
         batch = fit(image, self.bundle.spec.input)[np.newaxis]
         prepared = time.monotonic_ns()
-        outputs = self.engine.infer(batch)
+        outputs = self._infer(batch)
         inferred = time.monotonic_ns()
         size = image.shape[:2] if output_size == 'input' else None
         result = decode(outputs, confidence_threshold=confidence_threshold, output_size=size,
@@ -135,6 +146,20 @@ class ServingModel:
         return Processed(result, image, {
             'decode': decoded - started, 'preprocess': prepared - decoded,
             'inference': inferred - prepared, 'postprocess': done - inferred})
+
+    def _infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            return self.engine.infer(batch)
+        except EngineError:
+            raise
+        except Exception as error:  # whatever it is: who counts failures must know whose it is
+            raise EngineError(f'{self.engine.name} failed: {type(error).__name__}: '
+                              f'{first_line(error)}') from error
+
+    @property
+    def label(self) -> str:
+        """Return what serves, for a line of text."""
+        return f'{self.bundle.spec.name} by {self.engine.name} on {self.engine.device}'
 
     def describe(self) -> dict[str, Any]:
         """Return what serves, in plain types, for ``~/active_model``."""
@@ -147,8 +172,9 @@ class ServingModel:
             'network': spec.network.builder,
             'network_arguments': spec.network.arguments,
             'parameters': self._parameters,
-            'requested': {'engine': self.settings.engine, 'device': self.settings.device,
-                          'precision': self.settings.precision},
+            'requested': {'engine': self.wanted.engine, 'device': self.wanted.device,
+                          'precision': self.wanted.precision},
+            'stands_in': self.stands_in,
             'engine': self.engine.name, 'device': self.engine.device,
             'precision': self.engine.precision, 'threads': self.settings.threads,
             'image_codec': self.codec.name, 'pid': os.getpid()}

@@ -3,7 +3,7 @@ One slot per camera that holds the freshest message, and counters that add up at
 
 The ROS thread offers messages, the inference thread takes them. Everything happens under one
 lock, so that ``received = published + overwritten + stale + failed + inactive + in_flight`` holds
-whenever a snapshot is taken.
+whenever a snapshot is taken, of each camera and of all together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Arrival:
     :param message: ``sensor_msgs/Image`` or ``CompressedImage``.
     :param received_ns: steady clock in the subscription callback.
     :param transport_ns: received minus source timestamp of the middleware; None when unknown.
-    :param stamp_age_ns: node clock minus header stamp, in the callback.
+    :param stamp_age_ns: age by the header stamp, in the callback; 0 when that is another clock's.
     """
 
     camera: str
@@ -46,7 +46,7 @@ class FrameSlots:
     def __init__(self, cameras: Iterable[str] = ('',)) -> None:
         self._lock = threading.Condition()
         self._slots: dict[str, Arrival | None] = dict.fromkeys(cameras)
-        self._counts = dict.fromkeys(COUNTERS, 0)
+        self._counts = {camera: dict.fromkeys(COUNTERS, 0) for camera in self._slots}
         self._open = False
 
     def open(self) -> None:
@@ -61,20 +61,18 @@ class FrameSlots:
             for camera, waiting in self._slots.items():
                 if waiting is not None:
                     self._slots[camera] = None
-                    self._settle('inactive')
+                    self._settle(camera, 'inactive')
             self._lock.notify_all()
 
     def offer(self, arrival: Arrival) -> None:
         """Put a message into its camera's slot, in place of an older one."""
         with self._lock:
-            self._counts['received'] += 1
+            counts = self._counts[arrival.camera]
+            counts['received'] += 1
             if not self._open:
-                self._counts['inactive'] += 1
+                counts['inactive'] += 1
                 return
-            if self._slots[arrival.camera] is not None:
-                self._counts['overwritten'] += 1
-            else:
-                self._counts['in_flight'] += 1
+            counts['in_flight' if self._slots[arrival.camera] is None else 'overwritten'] += 1
             self._slots[arrival.camera] = arrival
             self._lock.notify()
 
@@ -100,16 +98,18 @@ class FrameSlots:
         with self._lock:
             self._lock.notify_all()
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, arrival: Arrival, outcome: Outcome) -> None:
         """Count what became of a taken message."""
         with self._lock:
-            self._settle(outcome)
+            self._settle(arrival.camera, outcome)
 
-    def snapshot(self) -> dict[str, int]:
-        """Return all counters, consistent with each other."""
+    def snapshot(self, camera: str | None = None) -> dict[str, int]:
+        """Return the counters of one camera, or of all together; consistent with each other."""
         with self._lock:
-            return dict(self._counts)
+            if camera is not None:
+                return dict(self._counts[camera])
+            return {name: sum(c[name] for c in self._counts.values()) for name in COUNTERS}
 
-    def _settle(self, outcome: Outcome) -> None:
-        self._counts['in_flight'] -= 1
-        self._counts[outcome] += 1
+    def _settle(self, camera: str, outcome: Outcome) -> None:
+        self._counts[camera]['in_flight'] -= 1
+        self._counts[camera][outcome] += 1

@@ -1,8 +1,9 @@
 """
 The inference thread: takes the freshest frame, runs the model, hands the result on.
 
-Models are exchanged here, between two frames, so that a frame never meets half a model. The
-outlet is called in this thread with every result; what it does is the node's business.
+Models are exchanged here, between two frames, so that a frame never meets half a model. A light
+model may lie beside the wanted one; a policy says which of both serves the next frame. The outlet
+is called in this thread with every result; what it does is the node's business.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from dataclasses import dataclass
 import logging
 import threading
 import time
+from typing import Literal
 
-from kd_perception.errors import KdPerceptionError
+from kd_perception.errors import EngineError, KdPerceptionError
+from kd_perception.nodes.latency_policy import LatencyPolicy
 from kd_perception.nodes.serving import Processed, ServingModel
 from kd_perception.nodes.slots import Arrival, FrameSlots
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5
+
+Role = Literal['wanted', 'light']
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class WorkerOptions:
     confidence_threshold: float = 0.0
     output_size: str = 'input'
     max_age_ms: float = 0.0
+    latency_budget_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,22 +56,28 @@ class InferenceWorker:
     """
     One thread between slots and outlet.
 
+    ``on_engine_failure`` may be set: called with the model when its engine fails on a frame.
+
     :param outlet: called with each result; publishes it.
     :param on_exchange: called in the worker's thread when another model begins to serve.
-    :param on_failure: called with the reason when a frame fails.
+    :param on_failure: called with camera and reason when a frame fails; without a camera when
+        something else does.
     """
 
     def __init__(self, slots: FrameSlots, outlet: Callable[[FrameResult], None],
                  on_exchange: Callable[[ServingModel], None],
-                 on_failure: Callable[[str], None]) -> None:
+                 on_failure: Callable[[str | None, str], None]) -> None:
         self.options = WorkerOptions()
+        self.on_engine_failure: Callable[[ServingModel, str], None] = lambda model, reason: None
         self._slots = slots
         self._outlet = outlet
         self._on_exchange = on_exchange
         self._on_failure = on_failure
         self._lock = threading.Lock()
-        self._model: ServingModel | None = None
-        self._next: ServingModel | None = None
+        self._models: dict[Role, ServingModel | None] = {'wanted': None, 'light': None}
+        self._next: dict[Role, ServingModel | None] = {}
+        self._announced: ServingModel | None = None
+        self._policy = LatencyPolicy()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -77,14 +89,34 @@ class InferenceWorker:
 
     @property
     def model(self) -> ServingModel | None:
-        """Return the model that serves, or will serve the next frame."""
+        """Return the wanted model that serves, or will serve the next frame."""
         with self._lock:
-            return self._next or self._model
+            return self._next.get('wanted') or self._models['wanted']
 
-    def exchange(self, model: ServingModel) -> None:
-        """Let ``model`` serve from the next frame on; the old one is closed by the worker."""
+    @property
+    def serving(self) -> ServingModel | None:
+        """Return the model that the next frame will meet: the wanted or the light one."""
+        wanted, light = self._models['wanted'], self._models['light']
+        fits = (wanted is not None and light is not None
+                and light.bundle.spec.classes.names == wanted.bundle.spec.classes.names)
+        return light if fits and self._policy.light else wanted
+
+    @property
+    def policy_reason(self) -> str:
+        """Return why the light model serves; empty when it does not."""
+        return self._policy.reason
+
+    def exchange(self, model: ServingModel | None, role: Role = 'wanted') -> None:
+        """
+        Let ``model`` serve from the next frame on; the old one is closed by the worker.
+
+        :param role: ``light`` for the one that serves where the wanted one is too slow; None
+            takes it away.
+        """
         with self._lock:
-            skipped, self._next = self._next, model
+            skipped = self._next.pop(role, None)
+            if model is not None or self._models[role] is not None:
+                self._next[role] = model
         if skipped is not None:
             skipped.close()
         if self.running:
@@ -111,7 +143,8 @@ class InferenceWorker:
         """Stop, and release the model."""
         self.stop()
         with self._lock:
-            models, self._model, self._next = [self._model, self._next], None, None
+            models = [*self._models.values(), *self._next.values()]
+            self._models, self._next = {'wanted': None, 'light': None}, {}
         for model in models:
             if model is not None:
                 model.close()
@@ -124,44 +157,84 @@ class InferenceWorker:
                 continue
             # A model may have become ready while the thread waited: it serves this frame.
             self._adopt()
+            model = self.serving
             try:
-                self._one(arrival)
+                self._one(arrival, model)
+            except EngineError as error:
+                self._slots.finish(arrival, 'failed')
+                self._on_failure(arrival.camera, str(error))
+                self._engine_failed(model, str(error))
             except KdPerceptionError as error:
-                self._slots.finish('failed')
-                self._on_failure(str(error))
+                self._slots.finish(arrival, 'failed')
+                self._on_failure(arrival.camera, str(error))
             except Exception as error:
                 # A runtime may raise anything; the node must live on and say what happened.
-                self._slots.finish('failed')
+                self._slots.finish(arrival, 'failed')
                 _log.debug('inference failed', exc_info=True)
-                self._on_failure(f'{type(error).__name__}: {error}')
+                self._on_failure(arrival.camera, f'{type(error).__name__}: {error}')
 
-    def _one(self, arrival: Arrival) -> None:
-        model, options = self._model, self.options
+    def _one(self, arrival: Arrival, model: ServingModel | None) -> None:
+        options = self.options
         if model is None:
-            self._slots.finish('inactive')
+            self._slots.finish(arrival, 'inactive')
             return
         taken = time.monotonic_ns()
         age = arrival.stamp_age_ns + taken - arrival.received_ns
         if options.max_age_ms and age > options.max_age_ms * 1e6:
-            self._slots.finish('stale')
+            self._slots.finish(arrival, 'stale')
             return
         processed = model.process(arrival.message, output_size=options.output_size,
                                   confidence_threshold=options.confidence_threshold)
         self._outlet(FrameResult(arrival, model, processed, taken, age))
-        self._slots.finish('published')
+        self._slots.finish(arrival, 'published')
+        self._weigh(arrival, model, processed)
+
+    def _weigh(self, arrival: Arrival, model: ServingModel, processed: Processed) -> None:
+        """Tell the policy how long a frame took; try the wanted model where it asks for that."""
+        self._policy.budget_ms = self.options.latency_budget_ms
+        wanted, now = self._models['wanted'], time.monotonic()
+        total_ms = (time.monotonic_ns() - arrival.received_ns) / 1e6
+        if model is wanted:
+            self._policy.served(total_ms, now)
+        elif wanted is not None and self._policy.try_due(now):
+            other_ms = total_ms - processed.stages_ns['inference'] / 1e6
+            try:
+                tried = wanted.process(arrival.message)
+                self._policy.tried(other_ms + tried.stages_ns['inference'] / 1e6, now)
+            except Exception:
+                _log.debug('trying the wanted model failed', exc_info=True)
+                self._policy.tried(float('inf'), now)
+        self._announce()
+
+    def _engine_failed(self, model: ServingModel | None, reason: str) -> None:
+        if model is None:
+            return
+        if model is not self._models['wanted']:
+            self._policy.light_failed(time.monotonic())
+            self._announce()
+        self.on_engine_failure(model, reason)
 
     def _adopt(self) -> None:
         with self._lock:
-            if self._next is None:
+            if not self._next:
                 return
-            old, self._model, self._next = self._model, self._next, None
-            model = self._model
+            following, self._next = self._next, {}
+            retired = [old for role in following if (old := self._models[role]) is not None]
+            self._models.update(following)
+        self._policy.reset()
+        self._announce()
+        for old in retired:
+            # Releasing a runtime can take long; no frame should wait for it.
+            threading.Thread(target=old.close, name='close model').start()
+
+    def _announce(self) -> None:
+        model = self.serving
+        if model is None or model is self._announced:
+            return
+        self._announced = model
         try:
             self._on_exchange(model)
         except Exception as error:
             # The model serves all the same: who cannot be told of it must not end the thread.
             _log.debug('announcing a model failed', exc_info=True)
-            self._on_failure(f'announcing the model: {type(error).__name__}: {error}')
-        if old is not None:
-            # Releasing a runtime can take long; no frame should wait for it.
-            threading.Thread(target=old.close, name='close model').start()
+            self._on_failure(None, f'announcing the model: {type(error).__name__}: {error}')

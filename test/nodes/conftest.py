@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 import os
 from pathlib import Path
 import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
@@ -176,3 +178,49 @@ def other_bench(ros_environment: dict[str, str]) -> Iterator[Bench]:
     made = Bench()
     yield made
     made.close()
+
+
+class Camera:
+    """
+    Publishes images of one camera of a perception node and collects its masks.
+
+    :param name: of the camera; empty for the only one.
+    """
+
+    def __init__(self, bench: Bench, name: str = '', *, compressed: bool = False) -> None:
+        from sensor_msgs.msg import CompressedImage, Image
+
+        from kd_perception.nodes import qos
+
+        self.bench, self.name, self.stamp = bench, name, 0
+        prefix = f'{name}/' if name else ''
+        self.masks = bench.collect(Image, f'{prefix}segmentation/mask', qos.stream(200))
+        self.publisher = bench.node.create_publisher(
+            CompressedImage if compressed else Image,
+            f'{prefix}image/compressed' if compressed else f'{prefix}image', qos.stream(200))
+        bench.spin_until(self.publisher.get_subscription_count)
+        bench.spin_until(lambda: bench.node.count_publishers(f'{prefix}segmentation/mask'))
+
+    def send(self, picture: np.ndarray | None = None, encoding: str = 'rgb8') -> None:
+        """Publish ``picture`` (grey of 48x64 if None) a tenth of a second after the last."""
+        from kd_perception.nodes.conversion import header, image_message
+
+        self.stamp += 100_000_000
+        if picture is None:
+            picture = np.full((48, 64, 3), 90, np.uint8)
+        message = image_message(picture, 'rgb8', header(self.stamp, self.name))
+        message.encoding = encoding
+        self.publisher.publish(message)
+
+    def ask(self, picture: np.ndarray | None = None, encoding: str = 'rgb8') -> Any:
+        """Publish and return the mask."""
+        before = len(self.masks)
+        self.send(picture, encoding)
+        self.bench.spin_until(lambda: len(self.masks) > before)
+        return self.masks[-1]
+
+
+@pytest.fixture
+def camera(bench: Bench) -> Callable[..., Camera]:
+    """Return what makes cameras on the bench."""
+    return partial(Camera, bench)

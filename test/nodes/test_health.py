@@ -1,29 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 
-from kd_perception.nodes.health import Health, missing_share, verdict
+from kd_perception.nodes.health import Health, verdict
 from kd_perception.nodes.slots import COUNTERS
 
 NONE = dict.fromkeys(COUNTERS, 0)
-
-
-@pytest.mark.parametrize(('lost', 'share'), [((), 0.0), ((5,), 1 / 99), ((5, 6, 7), 3 / 99),
-                                             (range(1, 99, 2), 0.0)])
-def test_missing_frames_are_seen_in_the_stamps(lost, share):
-    stamps = [i * 33_000_000 for i in range(100) if i not in lost]
-    # Where every other frame is lost the camera looks like one of half the rate.
-    assert missing_share(stamps) == pytest.approx(share, abs=1e-3)
-
-
-def test_half_lost_at_random_is_seen():
-    stamps = [i for i in range(200) if (i * 7919) % 13 > 5]
-    assert missing_share([s * 33_000_000 for s in stamps]) == pytest.approx(6 / 13, abs=0.05)
-
-
-def test_repeated_or_few_stamps_say_nothing():
-    assert missing_share([0] * 50) == 0.0
-    assert missing_share([0, 100, 500]) == 0.0
 
 
 def test_summary_of_results():
@@ -32,11 +15,62 @@ def test_summary_of_results():
     assert math.isnan(health.summary().p50_ms)
     for value in (1.0, 2.0, 3.0):
         health.arrived('', 0)
-        health.answered(value)
+        health.answered('', int(value * 1e8), value, 10.0 * value)
     summary = health.summary()
     assert summary.p50_ms == 2.0
     assert 2.0 < summary.p95_ms <= 3.0
     assert summary.silence_s < 5.0
+    assert summary.stamp_rate_hz == pytest.approx(10.0)
+    assert summary.delay_ms == 30.0
+    assert not summary.silent
+
+
+def test_cameras_are_told_apart():
+    health = Health(['front', 'left'])
+    for number in range(5):
+        health.arrived('front', number)
+        health.answered('front', number * 50_000_000, 4.0, float('nan'))
+    health.answered('left', 0, 8.0, 70.0)
+    assert health.camera('front').p95_ms == 4.0
+    assert health.camera('left').p50_ms == 8.0
+    assert math.isnan(health.camera('front').delay_ms)
+    assert health.camera('left').silent
+    together = health.summary()
+    assert not together.silent
+    assert together.stamp_rate_hz == pytest.approx(20.0)
+    assert together.delay_ms == 70.0
+    assert together.p95_ms > 4.0
+    health.failed('bad step', 'left')
+    assert health.recent_error('left') == 'bad step'
+    assert health.recent_error('front') == ''
+    assert health.recent_error() == 'left: bad step'
+
+
+def test_a_slow_camera_is_not_silent_between_two_images(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr('kd_perception.nodes.health.time.monotonic_ns', lambda: int(now[0] * 1e9))
+    health = Health()
+    for seconds in np.arange(0.0, 30.0, 5.0):
+        now[0] = seconds
+        health.arrived('', int(seconds * 1e9))
+    now[0] = 38.0
+    assert not health.summary().silent
+    now[0] = 41.0
+    assert health.summary().silent
+
+
+def test_a_jump_of_time_loses_no_frames():
+    health = Health()
+    loop = [i * 33_000_000 for i in range(40)]
+    for stamp in (*loop, *loop, *(s + 3_600_000_000_000 for s in loop)):
+        health.arrived('', stamp)
+    assert health.summary().missing_share == 0.0
+    # What is lost after the jump is seen as before, and not when the subscription is a new one.
+    for stamp in loop[:20] + loop[21:30] + loop[32:]:
+        health.arrived('', stamp + 9_000_000_000_000)
+    assert health.summary().missing_share > 0.01
+    health.resubscribed('')
+    assert health.summary().missing_share == 0.0
 
 
 def test_errors_are_forgotten_after_a_while():
@@ -44,19 +78,20 @@ def test_errors_are_forgotten_after_a_while():
     assert health.recent_error() == ''
     health.failed('bad step')
     assert health.recent_error() == 'bad step'
-    assert health.recent_error(0.0) == ''
+    assert health.recent_error(seconds=0.0) == ''
 
 
 def test_the_worst_thing_is_said():
-    def say(state='active', *, model='', frame='', silence='', **counters):
+    def say(state='active', *, model='', frame='', silence='', fallback='', **counters):
         return verdict(state, model_error=model, frame_error=frame, silence=silence,
-                       counters={**NONE, **counters}, previous=NONE)
+                       fallback=fallback, counters={**NONE, **counters}, previous=NONE)
 
     assert say() == (0, 'active')
     assert say('inactive', silence='quiet') == (0, 'inactive')
     assert say(model='gone', frame='bad', silence='quiet') == (2, 'gone')
     assert say(frame='bad', silence='quiet') == (1, 'frames fail: bad')
     assert say(silence='quiet') == (1, 'quiet')
+    assert say(silence='quiet', fallback='other') == (1, 'quiet; other')
     level, message = say(received=30, overwritten=20)
     assert level == 1
     assert '20 of the last 30' in message

@@ -21,11 +21,12 @@ def test_the_freshest_frame_wins():
     for number in range(5):
         slots.offer(arrival(number))
         assert adds_up(slots)
-    assert slots.take(0).message == 4
+    taken = slots.take(0)
+    assert taken.message == 4
     assert slots.snapshot() == {'received': 5, 'published': 0, 'overwritten': 4, 'stale': 0,
                                 'failed': 0, 'inactive': 0, 'in_flight': 1}
     assert slots.take(0) is None
-    slots.finish('published')
+    slots.finish(taken, 'published')
     assert slots.snapshot()['in_flight'] == 0
     assert adds_up(slots)
 
@@ -73,9 +74,9 @@ def test_counters_add_up_while_threads_race(consumers):
 
     def consume():
         while not stop.is_set():
-            if slots.take(0.01) is not None:
+            if (frame := slots.take(0.01)) is not None:
                 taken.append(1)
-                slots.finish(('published', 'failed', 'stale')[len(taken) % 3])
+                slots.finish(frame, ('published', 'failed', 'stale')[len(taken) % 3])
 
     threads = [threading.Thread(target=consume) for _ in range(consumers)]
     for thread in threads:

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from kd_perception.nodes.loading import ModelLoader
+from kd_perception.nodes.loading import LoadRequest, ModelLoader
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, FrameSlots
@@ -37,7 +37,8 @@ def refuse(*_):
 
 def test_the_inference_thread_outlives_a_failed_announcement(settings):
     slots, results, failures = FrameSlots(), [], []
-    worker = InferenceWorker(slots, results.append, refuse, failures.append)
+    worker = InferenceWorker(slots, results.append, refuse,
+                             lambda camera, reason: failures.append(reason))
     worker.start()
     worker.exchange(ServingModel.load(settings, 0))
     wait_for(lambda: failures)
@@ -53,8 +54,9 @@ def test_the_inference_thread_outlives_a_failed_announcement(settings):
 def test_the_loader_is_free_again_after_a_failed_handover(settings, on_failure):
     told = threading.Event()
 
-    def fail(failed, reason):
-        assert failed == settings
+    def fail(failed, reason, took_ms):
+        assert failed.wanted == settings
+        assert took_ms > 0
         assert 'publisher is gone' in reason
         told.set()
         on_failure()
@@ -62,7 +64,7 @@ def test_the_loader_is_free_again_after_a_failed_handover(settings, on_failure):
     loader = ModelLoader(refuse, fail)
     for _ in range(2):
         told.clear()
-        loader.request(settings, check_settings(settings), 0)
+        loader.request(LoadRequest(settings, check_settings(settings), 0))
         assert told.wait(20.0)
         wait_for(lambda: not loader.busy)
     loader.close()
