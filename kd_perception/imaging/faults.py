@@ -24,7 +24,7 @@ _SAMPLE = (160, 90)
 _CELLS = (32, 18)
 _TILES, _TILE = (4, 6), (4, 5)  # rows and columns, of tiles and of the cells in each
 
-# Black: all pixels but one in a hundred are below this of 255. Video leaves black at 16, a lens cap
+# Black: all pixels but one in a hundred are below this of 255. Video leaves black at 16, and a cap
 # leaves noise; a street at night has lamps, windows and what its own headlights show.
 BLACK_BELOW = 28
 # Saturated: most of the picture is at the upper end. The sun in the picture and a sky that is
@@ -114,8 +114,9 @@ class CameraWatch:
                    for name in (BLACK, SATURATED, COVERED)}
         again = stamp_ns != 0 and stamp_ns == self._stamp_ns
         if self._before is not None and not again:
-            changed = np.count_nonzero(sample != self._before) / sample.size
-            lasting[FROZEN] = self._lasting[FROZEN].look(changed <= FROZEN_SHARE, now_ns)
+            changed = int(np.count_nonzero(sample != self._before))
+            lasting[FROZEN] = self._lasting[FROZEN].look(
+                changed <= FROZEN_SHARE * sample.size, now_ns)
         self._before, self._stamp_ns = sample, stamp_ns
         return tuple(Fault(name, seconds) for name, seconds in lasting.items()
                      if seconds is not None)

@@ -95,7 +95,7 @@ def test_a_frozen_camera_is_told_from_a_standing_car(street: np.ndarray) -> None
 def test_a_clock_drawn_into_a_frozen_picture_does_not_hide_it(street: np.ndarray) -> None:
     def frame(i: int) -> np.ndarray:
         shown = street.copy()
-        shown[4:8, 4:12] = RNG.integers(0, 255, (4, 8, 3))
+        shown[4:6, 4:10] = RNG.integers(0, 255, (2, 6, 3))
         return shown
     assert watched(frame(i) for i in range(40))[-1] == 'frozen'
 
