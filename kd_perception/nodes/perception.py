@@ -38,6 +38,7 @@ from kd_perception.nodes.process import run_node
 from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
+from kd_perception.nodes.watch import InputWatch
 from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptions
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
@@ -55,6 +56,7 @@ class PerceptionNode(LifecycleNode):
         declare(self, PERCEPTION)
         self._health = Health()
         self._slots = FrameSlots()
+        self._inputs = InputWatch()
         self._worker: InferenceWorker | None = None
         self._loader: ModelLoader | None = None
         self._painter: OverlayPainter | None = None
@@ -139,6 +141,7 @@ class PerceptionNode(LifecycleNode):
         self._warmup = values['warmup_iterations']
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
+        self._inputs = InputWatch(cameras, values['watch_input'])
         self._health = Health()
         self._previous = {}
         self._model_error = ''
@@ -160,6 +163,7 @@ class PerceptionNode(LifecycleNode):
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         if result == _SUCCESS and self._worker is not None:
+            self._inputs.restart()
             self._worker.start()
         return result
 
@@ -229,6 +233,7 @@ class PerceptionNode(LifecycleNode):
         self._worker.options = replace(self._worker.options, **options)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
+        self._inputs.enabled = values.get('watch_input', self._inputs.enabled)
         self._warmup = values.get('warmup_iterations', self._warmup)
 
     def _wanted(self) -> ServingSettings:
@@ -274,6 +279,7 @@ class PerceptionNode(LifecycleNode):
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
             painter.offer(frame)
+        self._inputs.look(frame)
 
     def _on_failure(self, reason: str) -> None:
         if not self.context.ok():
@@ -352,7 +358,8 @@ class PerceptionNode(LifecycleNode):
                        level=bytes([level]), message=message)
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(statuses(head, entry))
+        pictures = self._inputs.statuses(self.get_fully_qualified_name(), state)
+        self._diagnostics.publish(statuses(head, entry, *pictures))
 
 
 def main(args: Sequence[str] | None = None) -> int:
