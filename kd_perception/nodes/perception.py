@@ -141,7 +141,8 @@ class PerceptionNode(LifecycleNode):
         self._warmup = values['warmup_iterations']
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
-        self._inputs = InputWatch(cameras, values['watch_input'])
+        self._inputs = InputWatch(cameras, values['watch_input'],
+                                  tell=self.get_logger().warning)
         self._health = Health()
         self._previous = {}
         self._model_error = ''

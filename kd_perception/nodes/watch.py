@@ -8,7 +8,7 @@ that the model was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 import time
 
@@ -30,6 +30,7 @@ SCHEMA_VERSION = 1
 # Scoring costs more than the search for faults, and is smoothed over a second.
 _SCORE_EVERY_NS = 100_000_000
 _FRESH_NS = 2_000_000_000
+_UNLIKE = 'pictures unlike the training data'
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,22 @@ class InputState:
     familiarity: Familiarity | None = None
     trouble: str = ''
 
-    def warnings(self) -> list[str]:
-        """Return in words what is wrong with the pictures."""
-        said = [str(fault) for fault in self.faults]
+    @property
+    def _strange(self) -> Familiarity | None:
         seen = self.familiarity
         # That a black picture is unlike the others needs no saying.
-        if seen is not None and seen.seconds is not None and not self.faults:
-            said.append(f'pictures unlike the training data for {seen.seconds:.1f} s: score '
-                        f'{seen.score:.2f} (limit 1)')
+        return seen if seen is not None and seen.seconds is not None and not self.faults else None
+
+    def names(self) -> tuple[str, ...]:
+        """Return what is wrong, in words that stay the same while it lasts."""
+        said = [fault.name for fault in self.faults] + [_UNLIKE] * (self._strange is not None)
+        return (*said, self.trouble) if self.trouble else tuple(said)
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong, with numbers."""
+        said = [str(fault) for fault in self.faults]
+        if (seen := self._strange) is not None:
+            said.append(f'{_UNLIKE} for {seen.seconds:.1f} s: score {seen.score:.2f} (limit 1)')
         return [*said, self.trouble] if self.trouble else said
 
 
@@ -72,10 +81,14 @@ class InputWatch:
     Looks at frames in the inference thread and tells of them in the ROS thread.
 
     :param cameras: their names; empty for the only one.
+    :param tell: called in the ROS thread with a line when something else is wrong than before.
     """
 
-    def __init__(self, cameras: Iterable[str] = (), enabled: bool = True) -> None:
+    def __init__(self, cameras: Iterable[str] = (), enabled: bool = True, *,
+                 tell: Callable[[str], None] = lambda line: None) -> None:
         self.enabled = enabled
+        self._tell = tell
+        self._told: dict[str, tuple[str, ...]] = {}
         self._paused = False
         self._model: ServingModel | None = None
         self._statistics: PictureStatistics | None = None
@@ -116,6 +129,11 @@ class InputWatch:
         """
         if not self.enabled:
             return []
+        for camera, seen in self._states.items():
+            names = seen.names() if state == 'active' else ()
+            if names != self._told.get(camera, ()):
+                self._told[camera] = names
+                self._tell(_of(camera, ', '.join(names) or 'pictures as usual again'))
         return [_status(node_name, state, *item) for item in self._states.items()]
 
     def _adopt(self, model: ServingModel) -> None:
@@ -157,7 +175,10 @@ def _status(node_name: str, state: str, camera: str, seen: InputState) -> Diagno
     if known is not None:
         values.update(unfamiliar=known.seconds is not None, unfamiliar_score=known.score,
                       unfamiliar_share=known.share)
-    if camera:
-        message = f'camera {camera}: {message}'
     return status(f'{node_name}: pictures{f" of {camera}" if camera else ""}', camera, values,
-                  level=DiagnosticStatus.WARN if said else DiagnosticStatus.OK, message=message)
+                  level=DiagnosticStatus.WARN if said else DiagnosticStatus.OK,
+                  message=_of(camera, message))
+
+
+def _of(camera: str, message: str) -> str:
+    return f'camera {camera}: {message}' if camera else message

@@ -48,6 +48,7 @@ _FOLDS = 10
 _SHRINKAGE = 0.1
 _LIMIT_PERCENTILE = 99
 _RATIO_MOST = 3.0
+_LARGEST = 1e6
 
 
 def picture_features(image: np.ndarray, channel_order: str = 'rgb') -> np.ndarray:
@@ -273,8 +274,8 @@ def _numbers(data: Mapping[str, Any], name: str, shape: tuple[int, ...],
              where: str) -> np.ndarray:
     try:
         values = np.asarray(data.get(name), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.zeros(0)
-    if values.shape != shape or not np.isfinite(values).all():
+    if values.shape != shape or not (np.abs(values) < _LARGEST).all():  # nor is NaN below it
         raise BundleError(f'{where}: {name}: must be numbers of shape {list(shape)}')
     return values

@@ -50,7 +50,8 @@ class Looked:
 
     def __init__(self, models, model, cameras=('',)):
         self.models = models
-        self.watch = InputWatch(cameras)
+        self.lines = []
+        self.watch = InputWatch(cameras, tell=self.lines.append)
         self.now = self.stamp = 10_000_000_000
         self.serve(model)
 
@@ -82,6 +83,7 @@ def test_each_camera_is_judged_by_its_own_pictures(models, monkeypatch):
     assert values_of(front) == {'schema_version': '1', 'camera': 'front', 'faults': 'frozen',
                                 'fault_s': '3.8'}
     assert (left.level, left.message) == (OK, 'camera left: pictures as usual')
+    assert looked.lines == ['camera front: frozen']
     # A camera that sends no more is not frozen: that it is silent is told elsewhere.
     silent = looked.told(monkeypatch, 'front', later_ns=3_000_000_000)
     assert silent.message == 'camera front: no pictures'
@@ -130,6 +132,16 @@ def test_a_defect_while_looking_harms_no_frame(models, monkeypatch):
     looked = Looked(models, 'plain')
     looked.look(np.zeros((0, 0, 3), np.uint8))
     assert 'could not be looked at' in looked.told(monkeypatch).message
+
+
+def test_the_log_has_one_line_when_something_changes(models, monkeypatch):
+    looked = Looked(models, 'plain')
+    still = street()
+    for pictures in ([street()] * 2, [still] * 60, [street() for _ in range(40)]):
+        for picture in pictures:
+            looked.look(picture)
+            looked.told(monkeypatch)
+    assert looked.lines == ['frozen', 'pictures as usual again']
 
 
 def test_after_a_pause_nothing_lasts(models, monkeypatch):

@@ -145,6 +145,7 @@ def test_a_changed_byte_is_refused(learned: PictureStatistics, tmp_path: Path) -
     ({'mean': [0.0]}, 'mean: must be numbers'), ({'mean': None}, 'mean: must be numbers'),
     ({'mean': ['x'] * len(FEATURES)}, 'mean: must be numbers'),
     ({'mean': [float('nan')] * len(FEATURES)}, 'mean: must be numbers'),
+    ({'mean': [10**400] * len(FEATURES)}, 'mean: must be numbers'),
     ({'covariance': (-np.eye(len(FEATURES))).tolist()}, 'covariance'),
     ({'distances': list(range(101, 0, -1))}, 'distances'), ({'distances': [0] * 101}, 'distances'),
     ({'pictures': 'many'}, 'pictures'), ({'pictures': True}, 'pictures')])
