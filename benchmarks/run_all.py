@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 NO_FIGURE = {'result.py', 'run_all.py'}
 # These take hours, or data and bundles that nobody can guess: run them on their own.
 ON_THEIR_OWN = {'domain_shift.py', 'foreign_networks.py', 'label_cache.py', 'student_speedup.py',
-                'view_gap.py'}
+                'unfamiliar_pictures.py', 'view_gap.py'}
 
 # What we hold ourselves to on two idle cores.
 BARS = {

@@ -32,6 +32,8 @@ DEPLOY_INT8 = 'deploy.int8.onnx'
 LOGITS = 'logits.onnx'
 METRICS = 'metrics.json'
 MODEL_CARD = 'MODEL_CARD.md'
+# Of the training pictures; models of other makers and of early releases have none.
+STATISTICS = 'statistics.json'
 
 TASKS = ('segmentation', 'detection', 'classification')
 RESIZE_POLICIES = ('stretch', 'letterbox', 'pad')

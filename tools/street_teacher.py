@@ -18,7 +18,14 @@ from pathlib import Path
 import sys
 
 from kd_perception.bags.source import open_source
-from kd_perception.bundle import METRICS, MODEL_CARD, ModelBundle, WEIGHTS, write_bundle
+from kd_perception.bundle import (
+    METRICS,
+    MODEL_CARD,
+    ModelBundle,
+    STATISTICS,
+    WEIGHTS,
+    write_bundle,
+)
 from kd_perception.cli.metrics_table import percent, print_metrics
 from kd_perception.cli.progress import progress
 from kd_perception.cli.recording import record_simulation
@@ -76,8 +83,9 @@ def ship(trained: ModelBundle, test: list[Path]) -> None:
         'of pixels. It knows the embedded street and nothing else.\n')
     shipped = write_bundle(
         share_directory() / 'models' / NAME, replace(trained.spec, name=NAME),
-        {WEIGHTS: trained.file(WEIGHTS), METRICS: json.dumps(metrics, indent=1).encode(),
-         MODEL_CARD: card.encode()}, overwrite=True)
+        {**{name: trained.file(name) for name in (WEIGHTS, STATISTICS) if trained.has(name)},
+         METRICS: json.dumps(metrics, indent=1).encode(), MODEL_CARD: card.encode()},
+        overwrite=True)
     print(f'{shipped.path}: {shipped.file(WEIGHTS).stat().st_size / 1e6:.2f} MB of weights')
 
 

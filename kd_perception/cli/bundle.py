@@ -18,7 +18,9 @@ from kd_perception.cli.bundle_import import (
     run_import_onnx,
     run_import_torch,
 )
+from kd_perception.cli.bundle_statistics import add_statistics, run_statistics
 from kd_perception.errors import BundleError
+from kd_perception.tasks.familiarity import load_statistics
 
 EPILOG = '''\
 examples:
@@ -33,8 +35,8 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.epilog = EPILOG
-    verbs = parser.add_subparsers(dest='action', metavar='show|verify|import-onnx|import-torch',
-                                  required=True)
+    verbs = parser.add_subparsers(dest='action', required=True,
+                                  metavar='show|verify|import-onnx|import-torch|statistics')
     show = verbs.add_parser('show', help='what a model is, where it comes from, what it reached')
     show.add_argument('bundle', help='path of a bundle, or its name in the models directory')
     show.add_argument('--json', action='store_true', help='print JSON')
@@ -45,12 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          help='where names are looked up')
     add_import_onnx(verbs)
     add_import_torch(verbs)
+    add_statistics(verbs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     return {'show': _show, 'verify': _verify, 'import-onnx': run_import_onnx,
-            'import-torch': run_import_torch}[args.action](args)
+            'import-torch': run_import_torch, 'statistics': run_statistics}[args.action](args)
 
 
 def bundle_facts(bundle: ModelBundle) -> dict[str, Any]:
@@ -118,6 +121,7 @@ def _verify(args: argparse.Namespace) -> int:
     for name in args.bundle:
         bundle = find_bundle(name, args.models_dir, verify=False)
         bundle = load_bundle(bundle.path, verify=True)
+        load_statistics(bundle)
         print(f'{bundle.path}: {len(bundle.files)} files as they were written')
         if bundle.spec.network.builder and bundle.has(WEIGHTS):
             print(f'{bundle.path}: {_graph_state(bundle)}')

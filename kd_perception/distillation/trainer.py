@@ -39,6 +39,7 @@ from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.picture_statistics import statistics_file
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.strict import to_plain
@@ -203,7 +204,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
                             code_version=__version__),
             statistics=_statistics(frames, classes, lessons))
         save_bundle(run.bundle, shipped.cpu().float(), spec,
-                    extra_files={METRICS: run.path / METRICS},
+                    extra_files={METRICS: run.path / METRICS, **statistics_file(frames)},
                     weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
         run.event('finished', state.step, **_circumstances(held_out, lessons, accelerator))
     accelerator.wait_for_everyone()

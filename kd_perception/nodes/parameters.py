@@ -140,6 +140,9 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
     ParameterSpec('publish_confidence', True, 'Publish segmentation/confidence.', dynamic=True),
     ParameterSpec('publish_overlay', True, 'Publish overlay while somebody subscribes to it.',
                   dynamic=True),
+    ParameterSpec('watch_input', True, 'Say in /diagnostics which camera is black, saturated, '
+                  'covered or frozen, and whose pictures are unlike the training data.',
+                  dynamic=True),
     ParameterSpec('output_size', 'input', 'Size of the mask: that of the input image, or that of '
                   'the network.', choices=('input', 'network'), dynamic=True),
     ParameterSpec('light_model', '', 'Model bundle that serves while "model" exceeds '

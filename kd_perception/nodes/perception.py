@@ -41,6 +41,7 @@ from kd_perception.nodes.serving import check_settings, ServingModel, ServingSet
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
 from kd_perception.nodes.transitions import each, Transitions
+from kd_perception.nodes.watch import InputWatch
 from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptions
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
@@ -58,6 +59,7 @@ class PerceptionNode(LifecycleNode):
         declare(self, PERCEPTION)
         self._health = Health()
         self._slots = FrameSlots()
+        self._inputs = InputWatch()
         self._worker: InferenceWorker | None = None
         self._switch: ModelSwitch | None = None
         self._painter: OverlayPainter | None = None
@@ -130,6 +132,8 @@ class PerceptionNode(LifecycleNode):
         light = _light_bundle(settings, values['light_model'])
         model = ServingModel.load(settings, self._warmup)
         self._slots = FrameSlots(cameras)
+        self._inputs = InputWatch(cameras, values['watch_input'],
+                                  tell=self.get_logger().warning)
         self._health = Health(cameras)
         self._report = Diagnostics(self.get_fully_qualified_name())
         self._model_error = ''
@@ -156,6 +160,7 @@ class PerceptionNode(LifecycleNode):
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         if result == _SUCCESS and self._worker is not None:
+            self._inputs.restart()
             self._worker.start()
         return result
 
@@ -223,6 +228,7 @@ class PerceptionNode(LifecycleNode):
         self._worker.options = replace(self._worker.options, **options)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
+        self._inputs.enabled = values.get('watch_input', self._inputs.enabled)
         self._warmup = values.get('warmup_iterations', self._warmup)
 
     def _wanted(self) -> ServingSettings:
@@ -280,6 +286,7 @@ class PerceptionNode(LifecycleNode):
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
             painter.offer(frame)
+        self._inputs.look(frame)
 
     def _on_failure(self, reason: str, camera: str | None = None) -> None:
         if not self.context.ok():
@@ -337,7 +344,8 @@ class PerceptionNode(LifecycleNode):
         head.stamp = self.get_clock().now().to_msg()
         told = self._report.statuses(view)
         self._qos_watch.amend(told[0], active=state == 'active')
-        self._diagnostics.publish(statuses(head, *told))
+        pictures = self._inputs.statuses(self.get_fully_qualified_name(), state)
+        self._diagnostics.publish(statuses(head, *told, *pictures))
 
 
 def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:

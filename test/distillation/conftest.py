@@ -66,6 +66,12 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def many_stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 100 labelled frames."""
+    return write_frames(tmp_path_factory.mktemp('stripes') / 'many', 100, seed=3)
+
+
+@pytest.fixture(scope='session')
 def bare_stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 12 frames without labels."""
     return write_frames(tmp_path_factory.mktemp('stripes') / 'bare', 12, seed=2, labels=False)
