@@ -14,7 +14,8 @@ import numpy as np
 from kd_perception.errors import EngineError
 
 # Kinds of device by runtime; ``cuda`` may carry a number (``cuda:1``).
-DEVICES = {'openvino': ('cpu', 'gpu'), 'onnxruntime': ('cpu', 'cuda'), 'torch': ('cpu', 'cuda')}
+DEVICES = {'openvino': ('cpu', 'gpu'), 'onnxruntime': ('cpu', 'cuda'), 'torch': ('cpu', 'cuda'),
+           'tensorrt': ('cuda',)}
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 
 

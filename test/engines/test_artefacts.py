@@ -60,3 +60,16 @@ def test_a_blob_the_runtime_refuses_is_built_anew(tmp_path: Path, small: ModelBu
     run = OpenVinoEngine(small, DEPLOY, precision='fp32', cache=cache)
     assert run.infer(np.zeros((1, 45, 80, 3), np.uint8))['mask'].shape == (1, 45, 80)
     assert len(cache.read(blob) or b'') > 1000
+
+
+def test_the_cached_model_is_the_built_one(tmp_path: Path, small: ModelBundle) -> None:
+    cache = ArtefactCache(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (1, 45, 80, 3), np.uint8)
+    first = OpenVinoEngine(small, DEPLOY, precision='fp32', cache=cache).infer(images)
+    blobs = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert blobs
+    second = OpenVinoEngine(small, DEPLOY, precision='fp32', cache=cache)
+    assert second.precision == 'fp32'
+    for name, value in second.infer(images).items():
+        assert (value == first[name]).all()
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == blobs
