@@ -8,6 +8,7 @@ import importlib.util
 import logging
 
 from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle, WEIGHTS
+from kd_perception.engines.artefacts import ArtefactCache
 from kd_perception.engines.engine import check_device, DEVICES, Engine, PRECISIONS
 from kd_perception.errors import BundleError, EngineError
 
@@ -52,17 +53,8 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
     :raises EngineError: when the runtime is missing or cannot do what was asked.
     :raises BundleError: when the graph is missing or damaged.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f'precision {precision!r}: one of {", ".join(PRECISIONS)}')
-    if graph not in GRAPHS:
-        raise EngineError(f'graph {graph!r}: one of {", ".join(GRAPHS)}')
-    if threads < 0:
-        raise EngineError(f'threads {threads}: 0 (the runtime chooses) or more')
+    file_name = _graph_file(bundle, precision, graph, threads)
     quantized = precision == 'int8'
-    if quantized and (graph != 'deploy' or not bundle.has(DEPLOY_INT8)):
-        raise EngineError(f'{bundle.path}: has no int8 {graph} graph, and this release cannot '
-                          'make one; choose another precision')
-    file_name = DEPLOY_INT8 if quantized else GRAPHS[graph]
     chosen = _choose(engine, device)
     check_device(chosen, device)
     if chosen == 'torch':
@@ -87,6 +79,49 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
                              threads=threads, quantized=quantized)
 
 
+def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision: str = 'auto',
+             graph: str = 'deploy', cache: ArtefactCache | None = None) -> bool:
+    """
+    Return whether ``load_engine`` would find what it needs in the artefact cache.
+
+    True also where nothing is built that takes long, or loading is going to fail.
+    """
+    file_name = _graph_file(bundle, precision, graph, 0)
+    cache = cache or ArtefactCache()
+    if not bundle.has(file_name):
+        return True
+    try:
+        if engine == 'tensorrt':
+            from kd_perception.engines import tensorrt_engine
+            return tensorrt_engine.artefact_path(
+                bundle, file_name, device=device, precision=precision, cache=cache).is_file()
+        if engine == 'openvino':
+            from kd_perception.engines import openvino_engine
+            return openvino_engine.artefact_path(
+                bundle, file_name, device=device, precision=precision, cache=cache).is_file()
+        if device.startswith('tensorrt'):
+            from kd_perception.engines import onnxruntime_engine
+            return any(onnxruntime_engine.artefacts(bundle.files[file_name]).glob('*.engine'))
+    except (EngineError, ImportError, RuntimeError):
+        return True  # loading will say what is missing
+    return True
+
+
+def _graph_file(bundle: ModelBundle, precision: str, graph: str, threads: int) -> str:
+    """Return the file of a graph, or raise an ``EngineError`` for a wish that nobody has."""
+    if precision not in PRECISIONS:
+        raise EngineError(f'precision {precision!r}: one of {", ".join(PRECISIONS)}')
+    if graph not in GRAPHS:
+        raise EngineError(f'graph {graph!r}: one of {", ".join(GRAPHS)}')
+    if threads < 0:
+        raise EngineError(f'threads {threads}: 0 (the runtime chooses) or more')
+    quantized = precision == 'int8'
+    if quantized and (graph != 'deploy' or not bundle.has(DEPLOY_INT8)):
+        raise EngineError(f'{bundle.path}: has no int8 {graph} graph, and this release cannot '
+                          'make one; choose another precision')
+    return DEPLOY_INT8 if quantized else GRAPHS[graph]
+
+
 def _choose(engine: str, device: str) -> str:
     available = available_engines()
     if engine != 'auto':
@@ -101,7 +136,7 @@ def _choose(engine: str, device: str) -> str:
         if kind in DEVICES[name]:
             return name
     if present:
-        raise EngineError(f'no installed engine has a device {device!r}; installed: '
+        raise EngineError(f'no device {device!r} for any engine that is installed: '
                           f'{", ".join(present)}')
     raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
 

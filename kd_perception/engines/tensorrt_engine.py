@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ class TensorRtEngine:
         self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
         self._trt: Any = tensorrt
         self._logger = _logger(tensorrt)
+        self._engine: Any = None
+        self._context: Any = None
         self._stream: CudaStream | None = CudaStream(device)
         try:
-            self._load(bundle, file_name, 'int8' if quantized else
-                       'fp16' if precision == 'auto' else precision, cache or ArtefactCache())
+            self._load(bundle, file_name, 'int8' if quantized else _named(precision),
+                       cache or ArtefactCache())
         except BaseException:
             self.close()
             raise
@@ -101,10 +104,7 @@ class TensorRtEngine:
         assert stream is not None
         trt = self._trt
         self._runtime = trt.Runtime(self._logger)
-        path = cache.path(
-            content=bundle.files[file_name], runtime=self.name, version=trt.__version__,
-            device=stream.gpu, precision=precision, shape=(MAX_BATCH, *self.input_shape, 3),
-            extra={'recipe': _RECIPE})
+        path = _path(bundle, file_name, stream.gpu, precision, cache)
         blob = cache.read(path)
         self._engine = blob and self._runtime.deserialize_cuda_engine(blob)
         if not self._engine:
@@ -143,6 +143,32 @@ class TensorRtEngine:
             buffer = stream.buffer(int(np.prod(shape)) * dtype.itemsize)
             context.set_tensor_address(name, buffer.address)
             self._results[name] = buffer, dtype
+
+
+def artefact_path(bundle: ModelBundle, file_name: str, *, device: str, precision: str,
+                  cache: ArtefactCache) -> Path:
+    """
+    Return where the engine for this graph belongs, whether it was built or not.
+
+    :raises EngineError: when GPU, driver or a package is missing.
+    """
+    stream = CudaStream(device)
+    stream.close()
+    return _path(bundle, file_name, stream.gpu, _named(precision), cache)
+
+
+def _path(bundle: ModelBundle, file_name: str, gpu: str, precision: str,
+          cache: ArtefactCache) -> Path:
+    import tensorrt
+    size = bundle.spec.input
+    return cache.path(
+        content=bundle.files[file_name], runtime='tensorrt', version=tensorrt.__version__,
+        device=gpu, precision=precision, shape=(MAX_BATCH, size.height, size.width, 3),
+        extra={'recipe': _RECIPE})
+
+
+def _named(precision: str) -> str:
+    return 'fp16' if precision == 'auto' else precision
 
 
 def build_engine(trt: Any, logger: Any, content: bytes, precision: str) -> bytes:

@@ -338,6 +338,7 @@ class PerceptionNode(LifecycleNode):
             'model': described.get('name', ''), 'model_hash': described.get('hash', ''),
             'engine': described.get('engine', ''), 'device': described.get('device', ''),
             'precision': described.get('precision', ''),
+            'engine_choice': described.get('engine_choice', ''),
             'loading': self._loader is not None and self._loader.busy,
             'frame_rate_node': summary.rate_hz, 'latency_p50_ms': summary.p50_ms,
             'latency_p95_ms': summary.p95_ms, **counters}

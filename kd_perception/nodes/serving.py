@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import safe_open
 
 from kd_perception.bundle import find_bundle, ModelBundle, WEIGHTS
+from kd_perception.engines.choice import load_fastest
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError
@@ -77,8 +78,9 @@ class ServingModel:
     """A warm engine with the bundle it was made from; use it from one thread at a time."""
 
     def __init__(self, settings: ServingSettings, bundle: ModelBundle, engine: Engine,
-                 codec: ImageCodec = OWN_CODEC) -> None:
+                 codec: ImageCodec = OWN_CODEC, engine_choice: str = '') -> None:
         self.settings = settings
+        self.engine_choice = engine_choice
         self.bundle = bundle
         self.engine = engine
         self.codec = codec
@@ -99,9 +101,15 @@ class ServingModel:
         """
         bundle = bundle or check_settings(settings)
         bundle.verify()
-        engine = load_engine(bundle, settings.engine, device=settings.device,
-                             precision=settings.precision, threads=settings.threads)
-        model = cls(settings, bundle, engine, choose_codec())
+        why = 'asked for'
+        if settings.engine == 'auto':
+            engine, choice = load_fastest(bundle, device=settings.device,
+                                          precision=settings.precision, threads=settings.threads)
+            why = choice.reason
+        else:
+            engine = load_engine(bundle, settings.engine, device=settings.device,
+                                 precision=settings.precision, threads=settings.threads)
+        model = cls(settings, bundle, engine, choose_codec(), why)
         blank = np.zeros((1, *model._size, 3), np.uint8)
         try:
             for _ in range(warmup_iterations):
@@ -151,6 +159,7 @@ class ServingModel:
                           'precision': self.settings.precision},
             'engine': self.engine.name, 'device': self.engine.device,
             'precision': self.engine.precision, 'threads': self.settings.threads,
+            'engine_choice': self.engine_choice,
             'image_codec': self.codec.name, 'pid': os.getpid()}
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.engines import openvino_engine
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import available_engines, load_engine
 from kd_perception.errors import EngineError
@@ -48,15 +49,16 @@ class Case:
         state = available_engines()[self.engine]
         if state.startswith('missing'):
             return state
-        if self.device == 'cuda' and self.engine == 'onnxruntime':
+        if self.device != 'cpu' and self.engine == 'onnxruntime':
             import onnxruntime
-            if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
-                return 'built without CUDA'
+            provider = {'cuda': 'CUDA', 'tensorrt': 'Tensorrt'}[self.device]
+            if f'{provider}ExecutionProvider' not in onnxruntime.get_available_providers():
+                return f'built without {provider}'
         elif self.device == 'cuda' and not torch.cuda.is_available():
             return 'no CUDA device'
         if (self.engine, self.precision) == ('openvino', 'bf16'):
-            import openvino
-            if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+            core = openvino_engine._shared_core()
+            if 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
                 return 'this processor has no bf16'
         return ''
 
@@ -65,8 +67,9 @@ CASES = (
     Case('torch', 'fp32'), Case('torch', 'bf16'), Case('onnxruntime', 'fp32'),
     Case('openvino', 'fp32'), Case('openvino', 'bf16'),
     Case('torch', 'fp32', 'cuda'), Case('torch', 'fp16', 'cuda'), Case('torch', 'bf16', 'cuda'),
-    Case('onnxruntime', 'fp32', 'cuda'), Case('tensorrt', 'fp32', 'cuda'),
-    Case('tensorrt', 'fp16', 'cuda'))
+    Case('onnxruntime', 'fp32', 'cuda'), Case('onnxruntime', 'fp16', 'cuda'),
+    Case('onnxruntime', 'fp32', 'tensorrt'), Case('onnxruntime', 'fp16', 'tensorrt'),
+    Case('tensorrt', 'fp32', 'cuda'), Case('tensorrt', 'fp16', 'cuda'))
 ABSENT = {case: case.absent() for case in CASES}
 
 

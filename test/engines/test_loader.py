@@ -55,7 +55,7 @@ def test_available_engines_have_versions() -> None:
     ({'precision': 'int8', 'graph': 'logits'}, 'no int8 logits graph'),
     ({'graph': 'teacher'}, 'one of deploy, logits'),
     ({'threads': -1}, 'threads'),
-    ({'engine': 'onnxruntime', 'precision': 'bf16'}, 'in fp32, not bf16'),
+    ({'engine': 'onnxruntime', 'precision': 'bf16'}, 'in fp32 on cpu, not bf16'),
     ({'engine': 'onnxruntime', 'device': 'tpu'}, 'no device'),
     ({'engine': 'onnxruntime', 'device': 'cuda:x'}, 'no device'),
     ({'engine': 'openvino', 'device': 'cuda'}, 'no device'),
