@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_damage_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     path.write_bytes(path.read_bytes()[:-3])
     assert cache.read(path) is None
     assert 'built again' in caplog.text
+
+
+def test_left_overs_of_kills_are_swept(tmp_path: Path) -> None:
+    cache = ArtefactCache(tmp_path)
+    old, fresh = tmp_path / '.r-1.blob.abc.blob', tmp_path / '.r-1.blob.def.blob'
+    for path in (old, fresh):
+        path.write_bytes(b'half')
+    os.utime(old, (0, 0))
+    cache.write(cache.path(**KEY), b'blob')
+    assert not old.exists()
+    assert fresh.exists(), 'another process may be writing it'
 
 
 def test_an_unwritable_cache_costs_time_only(tmp_path: Path, small: ModelBundle,
