@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 import statistics
 import time
@@ -85,9 +86,9 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
     cache = cache or ArtefactCache()
     wishes = _candidates(bundle, device, precision)
     if len(wishes) == 1:
-        engine, wish = wishes[0]
-        choice = Choice(engine, wish, f'the only engine installed for {device}')
-        return load_engine(bundle, engine, device=device, precision=wish, threads=threads), choice
+        name, wish = wishes[0]
+        only = load_engine(bundle, name, device=device, precision=wish, threads=threads)
+        return only, Choice(name, wish, f'the only engine installed for {device}')
     path = _path(cache, bundle, device, precision, threads, wishes)
     remembered = _read(path, wishes)
     if remembered is not None:
@@ -164,16 +165,13 @@ def _loaded(bundle: ModelBundle, wishes: list[tuple[str, str]], device: str, thr
 def _measured(bundle: ModelBundle, engines: list[tuple[str, Engine]], left_out: list[str]
               ) -> tuple[Engine, Choice, list[Trial]]:
     picture = _picture(bundle.spec.input.height, bundle.spec.input.width)
-    usable, failed = _agreeing(engines, picture)
-    times: list[list[float]] = [[] for _ in usable]
     end = time.monotonic() + BUDGET_S
+    usable, times, failed = _agreeing(engines, picture)
     for _ in range(_WARMUP + _ROUNDS):
-        for (_, engine), taken in zip(usable, times, strict=True):  # in turns: one machine for all
-            started = time.perf_counter()
-            engine.infer(picture)
-            taken.append((time.perf_counter() - started) * 1e3)
         if time.monotonic() > end:
             break
+        for (_, engine), taken in zip(usable, times, strict=True):  # in turns: one machine for all
+            taken.append(_timed(engine, picture)[1])
     trials = [Trial(engine.name, wish, engine.precision,
                     round(statistics.median(taken[_WARMUP:] or taken[-1:]), 3))
               for (wish, engine), taken in zip(usable, times, strict=True)]
@@ -181,22 +179,33 @@ def _measured(bundle: ModelBundle, engines: list[tuple[str, Engine]], left_out: 
         1.0 if trials[i].precision == 'fp32' else _NARROWER_COSTS))
     words = [f'{trials[i].engine} {trials[i].precision} {trials[i].ms:.1f} ms' for i in order]
     reason = ', '.join([*words, *failed, *left_out])
+    busy = ' while the machine was busy' if os.getloadavg()[0] > 2 * cores() else ''
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     best = trials[order[0]]
     return usable[order[0]][1], Choice(best.engine, best.wish,
-                                       f'{reason}; measured {day}'), trials
+                                       f'{reason}; measured {day}{busy}'), trials
+
+
+def _timed(engine: Engine, picture: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+    started = time.perf_counter()
+    result = engine.infer(picture)
+    return result, (time.perf_counter() - started) * 1e3
 
 
 def _agreeing(engines: list[tuple[str, Engine]], picture: np.ndarray
-              ) -> tuple[list[tuple[str, Engine]], list[str]]:
-    """Return the engines whose result is that of the first in fp32, and words on the others."""
+              ) -> tuple[list[tuple[str, Engine]], list[list[float]], list[str]]:
+    """
+    Return the engines whose result is that of the first in fp32, and words on the others.
+
+    Also the time of this first call of each, in ms: of slow networks it is all there will be.
+    """
     order = sorted(engines, key=lambda pair: pair[1].precision != 'fp32')
-    usable, failed = [], []
+    usable, times, failed = [], [], []
     reference: dict[str, np.ndarray] | None = None
     errors: list[EngineError] = []
     for wish, engine in order:
         try:
-            result = engine.infer(picture)
+            result, ms = _timed(engine, picture)
         except EngineError as error:
             errors.append(error)
             failed.append(f'{engine.name} {engine.precision} left out: {error}')
@@ -206,12 +215,13 @@ def _agreeing(engines: list[tuple[str, Engine]], picture: np.ndarray
         agreement = _agreement(reference, result)
         if agreement >= _AGREEMENT:
             usable.append((wish, engine))
+            times.append([ms])
         else:
             failed.append(f'{engine.name} {engine.precision} left out: agrees on '
                           f'{agreement:.1%} of clear pixels only')
     if not usable:
         raise errors[0]
-    return usable, failed
+    return usable, times, failed
 
 
 def _agreement(reference: dict[str, np.ndarray], result: dict[str, np.ndarray]) -> float:
