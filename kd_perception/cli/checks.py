@@ -19,9 +19,11 @@ import sys
 
 import psutil
 
+from kd_perception.engines.choice import remembered_choices
 from kd_perception.engines.loader import available_engines
+from kd_perception.engines.machine import cpu_model
 from kd_perception.errors import KdPerceptionError
-from kd_perception.evaluation.host import cpu_model, gpu_model, package_versions
+from kd_perception.evaluation.host import gpu_model, package_versions
 from kd_perception.paths import (
     cache_directory,
     child_environment,
@@ -151,6 +153,8 @@ def _engines() -> Iterable[Check]:
         else:
             yield Check('engines', name, WARN if usable else MISSING, 'not installed',
                         state.partition(': ')[2])
+    for choice in remembered_choices()[:3]:
+        yield Check('engines', 'fastest', OK, f'{choice["model"]}: {choice["reason"]}')
 
 
 def _gpu() -> Iterable[Check]:

@@ -15,10 +15,14 @@ import json
 import logging
 from pathlib import Path
 import platform
+import time
 
 from kd_perception.paths import atomic_file, cache_directory
 
 log = logging.getLogger(__name__)
+
+# Nobody writes for so long; what is older was left by a kill.
+_LEFT_OVER_S = 3600.0
 
 
 class ArtefactCache:
@@ -65,5 +69,12 @@ class ArtefactCache:
             with atomic_file(path) as temporary, temporary.open('wb') as stream:
                 stream.write(hashlib.sha256(blob).digest())
                 stream.write(blob)
+            self._sweep(time.time())
         except OSError as error:
             log.warning('%s: cannot keep built engines: %s', self.directory, error.strerror)
+
+    def _sweep(self, now: float) -> None:
+        """Remove what killed builds have left of their writing."""
+        for path in self.directory.glob('.*'):
+            if now - path.stat().st_mtime > _LEFT_OVER_S:
+                path.unlink(missing_ok=True)

@@ -13,8 +13,11 @@ import numpy as np
 
 from kd_perception.errors import EngineError
 
-# Kinds of device by runtime; ``cuda`` may carry a number (``cuda:1``).
-DEVICES = {'openvino': ('cpu', 'gpu'), 'onnxruntime': ('cpu', 'cuda'), 'torch': ('cpu', 'cuda')}
+# Kinds of device by runtime; those of NVIDIA may carry a number (``cuda:1``). ``tensorrt`` of ONNX
+# Runtime is the same GPU by its TensorRT provider.
+DEVICES = {'openvino': ('cpu', 'gpu'), 'onnxruntime': ('cpu', 'cuda', 'tensorrt'),
+           'torch': ('cpu', 'cuda'), 'tensorrt': ('cuda',)}
+_NUMBERED = ('cuda', 'tensorrt')
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 
 
@@ -60,8 +63,8 @@ def check_device(engine: str, device: str) -> None:
     """
     kind, colon, index = device.partition(':')
     known = DEVICES[engine]
-    if kind not in known or (colon and (kind != 'cuda' or not index.isdecimal())):
-        named = ', '.join(('cuda, cuda:<n>' if k == 'cuda' else k) for k in known)
+    if kind not in known or (colon and (kind not in _NUMBERED or not index.isdecimal())):
+        named = ', '.join((f'{k}, {k}:<n>' if k in _NUMBERED else k) for k in known)
         raise EngineError(f'{engine} has no device {device!r}; choose {named}')
 
 

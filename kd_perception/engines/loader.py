@@ -8,20 +8,24 @@ import importlib.util
 import logging
 
 from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle, WEIGHTS
-from kd_perception.engines.engine import check_device, Engine, PRECISIONS
+from kd_perception.engines.artefacts import ArtefactCache
+from kd_perception.engines.engine import check_device, DEVICES, Engine, PRECISIONS
 from kd_perception.errors import BundleError, EngineError
 
 log = logging.getLogger(__name__)
 
-# In the order in which ``auto`` tries them: the fastest on CPUs first.
-ENGINES = ('openvino', 'onnxruntime', 'torch')
+# In the order in which ``auto`` tries them: the fastest on CPUs first; TensorRT last, because it
+# builds for minutes before it serves.
+ENGINES = ('openvino', 'onnxruntime', 'torch', 'tensorrt')
 GRAPHS = {'deploy': DEPLOY, 'logits': LOGITS}
 
 _DISTRIBUTIONS = {'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'), 'openvino': ('openvino',),
-                  'torch': ('torch',)}
+                  'torch': ('torch',),
+                  'tensorrt': ('tensorrt', 'tensorrt-cu13', 'tensorrt-cu12')}
 _INSTALL = {'onnxruntime': "pip install 'kd_perception[runtime]'",
             'openvino': "pip install 'kd_perception[runtime]'",
-            'torch': "pip install 'kd_perception[train]'"}
+            'torch': "pip install 'kd_perception[train]'",
+            'tensorrt': "pip install 'kd_perception[tensorrt]'"}
 
 
 def available_engines() -> dict[str, str]:
@@ -39,7 +43,8 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
     """
     Load one graph of a bundle; its file is checked against its hash first.
 
-    :param engine: ``auto`` (OpenVINO, else ONNX Runtime, else torch), or a name.
+    :param engine: ``auto`` (the first of ``ENGINES`` that is installed and has such a device),
+        or a name. Which one is fastest here: :mod:`kd_perception.engines.choice`.
     :param device: ``cpu``, or ``cuda`` where the runtime can.
     :param precision: ``auto`` is the runtime's own default on this machine; what it was is read
         back into the engine's ``precision``. ``int8`` needs the quantized graph.
@@ -48,18 +53,9 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
     :raises EngineError: when the runtime is missing or cannot do what was asked.
     :raises BundleError: when the graph is missing or damaged.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f'precision {precision!r}: one of {", ".join(PRECISIONS)}')
-    if graph not in GRAPHS:
-        raise EngineError(f'graph {graph!r}: one of {", ".join(GRAPHS)}')
-    if threads < 0:
-        raise EngineError(f'threads {threads}: 0 (the runtime chooses) or more')
+    file_name = _graph_file(bundle, precision, graph, threads)
     quantized = precision == 'int8'
-    if quantized and (graph != 'deploy' or not bundle.has(DEPLOY_INT8)):
-        raise EngineError(f'{bundle.path}: has no int8 {graph} graph, and this release cannot '
-                          'make one; choose another precision')
-    file_name = DEPLOY_INT8 if quantized else GRAPHS[graph]
-    chosen = _choose(engine)
+    chosen = _choose(engine, device)
     check_device(chosen, device)
     if chosen == 'torch':
         if quantized:
@@ -70,6 +66,10 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
         raise BundleError(f'{bundle.path}: has weights but no {file_name} yet; make it with: '
                           f'kd_perception export {bundle.path} --overwrite')
     bundle.verify(file_name)
+    if chosen == 'tensorrt':
+        from kd_perception.engines.tensorrt_engine import TensorRtEngine
+        return TensorRtEngine(bundle, file_name, device=device, precision=precision,
+                              threads=threads, quantized=quantized)
     if chosen == 'openvino':
         from kd_perception.engines.openvino_engine import OpenVinoEngine
         return OpenVinoEngine(bundle, file_name, device=device, precision=precision,
@@ -79,7 +79,50 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
                              threads=threads, quantized=quantized)
 
 
-def _choose(engine: str) -> str:
+def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision: str = 'auto',
+             graph: str = 'deploy', cache: ArtefactCache | None = None) -> bool:
+    """
+    Return whether ``load_engine`` would find what it needs in the artefact cache.
+
+    True also where nothing is built that takes long, or loading is going to fail.
+    """
+    file_name = _graph_file(bundle, precision, graph, 0)
+    cache = cache or ArtefactCache()
+    if not bundle.has(file_name):
+        return True
+    try:
+        if engine == 'tensorrt':
+            from kd_perception.engines import tensorrt_engine
+            return tensorrt_engine.artefact_path(
+                bundle, file_name, device=device, precision=precision, cache=cache).is_file()
+        if engine == 'openvino':
+            from kd_perception.engines import openvino_engine
+            return openvino_engine.artefact_path(
+                bundle, file_name, device=device, precision=precision, cache=cache).is_file()
+        if device.startswith('tensorrt'):
+            from kd_perception.engines import onnxruntime_engine
+            return any(onnxruntime_engine.artefacts(bundle.files[file_name]).glob('*.engine'))
+    except (EngineError, ImportError, RuntimeError):
+        return True  # loading will say what is missing
+    return True
+
+
+def _graph_file(bundle: ModelBundle, precision: str, graph: str, threads: int) -> str:
+    """Return the file of a graph, or raise an ``EngineError`` for a wish that nobody has."""
+    if precision not in PRECISIONS:
+        raise EngineError(f'precision {precision!r}: one of {", ".join(PRECISIONS)}')
+    if graph not in GRAPHS:
+        raise EngineError(f'graph {graph!r}: one of {", ".join(GRAPHS)}')
+    if threads < 0:
+        raise EngineError(f'threads {threads}: 0 (the runtime chooses) or more')
+    quantized = precision == 'int8'
+    if quantized and (graph != 'deploy' or not bundle.has(DEPLOY_INT8)):
+        raise EngineError(f'{bundle.path}: has no int8 {graph} graph, and this release cannot '
+                          'make one; choose another precision')
+    return DEPLOY_INT8 if quantized else GRAPHS[graph]
+
+
+def _choose(engine: str, device: str) -> str:
     available = available_engines()
     if engine != 'auto':
         if engine not in available:
@@ -87,9 +130,14 @@ def _choose(engine: str) -> str:
         if available[engine].startswith('missing'):
             raise EngineError(f'engine {engine} is {available[engine]}')
         return engine
-    for name in ENGINES:
-        if not available[name].startswith('missing'):
+    kind = device.partition(':')[0]
+    present = [name for name in ENGINES if not available[name].startswith('missing')]
+    for name in present:
+        if kind in DEVICES[name]:
             return name
+    if present:
+        raise EngineError(f'no device {device!r} for any engine that is installed: '
+                          f'{", ".join(present)}')
     raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
 
 

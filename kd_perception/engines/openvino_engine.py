@@ -125,10 +125,7 @@ class OpenVinoEngine:
         """Return the compiled model for a batch size, from the cache where it is there."""
         device = _DEVICES[self.device]
         shape = (batch, *self.input_shape, 3)
-        path = self._cache.path(
-            content=self._content, runtime=self.name, version=self._openvino.__version__,
-            device=device, precision=self._wish, shape=shape,
-            extra={'processor': _property(self._core, 'FULL_DEVICE_NAME', device)})
+        path = _path(self._content, device, self._wish, shape, self._cache)
         blob = self._cache.read(path)
         if blob is not None:
             try:
@@ -150,6 +147,22 @@ class OpenVinoEngine:
                               f'{self._wish}: {_last_line(error)}') from None
         self._cache.write(path, stream.getvalue())
         return compiled
+
+
+def artefact_path(bundle: ModelBundle, file_name: str, *, device: str, precision: str,
+                  cache: ArtefactCache) -> Path:
+    """Return where the model compiled for one picture belongs, whether it is there or not."""
+    shape = (1, bundle.spec.input.height, bundle.spec.input.width, 3)
+    return _path(bundle.files[file_name], _DEVICES[device], precision, shape, cache)
+
+
+def _path(content: str, device: str, precision: str, shape: tuple[int, ...],
+          cache: ArtefactCache) -> Path:
+    import openvino
+    return cache.path(
+        content=content, runtime='openvino', version=openvino.__version__, device=device,
+        precision=precision, shape=shape,
+        extra={'processor': _property(_shared_core(), 'FULL_DEVICE_NAME', device)})
 
 
 def _output_name(names: set[str]) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import metadata
 import os
-from pathlib import Path
 import platform
 import shutil
 import subprocess
 
 import psutil
+
+from kd_perception.engines.machine import cpu_model
 
 PACKAGES = ('kd_perception', 'numpy', 'opencv-python-headless', 'opencv-python', 'onnxruntime',
             'onnxruntime-gpu', 'openvino', 'torch', 'tensorrt', 'timm',
@@ -52,22 +53,6 @@ def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     if distribution:
         found['ROS'] = distribution
     return found
-
-
-def cpu_model() -> str:
-    """Return the processor's name, with the matrix unit that decides default precisions."""
-    name, flags = platform.processor() or platform.machine(), ''
-    try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            key, _, value = line.partition(':')
-            if key.strip() == 'model name':
-                name = value.strip()
-            elif key.strip() == 'flags':
-                flags = value
-    except OSError:
-        pass
-    units = [unit for unit, flag in (('AMX', 'amx_tile'), ('AVX-512', 'avx512f')) if flag in flags]
-    return f'{name} ({", ".join(units)})' if units else name
 
 
 def gpu_model() -> str:

@@ -73,7 +73,8 @@ class Diagnostics:
             'schema_version': SCHEMA_VERSION, 'state': view.state,
             'model': model.get('name', ''), 'model_hash': model.get('hash', ''),
             'engine': model.get('engine', ''), 'device': model.get('device', ''),
-            'precision': model.get('precision', ''), 'loading': view.loading,
+            'precision': model.get('precision', ''),
+            'engine_choice': model.get('engine_choice', ''), 'loading': view.loading,
             **_performance(summary), **counters, **view.values}
         if view.topics:
             every = view.topics.values()

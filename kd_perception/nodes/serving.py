@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import safe_open
 
 from kd_perception.bundle import find_bundle, ModelBundle, WEIGHTS
+from kd_perception.engines.choice import load_fastest
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, EngineError, first_line
@@ -78,14 +79,16 @@ class ServingModel:
     A warm engine with the bundle it was made from; use it from one thread at a time.
 
     :param settings: what was loaded.
+    :param engine_choice: why by this engine.
     :param wanted: what the parameters ask for; None where that was loaded.
     :param stands_in: why something else was loaded.
     """
 
     def __init__(self, settings: ServingSettings, bundle: ModelBundle, engine: Engine,
-                 codec: ImageCodec = OWN_CODEC, *, wanted: ServingSettings | None = None,
-                 stands_in: str = '') -> None:
+                 codec: ImageCodec = OWN_CODEC, *, engine_choice: str = '',
+                 wanted: ServingSettings | None = None, stands_in: str = '') -> None:
         self.settings = settings
+        self.engine_choice = engine_choice
         self.wanted = wanted or settings
         self.stands_in = stands_in
         self.bundle = bundle
@@ -109,9 +112,16 @@ class ServingModel:
         """
         bundle = bundle or check_settings(settings)
         bundle.verify()
-        engine = load_engine(bundle, settings.engine, device=settings.device,
-                             precision=settings.precision, threads=settings.threads)
-        model = cls(settings, bundle, engine, choose_codec(), wanted=wanted, stands_in=stands_in)
+        why = 'asked for'
+        if settings.engine == 'auto':
+            engine, choice = load_fastest(bundle, device=settings.device,
+                                          precision=settings.precision, threads=settings.threads)
+            why = choice.reason
+        else:
+            engine = load_engine(bundle, settings.engine, device=settings.device,
+                                 precision=settings.precision, threads=settings.threads)
+        model = cls(settings, bundle, engine, choose_codec(), engine_choice=why, wanted=wanted,
+                    stands_in=stands_in)
         blank = np.zeros((1, *model._size, 3), np.uint8)
         try:
             for _ in range(warmup_iterations):
@@ -177,6 +187,7 @@ class ServingModel:
             'stands_in': self.stands_in,
             'engine': self.engine.name, 'device': self.engine.device,
             'precision': self.engine.precision, 'threads': self.settings.threads,
+            'engine_choice': self.engine_choice,
             'image_codec': self.codec.name, 'pid': os.getpid()}
 
     def close(self) -> None:

@@ -1,26 +1,25 @@
-"""Bundles to run: a random small one, and one trained on real frames."""
+"""Bundles to run: a random small one, one that is sure of its pictures, the shipped one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from kd_perception.bundle import BundleSpec, InputSpec, load_bundle, ModelBundle, NetworkSpec
-from kd_perception.classes import ClassSet, load_class_set
-from kd_perception.imaging import resize_image, resize_labels
+from kd_perception.classes import ClassSet
+from kd_perception.engines.loader import load_engine
 from kd_perception.networks.deploy import load_module, Normalize, save_bundle
 from kd_perception.networks.registry import build
 from kd_perception.paths import share_directory
 from kd_perception.simulation.street import StreetSimulator
 
 SIZE = (45, 80)
-TRAINED_SIZE = (180, 240)
+DECISIVE_SIZE = (90, 160)
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -57,53 +56,52 @@ def images() -> Callable[[int], np.ndarray]:
 
 
 @pytest.fixture(scope='session')
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelBundle, np.ndarray]:
-    """Return the shipped teacher, and pictures [4, 360, 640, 3] of the street it knows."""
+def shipped(tmp_path_factory: pytest.TempPathFactory
+            ) -> tuple[ModelBundle, np.ndarray, np.ndarray]:
+    """Return the shipped teacher, a picture [1, 360, 640, 3] of its street, and torch's mask."""
     teacher = load_bundle(share_directory() / 'models' / 'street_teacher')
     folder = tmp_path_factory.mktemp('bundles') / 'shipped'
-    frames = []
-    for scenario in ('clear', 'dense_fog'):
-        with StreetSimulator(scenario, seed=77) as street:
-            frames += [street.render(time_s).image for time_s in (4.0, 21.0)]
-    return save_bundle(folder, load_module(teacher), teacher.spec), np.stack(frames)
+    with StreetSimulator('dense_fog', seed=77) as street:
+        frame = street.render(4.0).image[np.newaxis]
+    bundle = save_bundle(folder, load_module(teacher), teacher.spec)
+    return bundle, frame, load_engine(bundle, 'torch', precision='fp32').infer(frame)['mask']
 
 
 @pytest.fixture(scope='session')
-def trained(tmp_path_factory: pytest.TempPathFactory,
-            test_data: Path) -> tuple[ModelBundle, np.ndarray]:
+def decisive(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelBundle, np.ndarray]:
     """
-    Return a network that really segments, and the real frames [4, 180, 240, 3] it knows.
+    Return a network that is sure of what it sees, and the pictures [4, 90, 160, 3] it knows.
 
-    Some seconds of training on four CamVid frames: it over-fits them, and so is as decided about
-    them as a good network about a drive; undecided ones flip between runtimes.
+    Some seconds of training on noisy coloured boxes: undecided networks flip between runtimes,
+    and on such nothing could be said about a runtime.
     """
-    classes = load_class_set('camvid')
-    folder = test_data / 'camvid'
-    files = sorted((folder / 'train').iterdir())
-    chosen = files[::len(files) // 4][:4]
-    frames = np.stack([resize_image(cv2.imread(str(f))[:, :, ::-1], *TRAINED_SIZE)
-                       for f in chosen])
-    labels = np.stack([resize_labels(classes.lookup()[cv2.imread(
-        str(next((folder / 'train_labels').glob(f'{f.stem}.*'))), cv2.IMREAD_UNCHANGED)],
-        *TRAINED_SIZE) for f in chosen])
-    spec = BundleSpec(name='trained', task='segmentation', role='student', classes=classes,
-                      input=InputSpec(*TRAINED_SIZE),
-                      network=NetworkSpec('compact', {'width': 16}))
+    generator = np.random.default_rng(3)
+    colours = np.array([[40, 40, 40], [220, 60, 50], [60, 200, 70], [60, 80, 220], [220, 210, 60],
+                        [60, 210, 210], [210, 70, 210], [240, 240, 240]])
+    labels = np.zeros((4, *DECISIVE_SIZE), np.int64)
+    for picture in labels:
+        for number in generator.permutation(np.arange(1, 8)):
+            y, x = generator.integers(0, 60), generator.integers(0, 125)
+            picture[y:y + generator.integers(20, 40), x:x + generator.integers(25, 50)] = number
+    noise = generator.normal(0, 12, (*labels.shape, 3))
+    frames = (colours[labels] + noise).clip(0, 255).astype(np.uint8)
+    spec = BundleSpec(name='decisive', task='segmentation', role='student',
+                      classes=ClassSet.from_names('eight', 'abcdefgh'),
+                      input=InputSpec(*DECISIVE_SIZE),
+                      network=NetworkSpec('compact', {'width': 8}))
     torch.manual_seed(0)
-    module = build(spec.network, len(classes)).train()
-    pixels = Normalize(spec.input)(torch.from_numpy(frames))
-    truth = torch.from_numpy(labels).long()
-    share = torch.bincount(truth[truth < 255], minlength=len(classes)) / truth.numel()
-    optimizer = torch.optim.AdamW(module.parameters(), 5e-3)
+    module = build(spec.network, 8).train()
+    pixels, truth = Normalize(spec.input)(torch.from_numpy(frames)), torch.from_numpy(labels)
+    optimizer = torch.optim.AdamW(module.parameters(), 1e-2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for a busy core cost more than they bring
-    for _ in range(110):
-        logits = functional.interpolate(module(pixels), size=TRAINED_SIZE, mode='bilinear')
-        loss = functional.cross_entropy(logits, truth, weight=1 / (share + 0.02),
-                                        ignore_index=255)
+    for _ in range(70):
+        logits = functional.interpolate(module(pixels), size=DECISIVE_SIZE, mode='bilinear')
+        loss = functional.cross_entropy(logits, truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     torch.set_num_threads(threads)
-    bundle = save_bundle(tmp_path_factory.mktemp('bundles') / 'trained', module.eval(), spec)
+    bundle = save_bundle(tmp_path_factory.mktemp('bundles') / 'decisive', module.eval(), spec,
+                         images=frames)
     return bundle, frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_damage_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert 'built again' in caplog.text
 
 
+def test_left_overs_of_kills_are_swept(tmp_path: Path) -> None:
+    cache = ArtefactCache(tmp_path)
+    old, fresh = tmp_path / '.r-1.blob.abc.blob', tmp_path / '.r-1.blob.def.blob'
+    for path in (old, fresh):
+        path.write_bytes(b'half')
+    os.utime(old, (0, 0))
+    cache.write(cache.path(**KEY), b'blob')
+    assert not old.exists()
+    assert fresh.exists(), 'another process may be writing it'
+
+
 def test_an_unwritable_cache_costs_time_only(tmp_path: Path, small: ModelBundle,
                                              caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / 'file').write_text('in the way')
@@ -60,3 +72,16 @@ def test_a_blob_the_runtime_refuses_is_built_anew(tmp_path: Path, small: ModelBu
     run = OpenVinoEngine(small, DEPLOY, precision='fp32', cache=cache)
     assert run.infer(np.zeros((1, 45, 80, 3), np.uint8))['mask'].shape == (1, 45, 80)
     assert len(cache.read(blob) or b'') > 1000
+
+
+def test_the_cached_model_is_the_built_one(tmp_path: Path, small: ModelBundle) -> None:
+    cache = ArtefactCache(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (1, 45, 80, 3), np.uint8)
+    first = OpenVinoEngine(small, DEPLOY, precision='fp32', cache=cache).infer(images)
+    blobs = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert blobs
+    second = OpenVinoEngine(small, DEPLOY, precision='fp32', cache=cache)
+    assert second.precision == 'fp32'
+    for name, value in second.infer(images).items():
+        assert (value == first[name]).all()
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == blobs

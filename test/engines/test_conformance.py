@@ -1,76 +1,164 @@
-"""Every engine and precision does what torch does, with a trained network on real frames."""
+"""
+What every engine does, in every precision that it has on this machine.
+
+A new engine is one line in ``CASES``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.engines import openvino_engine
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import available_engines, load_engine
 from kd_perception.errors import EngineError
+from kd_perception.paths import child_environment
 
-ON_CPU = [('torch', 'fp32'), ('torch', 'bf16'), ('onnxruntime', 'fp32'), ('openvino', 'fp32'),
-          ('openvino', 'bf16')]
-LIMITS = {'fp32': 0.999, 'bf16': 0.995}
+Images = Callable[[int], np.ndarray]
 
-
-def load(bundle: ModelBundle, engine: str, precision: str, graph: str = 'deploy') -> Engine:
-    if available_engines()[engine].startswith('missing'):
-        pytest.skip(f'{engine} is {available_engines()[engine]}')
-    try:
-        return load_engine(bundle, engine, precision=precision, graph=graph)
-    except EngineError as error:
-        if precision == 'bf16':
-            pytest.skip(f'no bf16 on this processor: {error}')
-        raise
+# Share of mask pixels that must be those of torch in fp32.
+AGREEMENT = {'fp32': 0.999, 'fp16': 0.995, 'bf16': 0.995}
 
 
-@pytest.mark.parametrize('network', ['trained', 'shipped'])
-@pytest.mark.parametrize(('engine', 'precision'), ON_CPU)
-def test_masks_agree_with_torch(request: pytest.FixtureRequest, network: str, engine: str,
-                                precision: str) -> None:
-    bundle, frames = request.getfixturevalue(network)
-    reference = load(bundle, 'torch', 'fp32').infer(frames)
-    assert len(np.unique(reference['mask'])) >= 8, 'the network must predict eight classes'
+@dataclass(frozen=True)
+class Case:
+    """One way to run a bundle."""
+
+    engine: str
+    precision: str
+    device: str = 'cpu'
+
+    def __str__(self) -> str:
+        return f'{self.engine}-{self.device}-{self.precision}'
+
+    def load(self, bundle: ModelBundle, graph: str = 'deploy') -> Engine:
+        return load_engine(bundle, self.engine, device=self.device, precision=self.precision,
+                           graph=graph)
+
+    def absent(self) -> str:
+        """Return why this machine cannot run it, or ''."""
+        state = available_engines()[self.engine]
+        if state.startswith('missing'):
+            return state
+        if self.device != 'cpu' and self.engine == 'onnxruntime':
+            import onnxruntime
+            provider = {'cuda': 'CUDA', 'tensorrt': 'Tensorrt'}[self.device]
+            if f'{provider}ExecutionProvider' not in onnxruntime.get_available_providers():
+                return f'built without {provider}'
+        elif self.device == 'cuda' and not torch.cuda.is_available():
+            return 'no CUDA device'
+        if (self.engine, self.precision) == ('openvino', 'bf16'):
+            core = openvino_engine._shared_core()
+            if 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+                return 'this processor has no bf16'
+        return ''
+
+
+CASES = (
+    Case('torch', 'fp32'), Case('torch', 'bf16'), Case('onnxruntime', 'fp32'),
+    Case('openvino', 'fp32'), Case('openvino', 'bf16'),
+    Case('torch', 'fp32', 'cuda'), Case('torch', 'fp16', 'cuda'), Case('torch', 'bf16', 'cuda'),
+    Case('onnxruntime', 'fp32', 'cuda'), Case('onnxruntime', 'fp16', 'cuda'),
+    Case('onnxruntime', 'fp32', 'tensorrt'), Case('onnxruntime', 'fp16', 'tensorrt'),
+    Case('tensorrt', 'fp32', 'cuda'), Case('tensorrt', 'fp16', 'cuda'))
+ABSENT = {case: case.absent() for case in CASES}
+
+
+@pytest.mark.parametrize('left_out', [c for c in CASES if ABSENT[c]], ids=str)
+def test_not_here(left_out: Case) -> None:
+    pytest.skip(f'{left_out}: {ABSENT[left_out]}')
+
+
+@pytest.fixture(scope='module', params=[c for c in CASES if not ABSENT[c]], ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def run(case: Case, small: ModelBundle) -> Iterator[Engine]:
+    """Return the small network on the engine of the case."""
+    engine = case.load(small)
+    yield engine
+    engine.close()
+
+
+def test_masks_are_those_of_torch(case: Case,
+                                  decisive: tuple[ModelBundle, np.ndarray]) -> None:
+    bundle, frames = decisive
+    run = case.load(bundle)
+    assert run.precision == case.precision
+    reference = load_engine(bundle, 'torch', precision='fp32').infer(frames)
+    assert len(np.unique(reference['mask'])) == 8, 'the network must predict all classes'
     assert (reference['confidence'] > 230).mean() > 0.5, 'and be sure of most pixels'
-    run = load(bundle, engine, precision)
-    assert run.precision == precision
     masks = np.concatenate([run.infer(frame[None])['mask'] for frame in frames])
-    assert (masks == reference['mask']).mean() >= LIMITS[precision]
+    assert (masks == reference['mask']).mean() >= AGREEMENT[case.precision]
     confidence = run.infer(frames)['confidence'].astype(int)
     assert np.abs(confidence - reference['confidence']).mean() < (
-        0.1 if precision == 'fp32' else 3)
+        0.1 if case.precision == 'fp32' else 3)
+    run.close()
 
 
-@pytest.mark.parametrize(('engine', 'precision'), ON_CPU)
-def test_shapes_types_and_names(small: ModelBundle, images: Callable[[int], np.ndarray],
-                                engine: str, precision: str) -> None:
-    run = load(small, engine, precision)
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_the_shipped_teacher(shipped: tuple[ModelBundle, np.ndarray, np.ndarray],
+                             engine: str) -> None:
+    bundle, frame, expected = shipped
+    run = Case(engine, 'fp32').load(bundle)
+    assert (run.infer(frame)['mask'] == expected).mean() >= AGREEMENT['fp32']
+    run.close()
+
+
+def test_it_says_what_it_is(run: Engine, case: Case) -> None:
     assert isinstance(run, Engine)
-    assert (run.name, run.device, run.precision) == (engine, 'cpu', precision)
+    assert (run.name, run.device, run.precision) == (case.engine, case.device, case.precision)
     assert run.input_shape == (45, 80)
     assert run.output_names == ('mask', 'confidence')
-    for n in (1, 3, 1):
-        result = run.infer(images(n))
+
+
+def test_batches_of_changing_size(run: Engine, case: Case, images: Images) -> None:
+    batch = images(4)
+    alone = [run.infer(batch[i:i + 1])['mask'][0] for i in range(4)]
+    for n in (4, 1, 3, 2, 1):
+        result = run.infer(batch[:n])
         assert set(result) == {'mask', 'confidence'}
         for value in result.values():
             assert value.dtype == np.uint8
             assert value.shape == (n, 45, 80)
-    logits = load(small, engine, precision, 'logits')
-    assert logits.output_names == ('logits',)
-    value = logits.infer(images(2))['logits']
+        # Another batch may take other kernels, and this network is random: near ties flip.
+        limit = 0.999 if case.precision == 'fp32' else 0.97
+        for i in range(n):
+            assert (result['mask'][i] == alone[i]).mean() > limit
+
+
+def test_logits(case: Case, small: ModelBundle, images: Images) -> None:
+    run = case.load(small, 'logits')
+    assert run.output_names == ('logits',)
+    value = run.infer(images(2))['logits']
     assert value.dtype == np.float32
     assert value.shape == (2, 5, 12, 20)
+    assert np.isfinite(value).all()
+    run.close()
 
 
-@pytest.mark.parametrize('engine', ['torch', 'onnxruntime', 'openvino'])
-def test_results_are_the_callers(small: ModelBundle, images: Callable[[int], np.ndarray],
-                                 engine: str) -> None:
-    run = load(small, engine, 'fp32')
+def test_repeatable_to_the_bit(run: Engine, images: Images) -> None:
+    first = run.infer(images(1))
+    for n in (1, 3, 1, 2, 1):
+        run.infer(images(n + 4)[:n])
+        again = run.infer(images(1))
+        for name, value in first.items():
+            assert (again[name] == value).all()
+
+
+def test_results_are_the_callers(case: Case, small: ModelBundle, images: Images) -> None:
+    run = case.load(small)
     given = images(1)
     before = given.copy()
     first = run.infer(given)
@@ -85,21 +173,8 @@ def test_results_are_the_callers(small: ModelBundle, images: Callable[[int], np.
         assert value.flags.writeable
 
 
-@pytest.mark.parametrize('engine', ['torch', 'onnxruntime', 'openvino'])
-def test_a_picture_in_a_batch_is_the_picture_alone(
-        small: ModelBundle, images: Callable[[int], np.ndarray], engine: str) -> None:
-    run = load(small, engine, 'fp32')
-    batch = images(3)
-    together = run.infer(batch)['mask']
-    for i in range(3):
-        assert (run.infer(batch[i:i + 1])['mask'][0] == together[i]).mean() > 0.999
-
-
-@pytest.mark.parametrize('engine', ['torch', 'onnxruntime', 'openvino'])
-def test_read_only_views_are_taken(small: ModelBundle, images: Callable[[int], np.ndarray],
-                                   engine: str) -> None:
+def test_read_only_views_are_taken(run: Engine, images: Images) -> None:
     """A frame is often a view of a message's memory that nobody may write to."""
-    run = load(small, engine, 'fp32')
     given = images(1)
     expected = run.infer(given)['mask']
     frozen = np.frombuffer(given.tobytes(), np.uint8).reshape(given.shape)
@@ -107,28 +182,53 @@ def test_read_only_views_are_taken(small: ModelBundle, images: Callable[[int], n
     assert (run.infer(frozen)['mask'] == expected).all()
 
 
-@pytest.mark.parametrize('engine', ['torch', 'onnxruntime', 'openvino'])
 @pytest.mark.parametrize(('bad', 'says'), [
     (np.zeros((1, 45, 81, 3), np.uint8), r'uint8\[N, 45, 80, 3\]'),
     (np.zeros((45, 80, 3), np.uint8), 'do not fit'),
     (np.zeros((0, 45, 80, 3), np.uint8), 'do not fit'),
     (np.zeros((1, 45, 80, 3), np.float32), 'float32'),
     (np.zeros((1, 45, 80, 6), np.uint8)[..., ::2], 'contiguous')])
-def test_wrong_images_are_refused(small: ModelBundle, engine: str, bad: np.ndarray,
-                                  says: str) -> None:
-    with pytest.raises(EngineError, match=says):
-        load(small, engine, 'fp32').infer(bad)
+def test_wrong_images_are_refused(run: Engine, bad: np.ndarray, says: str) -> None:
+    with pytest.raises(EngineError, match=says) as caught:
+        run.infer(bad)
+    assert '\n' not in str(caught.value)
 
 
-def test_the_cached_model_is_the_built_one(trained: tuple[ModelBundle, np.ndarray],
+def test_closing(case: Case, small: ModelBundle, images: Images) -> None:
+    run = case.load(small)
+    run.infer(images(1))
+    run.close()
+    with pytest.raises(EngineError, match='closed'):
+        run.infer(images(1))
+    run.close()
+
+
+# Torch takes milliseconds even for nothing; 500 lost results are 3.6 MB.
+CALLS = {'torch': 500}
+
+
+def test_no_memory_is_lost_over_many_calls(case: Case, small: ModelBundle,
                                            own_cache: Path) -> None:
-    bundle, frames = trained
-    first = load(bundle, 'openvino', 'fp32').infer(frames[:1])
-    blobs = {p: p.stat().st_mtime_ns for p in (own_cache / 'kd_perception').rglob('*.blob')}
-    assert blobs
-    second = load(bundle, 'openvino', 'fp32')
-    assert second.precision == 'fp32'
-    for name, value in second.infer(frames[:1]).items():
-        assert (value == first[name]).all()
-    for path, stamp in blobs.items():
-        assert path.stat().st_mtime_ns == stamp
+    """In a process of its own: other tests' memory is not this engine's."""
+    code = (
+        'import sys, numpy as np, psutil\n'
+        'from kd_perception.bundle import load_bundle\n'
+        'from kd_perception.engines.loader import load_engine\n'
+        'path, engine, device, precision, calls = sys.argv[1:]\n'
+        'run = load_engine(load_bundle(path), engine, device=device, precision=precision,\n'
+        '                  threads=1)\n'
+        'images = np.random.default_rng(0).integers(0, 256, (1, 45, 80, 3), np.uint8)\n'
+        'rss = psutil.Process().memory_info\n'
+        'for call in range(int(calls)):\n'
+        '    run.infer(images)\n'
+        '    if call == int(calls) // 10:\n'
+        '        before = rss().rss\n'
+        'print(rss().rss - before)\n'
+        'run.close()\n')
+    calls = CALLS.get(case.engine, 10_000)
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(small.path), case.engine, case.device, case.precision,
+         str(calls)], env=child_environment(), capture_output=True, text=True, timeout=150,
+        check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 3e6
