@@ -154,13 +154,18 @@ def camera_info(rng):
 
 
 def broken_bytes(message, rng):
-    """Return CDR with wrong lengths, cut, or none at all."""
+    """
+    Return CDR with wrong lengths, cut, or none at all.
+
+    At least a byte: of a message without any, Fast DDS lets a reliable reader wait for ever,
+    and hear no more of that publisher.
+    """
     data = bytearray(serialize_message(message))
     what = rng.integers(4)
     if what == 0:
-        return bytes(data[:int(rng.integers(0, len(data)))])
+        return bytes(data[:int(rng.integers(1, len(data)))])
     if what == 1:
-        return rng.bytes(int(rng.integers(0, 200)))
+        return rng.bytes(int(rng.integers(1, 200)))
     # The first hundred bytes hold the header, all strings and all lengths.
     for place in rng.integers(0, min(100, len(data)), int(rng.integers(1, 9))):
         data[place] = int(rng.choice((0, 1, 127, 128, 255, rng.integers(256))))
