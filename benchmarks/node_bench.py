@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,10 +50,19 @@ def make_student(folder: Path, network: NetworkSpec = STUDENT, *, name: str = 's
     save_bundle(folder / name, build(spec.network, len(spec.classes)).eval(), spec)
 
 
+def jpeg_message(pixels: np.ndarray) -> Any:
+    """Return a picture as ``CompressedImage``, without a header."""
+    from sensor_msgs.msg import CompressedImage
+
+    from kd_perception.imaging import encode_jpeg
+
+    return CompressedImage(format='jpeg', data=array.array('B', encode_jpeg(pixels)))
+
+
 def picture(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return a picture uint8 ``[H, W, 3]`` with edges and noise, which a JPEG does not shrink."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (height // 20, width // 20, 3), np.uint8)
+    coarse = rng.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3), np.uint8)
     large = np.repeat(np.repeat(coarse, 20, 0), 20, 1)[:height, :width]
     return large // 2 + rng.integers(0, 32, (height, width, 3), np.uint8)
 
@@ -85,9 +95,10 @@ class Cameras:
     Publishes at a fixed rate and takes the time until each answer is back.
 
     :param lines: cameras by name.
+    :param depth: how many frames the middleware keeps for a node that is late.
     """
 
-    def __init__(self, lines: Mapping[str, Line]) -> None:
+    def __init__(self, lines: Mapping[str, Line], depth: int = 2) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from sensor_msgs.msg import Image
@@ -104,23 +115,23 @@ class Cameras:
         self._publishers = {}
         for name, line in self._lines.items():
             self._publishers[name] = self.node.create_publisher(
-                type(line.message), line.images, qos.stream(2))
+                type(line.message), line.images, qos.stream(depth))
             self.node.create_subscription(
                 Image, line.masks, lambda m, n=name: self._on_mask(n, m), qos.stream(5))
 
-    def wait(self) -> None:
-        """Wait until somebody listens to every camera."""
+    def wait(self, settle_s: float = 1.0) -> None:
+        """Wait until somebody listens to every camera, and ``settle_s`` more."""
         if not self.spin_until(lambda: all(p.get_subscription_count()
                                            for p in self._publishers.values()), _START_S):
             raise SystemExit('the nodes did not start')
-        self.spin_for(1.0)
+        self.spin_for(settle_s)
 
-    def send(self, name: str) -> None:
-        """Publish one frame of a camera."""
+    def send(self, name: str, message: Any = None) -> None:
+        """Publish one frame of a camera, or another message in its place."""
         from kd_perception.nodes.conversion import header
 
         self._stamp = max(self._stamp + 1, time.time_ns())
-        message = self._lines[name].message
+        message = self._lines[name].message if message is None else message
         message.header = header(self._stamp, 'c')
         self._trips[name, self._stamp] = Trip(name, time.monotonic_ns())
         self._publishers[name].publish(message)
@@ -198,12 +209,12 @@ class PerceptionProbe:
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_state, qos.stream(50))
         node.create_subscription(
             String, f'{name}/active_model',
-            lambda m: self.models.append(json.loads(m.data)['name']), qos.latched())
+            lambda m: self.models.append(json.loads(m.data)['model']), qos.latched())
         self._client = node.create_client(SetParameters, f'{name}/set_parameters')
 
     @property
     def model(self) -> str:
-        """Return the name of the model that serves."""
+        """Return the model that serves, as the parameter named it."""
         return self.models[-1] if self.models else ''
 
     def set(self, **values: Any) -> Any:
