@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 import os
 from pathlib import Path
@@ -136,20 +136,21 @@ class Cameras:
         self._trips[name, self._stamp] = Trip(name, time.monotonic_ns())
         self._publishers[name].publish(message)
 
+    def show(self, message: Any) -> None:
+        """Let every camera send this message from now on."""
+        self._lines = {n: replace(line, message=message) for n, line in self._lines.items()}
+
     def run(self, names: Sequence[str], frames: int, rate_hz: float = RATE_HZ, *,
-            before: Callable[[int], object] | None = None, drain_s: float = 0.5) -> list[Trip]:
+            drain_s: float = 0.5) -> list[Trip]:
         """
         Publish ``frames`` frames of each named camera at the same instants.
 
-        :param before: called with the number of the frame before it is sent.
         :param drain_s: how long the last answers are waited for.
         """
         self._trips.clear()
         begin = time.monotonic()
         for number in range(frames):
             self.spin_for(begin + number / rate_hz - time.monotonic())
-            if before is not None:
-                before(number)
             for name in names:
                 self.send(name)
         self.spin_for(drain_s)
