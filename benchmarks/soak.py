@@ -248,7 +248,7 @@ class Soak:
                 continue
             if camera == 'front' and within(phase, LARGE):
                 message = self._large
-            if camera == 'front' and within(phase, CORRUPT) and number % 3 == 0:
+            if camera == 'front' and within(phase, CORRUPT):
                 message = self._corrupt[number % 2]
                 self.corrupt += 1
             self.cameras.send(camera, message)
@@ -325,7 +325,7 @@ class Soak:
 # When in a cycle things happen, and stretches of it.
 EVENTS = {'swap': 0.0, 'bad value': 0.7, 'not while it runs': 0.72, 'no such model': 0.75,
           'damaged model': 0.8}
-CORRUPT, STOPPED, LARGE, CALM = (0.3, 0.4), (0.4, 0.55), (0.55, 0.65), (0.5, 0.8)
+CORRUPT, STOPPED, LARGE, CALM = (0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (0.6, 0.8)
 
 
 def within(phase: float, stretch: tuple[float, float]) -> bool:
