@@ -12,44 +12,31 @@ from __future__ import annotations
 import array
 from collections.abc import Callable
 import contextlib
-import os
-from pathlib import Path
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
+from node_bench import (
+    Cameras,
+    HEIGHT,
+    Line,
+    make_student,
+    picture,
+    private_room,
+    RATE_HZ,
+    WIDTH,
+)
 import numpy as np
 import result
 
-from kd_perception.bundle import BundleSpec, DEPLOY, find_bundle, InputSpec, NetworkSpec
-from kd_perception.classes import load_class_set
-from kd_perception.nodes.environment import isolation, reserved_domain, tuning
+from kd_perception.bundle import DEPLOY, find_bundle
 from kd_perception.nodes.graph import perception_graph
 from kd_perception.nodes.runner import started
 
-HEIGHT, WIDTH, RATE_HZ = 360, 640, 30.0
 ROUNDS, FRAMES, WARMUP = 8, 60, 40
 ECHO = '--echo'
-
-
-STUDENT = NetworkSpec('compact', {})
-
-
-def make_student(folder: Path, network: NetworkSpec = STUDENT) -> None:
-    """Write a student with random weights, which cost the same time."""
-    import torch
-
-    from kd_perception.networks.deploy import save_bundle
-    from kd_perception.networks.registry import build
-
-    torch.manual_seed(0)
-    spec = BundleSpec(name='student', task='segmentation', role='student',
-                      classes=load_class_set('driving'), input=InputSpec(HEIGHT, WIDTH),
-                      network=network)
-    save_bundle(folder / 'student', build(spec.network, len(spec.classes)).eval(), spec)
 
 
 def echo() -> None:
@@ -76,76 +63,23 @@ def echo() -> None:
     rclpy.try_shutdown()
 
 
-class Camera:
-    """Publishes at a fixed rate and takes the time until the answer is back."""
+def both_sides() -> Cameras:
+    """Return the camera of the node and that of the echo."""
+    from kd_perception.nodes.conversion import header, image_message
 
-    def __init__(self) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from sensor_msgs.msg import Image
+    message = image_message(picture(), 'bgr8', header(0, 'c'))
+    return Cameras({'node': Line('image', 'segmentation/mask', message),
+                    'echo': Line('echo/image', 'echo/mask', message)})
 
-        from kd_perception.nodes import qos
-        from kd_perception.nodes.conversion import header, image_message
 
-        rclpy.init()
-        self.node = rclpy.create_node('bench')
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
-        self._header = header
-        picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        self._image = image_message(picture, 'bgr8', header(0, 'c'))
-        self._sent: dict[int, int] = {}
-        self._latency: dict[int, float] = {}
-        self._stamp = 0
-        self._publishers = {}
-        for side, image, mask in (('node', 'image', 'segmentation/mask'),
-                                  ('echo', 'echo/image', 'echo/mask')):
-            self._publishers[side] = self.node.create_publisher(Image, image, qos.stream(2))
-            self.node.create_subscription(Image, mask, self._on_mask, qos.stream(5))
-
-    def wait(self) -> None:
-        """Wait until both sides listen."""
-        deadline = time.monotonic() + 60
-        while not all(p.get_subscription_count() for p in self._publishers.values()):
-            if time.monotonic() > deadline:
-                sys.exit('the nodes did not start')
-            self._executor.spin_once(timeout_sec=0.1)
-        time.sleep(1.0)
-
-    def block(self, side: str, frames: int) -> list[float]:
-        """Return milliseconds per answered frame."""
-        self._latency.clear()
-        publisher, period = self._publishers[side], 1.0 / RATE_HZ
-        begin = time.monotonic()
-        for number in range(frames):
-            self._spin_until(begin + number * period)
-            self._stamp += 1
-            self._image.header = self._header(self._stamp, 'c')
-            self._sent[self._stamp] = time.monotonic_ns()
-            publisher.publish(self._image)
-        self._spin_until(time.monotonic() + 0.5)
-        return list(self._latency.values())
-
-    def close(self) -> None:
-        """End the node."""
-        import rclpy
-
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown()
-
-    def _on_mask(self, message: Any) -> None:
-        now, stamp = time.monotonic_ns(), message.header.stamp.nanosec
-        self._latency[stamp] = (now - self._sent[stamp]) / 1e6
-
-    def _spin_until(self, deadline: float) -> None:
-        while (left := deadline - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=min(left, 0.02))
+def block(cameras: Cameras, side: str, frames: int) -> list[float]:
+    """Return milliseconds per answered frame."""
+    return [t.latency_ms for t in cameras.run([side], frames) if t.answered_ns]
 
 
 def bare_runtime(bundle: Any, engine: str, threads: int = 0) -> Callable[[], object]:
     """Return a call of the runtime alone on the bundle's graph, set up as the engine does."""
-    picture = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8)
+    images = picture()[np.newaxis]
     if engine == 'openvino':
         import openvino
 
@@ -156,7 +90,7 @@ def bare_runtime(bundle: Any, engine: str, threads: int = 0) -> Callable[[], obj
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
             'INFERENCE_PRECISION_HINT': 'f32',
             **({'INFERENCE_NUM_THREADS': str(threads)} if threads else {})}).create_infer_request()
-        request.set_input_tensor(0, openvino.Tensor(picture, shared_memory=True))
+        request.set_input_tensor(0, openvino.Tensor(images, shared_memory=True))
 
         def call() -> None:
             request.start_async()
@@ -170,7 +104,7 @@ def bare_runtime(bundle: Any, engine: str, threads: int = 0) -> Callable[[], obj
     session = onnxruntime.InferenceSession(str(bundle.file(DEPLOY)), options,
                                            providers=['CPUExecutionProvider'])
     name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: picture})
+    return lambda: session.run(None, {name: images})
 
 
 def runtime_block(call: Callable[[], object], frames: int) -> list[float]:
@@ -188,27 +122,25 @@ def runtime_block(call: Callable[[], object], frames: int) -> list[float]:
 def measure(engine: str, threads: int, rounds: int) -> dict[str, Any]:
     """Return milliseconds per block of ``node``, ``echo`` and ``runtime``, and counters."""
     times: dict[str, list[list[float]]] = {'node': [], 'echo': [], 'runtime': []}
-    with tempfile.TemporaryDirectory() as name, reserved_domain() as domain:
-        folder = Path(name)
+    with private_room() as folder:
         make_student(folder)
-        os.environ.update({**isolation(domain), **tuning()})
-        graph = perception_graph('student', models_dir=name, engine=engine, precision='fp32',
-                                 threads=threads, warmup_iterations=5)
+        graph = perception_graph('student', models_dir=str(folder), engine=engine,
+                                 precision='fp32', threads=threads, warmup_iterations=5)
         with started(graph, folder / 'logs', isolated=False):
             other = subprocess.Popen([sys.executable, __file__, ECHO])
             try:
-                camera = Camera()
-                camera.wait()
+                cameras = both_sides()
+                cameras.wait()
                 bundle = find_bundle('student', folder)
                 call = bare_runtime(bundle, engine, threads)
                 for side in ('node', 'echo'):
-                    camera.block(side, WARMUP)
+                    block(cameras, side, WARMUP)
                 runtime_block(call, WARMUP)
                 for _ in range(rounds):
-                    times['node'].append(camera.block('node', FRAMES))
+                    times['node'].append(block(cameras, 'node', FRAMES))
                     times['runtime'].append(runtime_block(call, FRAMES))
-                    times['echo'].append(camera.block('echo', FRAMES))
-                camera.close()
+                    times['echo'].append(block(cameras, 'echo', FRAMES))
+                cameras.close()
             finally:
                 other.send_signal(2)
                 other.wait(10)

@@ -7,19 +7,16 @@ never be older than one period and the transport. Wants two idle cores.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 import statistics
-import tempfile
 import time
 from typing import Any
 
-from node_overhead import bare_runtime, HEIGHT, make_student, WIDTH
+from node_bench import HEIGHT, make_student, picture, private_room, WIDTH
+from node_overhead import bare_runtime
 import numpy as np
 import result
 
 from kd_perception.bundle import find_bundle, NetworkSpec
-from kd_perception.nodes.environment import isolation, reserved_domain, tuning
 from kd_perception.nodes.graph import perception_graph
 from kd_perception.nodes.runner import started
 
@@ -32,12 +29,10 @@ SLOWER = 2.0
 
 def main() -> None:
     args = result.parser(__doc__ or '').parse_args()
-    with tempfile.TemporaryDirectory() as name, reserved_domain() as domain:
-        folder = Path(name)
+    with private_room() as folder:
         make_student(folder, NETWORK)
-        os.environ.update({**isolation(domain), **tuning()})
         bundle = find_bundle('student', folder)
-        graph = perception_graph('student', models_dir=name, engine='onnxruntime',
+        graph = perception_graph('student', models_dir=str(folder), engine='onnxruntime',
                                  precision='fp32')
         call = bare_runtime(bundle, 'onnxruntime')
         for _ in range(10):
@@ -85,8 +80,7 @@ def measure(period: float) -> tuple[list[list[float]], dict[str, Any], dict[str,
     node.create_subscription(DiagnosticArray, 'perception/timing', timings.append, qos.stream(50))
     node.create_subscription(DiagnosticArray, '/diagnostics', states.append, qos.stream(5))
     publisher = node.create_publisher(Image, 'image', qos.stream(2))
-    picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    image = image_message(picture, 'bgr8', Image().header)
+    image = image_message(picture(), 'bgr8', Image().header)
     while not publisher.get_subscription_count():
         executor.spin_once(timeout_sec=0.1)
 

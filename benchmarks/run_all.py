@@ -11,7 +11,7 @@ import time
 import result
 
 HERE = Path(__file__).resolve().parent
-NO_FIGURE = {'result.py', 'run_all.py'}
+NO_FIGURE = {'node_bench.py', 'plain_node.py', 'result.py', 'run_all.py'}
 # These take hours, or data and bundles that nobody can guess: run them on their own.
 ON_THEIR_OWN = {'domain_shift.py', 'foreign_networks.py', 'label_cache.py', 'student_speedup.py',
                 'unfamiliar_pictures.py', 'view_gap.py'}
@@ -23,9 +23,12 @@ BARS = {
     'decode': 'at most 1.25',
     'engine_wrapper': 'at most 1.05',
     'labelling': 'at most 3 ms',
+    'live_swap': 'at most 2 camera periods, no frame lost',
     'node_overhead': 'at most 0.7 ms, no frame lost',
     'node_staleness': 'at most 1.2',
+    'node_table': 'below 1',
     'simulator': 'at least 25 frames/s',
+    'soak': 'at most 2 %, nothing lost, leaked or wrong',
     'train_from_cache': 'at most 1.1',
 }
 
@@ -85,7 +88,10 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
     text += ['', '## Workloads', '']
     for row, _ in rows:
         text.append(f'- **{row["name"]}**: ' + ', '.join(
-            f'{k} {v}' for k, v in row['workload'].items() if k != 'host'))
+            f'{k} {v}' for k, v in row['workload'].items() if k not in ('host', 'table')))
+    for row, _ in rows:
+        if 'table' in row['workload']:
+            text += ['', f'## {row["name"]}', '', *row['workload']['table']]
     text += ['', '## Notes', '']
     text += [f'- **{name}**: {note}' for name, note in NOTES.items()]
     path.write_text('\n'.join(text) + '\n')

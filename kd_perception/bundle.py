@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 import hashlib
+import math
 from pathlib import Path
 import shutil
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 import yaml
 
 from kd_perception.classes import ClassSet, MAX_MASK_CLASSES
-from kd_perception.errors import BundleError, ConfigError, first_line
-from kd_perception.fast_yaml import load_yaml
+from kd_perception.errors import BundleError, ConfigError
 from kd_perception.paths import atomic_directory, file_hash, models_directory
+from kd_perception.plain_yaml import parse_plain_yaml
 
 SCHEMA_VERSION = 1
 MANIFEST = 'bundle.yaml'
@@ -62,12 +63,15 @@ class InputSpec:
     resize: str = 'stretch'
 
     def __post_init__(self) -> None:
-        if not (0 < self.height <= 16384 and 0 < self.width <= 16384):
+        if not all(type(n) is int and 0 < n <= 16384 for n in (self.height, self.width)):
             raise BundleError(f'input size {self.width}x{self.height} is not possible')
+        if not _is_number(self.scale) or self.scale <= 0:
+            raise BundleError(f'input scale {self.scale!r} is no number above zero')
         if self.channel_order not in ('rgb', 'bgr'):
             raise BundleError(f'input channel_order {self.channel_order!r}: rgb or bgr')
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise BundleError('input mean and std need three values, std above zero')
+        if (len(self.mean) != 3 or len(self.std) != 3
+                or not all(map(_is_number, (*self.mean, *self.std))) or min(self.std) <= 0):
+            raise BundleError('input mean and std need three numbers, std above zero')
         if self.resize not in RESIZE_POLICIES:
             raise BundleError(f'input resize {self.resize!r}: one of {RESIZE_POLICIES}')
 
@@ -90,6 +94,11 @@ class NetworkSpec:
     channels: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.builder, str):
+            raise BundleError(f'network builder: {self.builder!r} is no name')
+        if not isinstance(self.arguments, dict) or not all(
+                isinstance(name, str) for name in self.arguments):
+            raise BundleError(f'network arguments: {self.arguments!r} are not values by name')
         if not isinstance(self.channels, dict):
             raise BundleError(f'network channels: {self.channels!r} is no mapping')
         for name, found in self.channels.items():
@@ -116,6 +125,15 @@ class Lineage:
     recipe: str = ''
     code_version: str = ''
 
+    def __post_init__(self) -> None:
+        for name in ('parents', 'data'):
+            found = getattr(self, name)
+            if not isinstance(found, tuple) or not all(isinstance(one, str) for one in found):
+                raise BundleError(f'lineage {name}: {found!r} is no list of hashes')
+        for name in ('recipe', 'code_version'):
+            if not isinstance(getattr(self, name), str):
+                raise BundleError(f'lineage {name}: {getattr(self, name)!r} is no string')
+
 
 @dataclass(frozen=True)
 class BundleSpec:
@@ -131,6 +149,9 @@ class BundleSpec:
     statistics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ('name', 'role'):
+            if not isinstance(getattr(self, name), str):
+                raise BundleError(f'{name} {getattr(self, name)!r} is no string')
         if self.task not in TASKS:
             raise BundleError(f'task {self.task!r}: one of {TASKS}')
         if self.task == 'segmentation' and len(self.classes) > MAX_MASK_CLASSES:
@@ -237,9 +258,9 @@ def load_bundle(path: Path | str, *, verify: bool = True) -> ModelBundle:
         raise BundleError(f'{manifest}: was changed after it was written (its last line, the hash '
                           'of the rest, does not fit); copy the bundle again')
     try:
-        data = load_yaml(content.decode())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BundleError(f'{manifest}: not readable: {first_line(error)}') from None
+        data = parse_plain_yaml(content)
+    except ConfigError as error:
+        raise BundleError(f'{manifest}: {error}') from None
     if not isinstance(data, dict):
         raise BundleError(f'{manifest}: is no mapping')
     version = data.get('schema_version')
@@ -313,7 +334,7 @@ def _spec(data: dict[str, Any], where: Path) -> BundleSpec:
         raise BundleError(f'{where}: unknown keys {sorted(map(str, unknown))}')
     try:
         return BundleSpec(
-            name=str(data['name']), task=data['task'], role=str(data['role']),
+            name=data['name'], task=data['task'], role=data['role'],
             classes=ClassSet.from_dict(data['classes'], f'{where}: classes'),
             input=_section(InputSpec, data['input'], f'{where}: input'),
             network=_section(NetworkSpec, data.get('network') or {}, f'{where}: network'),
@@ -356,9 +377,14 @@ def _files(data: dict[str, Any], where: Path) -> dict[str, str]:
 def _sizes(data: dict[str, Any], where: Path) -> dict[str, int]:
     sizes = {name: entry['bytes'] for name, entry in data['files'].items() if 'bytes' in entry}
     for name, size in sizes.items():
-        if not isinstance(size, int):
+        if type(size) is not int or size < 0:
             raise BundleError(f'{where}: files: {name}: bytes {size!r} is no number')
     return sizes
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and math.isfinite(value))
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_LONGEST = 1000
+
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of others that says something, cut at 200 letters."""
@@ -27,8 +29,11 @@ class KdPerceptionError(Exception):
     """Base of all errors that a user can cause and mend; the message is one readable line."""
 
     def __str__(self) -> str:
-        # Messages quote names and library errors, which may hold line breaks.
-        return ' '.join(super().__str__().split('\n'))
+        # Messages quote names and library errors, which may hold line breaks or be endless.
+        text = super().__str__()
+        if len(text) > _LONGEST:
+            text = f'{text[:_LONGEST - 1]}…'
+        return ' '.join(text.split('\n'))
 
 
 class ConfigError(KdPerceptionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 import hashlib
 import os
 from pathlib import Path
@@ -191,12 +192,28 @@ def test_files_that_cannot_be_read(bundle):
     (lambda d: d['input'].update(channel_order='yuv'), 'rgb or bgr'),
     (lambda d: d['input'].update(std=[1, 0, 1]), 'std above zero'),
     (lambda d: d['input'].update(std=[1, 'a', 1]), 'input'),
+    (lambda d: d['input'].update(std=[1, float('nan'), 1]), 'three numbers'),
+    (lambda d: d['input'].update(height=360.5), 'input size 640x360.5 is not possible'),
+    (lambda d: d['input'].update(scale=0.0), 'scale 0.0 is no number above zero'),
+    (lambda d: d['input'].update(scale=float('inf')), 'scale inf is no number above zero'),
+    (lambda d: d['network'].update(builder=3), 'network builder: 3 is no name'),
+    (lambda d: d['network'].update(arguments=[3]), r'arguments: \(3,\) are not values by name'),
+    (lambda d: d['network'].update(arguments={3: 4}), 'are not values by name'),
+    (lambda d: d['lineage'].update(parents=5), 'lineage parents: 5 is no list of hashes'),
+    (lambda d: d['lineage'].update(recipe=None), 'lineage recipe: None is no string'),
+    (lambda d: d.update(name=None), 'name None is no string'),
+    (lambda d: d.update(role='x' * 10**6 + '\n', task=0), 'task 0'),
+    (lambda d: d.update(task='x' * 10**6), 'xxx…$'),
+    (lambda d: d['files'].update({'x': {'sha256': '', 'bytes': -1}}), 'bytes -1 is no number'),
+    (lambda d: f'schema_version: 0x{"f" * 9000}\n', 'a number of 36000 bits'),
+    (lambda d: f'statistics: {"[" * 9000}{"]" * 9000}\n', 'nested deeper than 32'),
     (lambda d: d['input'].update(resize='crop'), "resize 'crop'"),
     (lambda d: d['input'].update(depth=3), "input: unknown keys \\['depth'\\]"),
     (lambda d: d['input'].pop('height') and None, 'height'),
     (lambda d: d.update(input=[1]), 'input: is no mapping'),
     (lambda d: d.update(classes={'name': 'x'}), 'classes: needs'),
-    (lambda d: d['classes']['classes'].append(d['classes']['classes'][0]), 'must differ'),
+    (lambda d: d['classes']['classes'].append(deepcopy(d['classes']['classes'][0])),
+     'must differ'),
     (lambda d: d.update(statistics='many'), 'bundle.yaml'),
     (lambda d: d.update(files=None), 'key "files" is missing'),
     (lambda d: d['files'].update({'../x': {'sha256': ''}}), 'no plain file name'),

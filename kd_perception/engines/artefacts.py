@@ -10,6 +10,7 @@ same time both succeed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 import hashlib
 import json
 import logging
@@ -69,12 +70,14 @@ class ArtefactCache:
             with atomic_file(path) as temporary, temporary.open('wb') as stream:
                 stream.write(hashlib.sha256(blob).digest())
                 stream.write(blob)
-            self._sweep(time.time())
         except OSError as error:
             log.warning('%s: cannot keep built engines: %s', self.directory, error.strerror)
+        else:
+            self._sweep(time.time())
 
     def _sweep(self, now: float) -> None:
         """Remove what killed builds have left of their writing."""
         for path in self.directory.glob('.*'):
-            if now - path.stat().st_mtime > _LEFT_OVER_S:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process may sweep, too
+                if now - path.stat().st_mtime > _LEFT_OVER_S:
+                    path.unlink()

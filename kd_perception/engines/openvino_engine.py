@@ -142,7 +142,7 @@ class OpenVinoEngine:
             compiled = self._core.compile_model(model, device, self._config)
             stream = io.BytesIO()
             compiled.export_model(stream)
-        except RuntimeError as error:
+        except Exception as error:  # as in infer, and UnicodeDecodeError for its own text
             raise EngineError(f'{self._file}: openvino refuses the graph on {device} in '
                               f'{self._wish}: {_last_line(error)}') from None
         self._cache.write(path, stream.getvalue())

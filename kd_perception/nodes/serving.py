@@ -8,6 +8,7 @@ No ROS here, and no torch unless the engine is torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 import os
 import time
 from typing import Any
@@ -120,10 +121,10 @@ class ServingModel:
         else:
             engine = load_engine(bundle, settings.engine, device=settings.device,
                                  precision=settings.precision, threads=settings.threads)
-        model = cls(settings, bundle, engine, choose_codec(), engine_choice=why, wanted=wanted,
-                    stands_in=stands_in)
-        blank = np.zeros((1, *model._size, 3), np.uint8)
         try:
+            model = cls(settings, bundle, engine, choose_codec(), engine_choice=why,
+                        wanted=wanted, stands_in=stands_in)
+            blank = np.zeros((1, *model._size, 3), np.uint8)
             for _ in range(warmup_iterations):
                 model._infer(blank)
         except Exception:
@@ -196,10 +197,19 @@ class ServingModel:
 
 
 def count_parameters(bundle: ModelBundle) -> int:
-    """Return the number of weights, without running statistics; 0 for a foreign graph."""
+    """
+    Return the number of weights, without running statistics; 0 for a foreign graph.
+
+    :raises BundleError: when the weights are damaged.
+    """
     if not bundle.has(WEIGHTS):
         return 0
-    with safe_open(str(bundle.path / WEIGHTS), framework='np') as weights:
-        return sum(int(np.prod(weights.get_slice(name).get_shape()))
-                   for name in weights.keys()  # noqa: SIM118 (not a mapping)
-                   if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked')))
+    path = bundle.file(WEIGHTS)
+    try:
+        with safe_open(str(path), framework='np') as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape())
+                       for name in weights.keys()  # noqa: SIM118 (not a mapping)
+                       if not name.endswith(('running_mean', 'running_var',
+                                             'num_batches_tracked')))
+    except Exception as error:  # SafetensorError, OSError: the library's own, by version
+        raise BundleError(f'{path}: is no safetensors file: {first_line(error)}') from None
