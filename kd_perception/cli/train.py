@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 import json
+import logging
 from pathlib import Path
 import sys
 from typing import Any
@@ -58,6 +59,9 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
     """
     if args.prune and not args.search:
         raise ConfigError('--prune is of a search; give --search N')
+    if process_rank()[0]:
+        # All processes of a training see the same; the first one tells it.
+        logging.getLogger('kd_perception.distillation').setLevel(logging.ERROR)
     try:
         if args.search:
             from kd_perception.distillation.search import search

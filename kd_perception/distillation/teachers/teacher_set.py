@@ -260,6 +260,10 @@ def _paired(bundles: Sequence[ModelBundle], caches: Sequence[SoftLabelCache],
     for cache in caches:
         alone = cache.imported and len(caches) > 1
         bundle = waiting.pop(0) if waiting and not alone else None
+        if bundle is not None and bundle.hash != cache.teacher_hash and any(
+                b.hash == cache.teacher_hash for b in bundles):
+            raise TrainingError(f'{cache.path}: was labelled by another of the teachers; give '
+                                'every --cache in the order of its --teacher')
         cache.require(bundle)
         pairs.append((bundle, cache))
     if waiting:
