@@ -88,9 +88,15 @@ def _make_report(run: Path) -> None:
     """Write the report of a run that has ended, once where torchrun started several processes."""
     if process_rank()[0] or not (run / 'bundle').is_dir():
         return
-    from kd_perception.distillation.reports.run_report import report_or_warn
-    with progress('report') as update:
-        page = report_or_warn(run, progress=update)
+    try:
+        from kd_perception.distillation.reports.run_report import report_or_warn
+        with progress('report') as update:
+            page = report_or_warn(run, progress=update)
+    except KeyboardInterrupt:
+        # Who presses Ctrl-C wants all to stop, also what was to come behind the run.
+        print(f'\nthe run is whole; its report is made by: kd_perception report {run}',
+              file=sys.stderr)
+        raise
     if page is not None:
         print(page)
 

@@ -135,17 +135,12 @@ def report_or_warn(path: Path | str, *, progress: Progress | None = None) -> Pat
     Write the report of a run that has just ended; whatever goes wrong is one warning.
 
     :returns: the path of the page; None where it could not be made.
-    :raises KeyboardInterrupt: who presses Ctrl-C wants all to stop, and what was to come behind
-        the run, too; a warning says that the run is whole.
     """
-    again = f'the run is whole; try again with: kd_perception report {path}'
     try:
         return write_run_report(path, progress=progress)
-    except KeyboardInterrupt:
-        log.warning('%s: the report was interrupted; %s', path, again)
-        raise
     except Exception as error:  # the run took hours, its report minutes
-        log.warning('%s: no report (%s); %s', path, first_line(error), again)
+        log.warning('%s: no report (%s); the run is whole; try again with: kd_perception report '
+                    '%s', path, first_line(error), path)
     return None
 
 

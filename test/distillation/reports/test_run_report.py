@@ -216,9 +216,12 @@ def test_the_verbs_make_one_unless_asked_not_to_and_never_lose_a_run(
         capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / 'recipe.yaml').write_text(json.dumps(PLAIN))
 
-    def run(out: str, *more: str, code: int = 0) -> str:
-        assert main(['train', str(tmp_path / 'recipe.yaml'), '--data', str(stripes), '--out',
-                     str(tmp_path / out), *more]) == code
+    def start(out: str, *more: str) -> int:
+        return main(['train', str(tmp_path / 'recipe.yaml'), '--data', str(stripes), '--out',
+                     str(tmp_path / out), *more])
+
+    def run(out: str, *more: str) -> str:
+        assert start(out, *more) == 0
         return capsys.readouterr().out
 
     assert str(tmp_path / 'one' / 'report.html') in run('one')
@@ -239,8 +242,8 @@ def test_the_verbs_make_one_unless_asked_not_to_and_never_lose_a_run(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_report, 'examine', press)
-    run('four', code=130)
-    assert 'the run is whole; try again with: kd_perception report' in caplog.text
+    assert start('four') == 130
+    assert 'the run is whole; its report is made by: kd_pe' in capsys.readouterr().err
     load_bundle(tmp_path / 'four' / 'bundle').verify()
     monkeypatch.undo()
     assert main(['report', str(tmp_path / 'three'), '--engine', 'onnxruntime']) == 0
