@@ -127,6 +127,9 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
+        if check or not any(s.class_map for s in learn):
+            # Else some are held out, which needs no soft labels. Reading may take hours.
+            teachers.require_frames([k for s in learn for k in s.keys], undecoded=True)
         identity = {'data': [s.identity for s in [*learn, *check]], **teachers.identity}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,

@@ -126,15 +126,18 @@ class TeacherSet:
                 frames = member.cache.labelled_part(frames)
         return frames
 
-    def require_frames(self, keys: Iterable[FrameKey]) -> None:
+    def require_frames(self, keys: Iterable[FrameKey], *, undecoded: bool = False) -> None:
         """
         Check that every frame can be taught.
 
+        :param undecoded: which of them can be decoded is not known yet (``SoftLabelCache``); of
+            imported labels some may then be missing.
         :raises TrainingError: when a cache lacks some.
         """
         wanted = list(keys)
         for cache in self.caches:
-            cache.require_frames(wanted)
+            if not (undecoded and cache.imported):
+                cache.require_frames(wanted, undecoded=undecoded)
 
     def require_truth(self, learn: Iterable[bool], check: Iterable[bool]) -> None:
         """
