@@ -43,7 +43,7 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     """
     raise_swallowed()
     if os.environ.get('WORLD_SIZE', '1') != '1' and os.environ.get('RANK', '0') != '0':
-        yield lambda done, total, note='': None
+        yield _silent
         return
     if sys.stderr.isatty():
         with _bar() as bar:
@@ -57,6 +57,10 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     lines = _Lines(description)
     yield lines
     lines.finish()
+
+
+def _silent(done: int, total: int, note: str = '') -> None:
+    """Draw nothing."""
 
 
 class _Lines:
