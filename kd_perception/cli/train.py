@@ -75,7 +75,8 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
                 bundle = one(recipe, args.out, update, args.overwrite)
     except KeyboardInterrupt:
         without = ' without --overwrite' if args.overwrite else ''
-        print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
+        if not process_rank()[0]:
+            print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
         raise
     run = _show_search(args.out) if args.search else args.out
     if not args.search:

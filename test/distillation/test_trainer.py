@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.distillation import held_out, trainer
 from kd_perception.distillation.labelling import label
+from kd_perception.distillation.loop import Loop
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import TrainingError
@@ -105,6 +107,26 @@ def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
     assert [e['step'] for e in events(tmp_path / 'run', 'resumed')] == [6]
     assert [e['step'] for e in events(tmp_path / 'run', 'validation')] == [6, 12]
     assert same_weights(whole, resumed)
+
+
+def test_a_signal_while_processes_agree_counts_before_the_next_step(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, stop = object.__new__(Loop), threading.Event()
+    loop.__dict__.update(_accelerator=SimpleNamespace(num_processes=2), _device='cpu',
+                         _run=SimpleNamespace(main=True))
+    # The other process was not asked to stop, and has not heard that this one was.
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda said, how: stop.set())
+    assert loop._agreed(0.25, stop) == (0.25, False)
+    assert loop._agreed(0.25, stop) == (0.25, True)
+
+    def gone(said: torch.Tensor, how: object) -> None:
+        raise RuntimeError('Connection closed by peer')
+
+    monkeypatch.setattr(torch.distributed, 'all_reduce', gone)
+    assert loop._agreed(0.5, stop) == (0.5, True)
+    stop.clear()
+    with pytest.raises(RuntimeError, match='by peer'):
+        loop._agreed(0.5, stop)
 
 
 def test_trains_outside_of_the_main_thread(make_recipe: Make, tmp_path: Path) -> None:
