@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+import os
 import sys
 import time
 
@@ -35,10 +36,15 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     """
     Yield a callback ``(done, total, note)`` that draws progress on standard error.
 
+    Of several processes that torchrun has started the first draws: they share the terminal.
+
     :param description: what is going on, in a few words.
     :raises KeyboardInterrupt: where one was swallowed before.
     """
     raise_swallowed()
+    if os.environ.get('WORLD_SIZE', '1') != '1' and os.environ.get('RANK', '0') != '0':
+        yield _silent
+        return
     if sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(description, total=None, note='')
@@ -51,6 +57,10 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     lines = _Lines(description)
     yield lines
     lines.finish()
+
+
+def _silent(done: int, total: int, note: str = '') -> None:
+    """Draw nothing."""
 
 
 class _Lines:
@@ -70,8 +80,9 @@ class _Lines:
             self._print(now)
 
     def finish(self) -> None:
-        """Print the final state."""
-        self._print(time.monotonic())
+        """Print the final state; nothing of what was done in one go."""
+        if self._state[1]:
+            self._print(time.monotonic())
 
     def _print(self, now: float) -> None:
         done, total, note = self._state

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 import json
+import logging
 from pathlib import Path
 import sys
 from typing import Any
@@ -58,6 +59,9 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
     """
     if args.prune and not args.search:
         raise ConfigError('--prune is of a search; give --search N')
+    if process_rank()[0]:
+        # All processes of a training see the same; the first one tells it.
+        logging.getLogger('kd_perception.distillation').setLevel(logging.ERROR)
     try:
         if args.search:
             from kd_perception.distillation.search import search
@@ -71,7 +75,8 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
                 bundle = one(recipe, args.out, update, args.overwrite)
     except KeyboardInterrupt:
         without = ' without --overwrite' if args.overwrite else ''
-        print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
+        if not process_rank()[0]:
+            print(f'\nthe same command{without} resumes the run in {args.out}', file=sys.stderr)
         raise
     run = _show_search(args.out) if args.search else args.out
     if not args.search:
@@ -84,9 +89,15 @@ def _make_report(run: Path) -> None:
     """Write the report of a run that has ended, once where torchrun started several processes."""
     if process_rank()[0] or not (run / 'bundle').is_dir():
         return
-    from kd_perception.distillation.reports.run_report import report_or_warn
-    with progress('report') as update:
-        page = report_or_warn(run, progress=update)
+    try:
+        from kd_perception.distillation.reports.run_report import report_or_warn
+        with progress('report') as update:
+            page = report_or_warn(run, progress=update)
+    except KeyboardInterrupt:
+        # Who presses Ctrl-C wants all to stop, also what was to come behind the run.
+        print(f'\nthe run is whole; its report is made by: kd_perception report {run}',
+              file=sys.stderr)
+        raise
     if page is not None:
         print(page)
 

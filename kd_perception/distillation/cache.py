@@ -52,6 +52,7 @@ class SoftLabelCache:
         self.codec = SoftLabelCodec.from_dict(self.manifest['codec'])
         self._places: dict[tuple[FrameKey, int], tuple[Path, int]] = {}
         self._keys: dict[FrameKey, None] = {}
+        self._bad = 0
         self._files: dict[Path, Any] = {}
         self._hashes: dict[Path, str] = {}
         self._intact: set[Path] = set()
@@ -63,6 +64,7 @@ class SoftLabelCache:
             shard = sidecar.with_suffix('.safetensors')
             side = read_sidecar(sidecar)
             self._hashes[shard] = side.get('sha256', '')
+            self._bad += len(side.get('bad', ()))
             for position, frame in enumerate(side['frames']):
                 key, place = _key(frame), (_key(frame), int(frame.get('view', 0)))
                 if self.imported and place in self._places:
@@ -217,19 +219,22 @@ class SoftLabelCache:
                 f'looks at {looks_at}, at temperature {temperature:g}; '
                 f'{self.codec.advice(looks_at, temperature)}')
 
-    def require_frames(self, keys: Iterable[FrameKey]) -> None:
+    def require_frames(self, keys: Iterable[FrameKey], *, undecoded: bool = False) -> None:
         """
         Check that all frames are labelled.
 
+        :param undecoded: nobody has looked yet which of them can be decoded: as many may be
+            missing as could not when they were labelled.
         :raises TrainingError: naming how many are missing and the first of them.
         """
         wanted = list(keys)
         missing = [k for k in wanted if k not in self._keys]
-        if missing:
+        if len(missing) > (self._bad if undecoded else 0):
             raise TrainingError(
                 f'{self.path}: {len(missing)} of {len(wanted)} frames have no soft labels, the '
                 f'first is {missing[0]}; run kd_perception label on this recording (it goes on '
-                'where it stopped)')
+                'where it stopped), or learn from the frames that were labelled: set rate_hz, '
+                'motion, count, limit or selection in data.defaults as it was then')
 
     def _open(self, path: Path) -> tuple[Any, list[list[str]]]:
         with self._lock:

@@ -5,15 +5,19 @@ A directory with one ``manifest.json`` (which teacher, which preprocessing, whic
 ``shard-<recording>-<number>.safetensors`` and beside each a ``.json`` that says which frames are
 in it. Shard i of a recording holds its frames [i*n, (i+1)*n), whoever wrote it. A shard counts
 once its sidecar is there, and the sidecar is written last. The sidecar holds the shard's SHA-256,
-which is compared once, when the shard is opened.
+which is compared once, when the shard is opened. What a kill leaves of a file half written is
+hidden, and goes with the next labelling that is alone in the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+import fcntl
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ _SCHEMA = 1
 IMPORTED = 'imported'
 # A file of such a name: the shards of a recording are being replaced, or that was cut off.
 BETWEEN = 'importing-*'
+# A file of such a name is being written, or a kill has cut that off (``atomic_file``).
+_HALF_WRITTEN = '.shard-*'
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,13 @@ def open_for_writing(path: Path, manifest: Mapping[str, Any]) -> None:
     :raises TrainingError: when it is of another teacher, preprocessing or codec, or no cache.
     """
     old = read_manifest(path)
-    if old is None:
-        if path.exists() and (not path.is_dir() or any(
-                not is_left_over(p, MANIFEST) for p in path.iterdir())):
+    if old is None and path.exists() and (not path.is_dir() or any(
+            not is_left_over(p, MANIFEST) for p in path.iterdir())):
+        old = read_manifest(path)  # another process may have written it just now
+        if old is None:
             raise TrainingError(f'{path}: is not empty and no soft-label cache; choose another '
                                 '--out')
+    if old is None:
         with atomic_file(path / MANIFEST) as temporary:
             temporary.write_text(json.dumps(manifest, indent=2) + '\n')
         return
@@ -125,6 +133,27 @@ def open_for_writing(path: Path, manifest: Mapping[str, Any]) -> None:
     if difference:
         raise TrainingError(f'{path}: holds soft labels of another making ({difference}); choose '
                             'another --out')
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """
+    Hold a cache while shards are written into it; who comes first removes what kills have left.
+
+    All who write have a lock on the directory in common. Who gets it alone for a moment knows
+    that half-written files are nobody's. Where a file system has no such locks nothing is removed.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for file in path.glob(_HALF_WRITTEN):
+                file.unlink()
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)  # waits for one who is removing
+        yield
+    finally:
+        os.close(handle)  # and the lock with it, as a kill does
 
 
 def shard_path(cache: Path, recording: str, number: int) -> Path:

@@ -64,6 +64,13 @@ class LabelledSource:
         chosen = f'/{self.source.chosen}' if self.selected else ''
         return f'{self.source.fingerprint}{chosen}'
 
+    @property
+    def keys(self) -> list[FrameKey]:
+        """Return the keys of its frames, none of which is decoded for that."""
+        where = getattr(self.source, 'position', int)
+        return [FrameKey(self.source.fingerprint, self.source.topic, where(i))
+                for i in range(len(self.source))]
+
 
 def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
                  progress: Progress | None = None) -> list[LabelledSource]:

@@ -189,20 +189,8 @@ def _spread(sizes: Counter[int], share: float) -> set[int]:
 def _shared_frames(learn: Sequence[LabelledSource],
                    check: Sequence[LabelledSource]) -> list[bool]:
     """Return, for each held-out frame, whether this very frame is learned from."""
-    seen: dict[tuple[str, str], set[int]] = {}
-    for entry in learn:
-        seen.setdefault(_recording(entry), set()).update(_positions(entry))
-    return [p in seen.get(_recording(s), ()) for s in check for p in _positions(s)]
-
-
-def _recording(entry: LabelledSource) -> tuple[str, str]:
-    return entry.source.fingerprint, entry.source.topic
-
-
-def _positions(entry: LabelledSource) -> list[int]:
-    """Return the index that each frame has in its key."""
-    where = getattr(entry.source, 'position', int)
-    return [where(i) for i in range(len(entry.source))]
+    seen = {key for entry in learn for key in entry.keys}
+    return [key in seen for entry in check for key in entry.keys]
 
 
 def _names(shared: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ any instant leaves whole shards, and the next call goes on behind them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, ExitStack
 from dataclasses import dataclass
 import logging
 from pathlib import Path
@@ -22,6 +22,7 @@ from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.cache_shards import (
+    held,
     LabelledFrame,
     open_for_writing,
     provenance,
@@ -105,12 +106,14 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     cache = Path(cache_dir)
     model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
                           threads=threads, spread=spread, memory=memory)
-    try:
+    with ExitStack() as opened:
+        opened.callback(model.close)
         # Before anything is written: a recording without a single picture raises here.
         failures = BadFrames(log, source.name, len(source))
         recording = recording_id(_end_keys(source), len(source), source.chosen)
         open_for_writing(cache, {**provenance(teacher, codec, model.precision, views),
                                  'shard_size': shard_size})
+        opened.enter_context(held(cache))
         wanted, present = _plan(cache, recording, len(source), shard_size)
         labelled, bad = 0, len(source) - sum(len(p) for _, p in wanted) - present
         # By place in the recording, not in the list: another process may see other shards done.
@@ -146,8 +149,6 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
         failures.sum_up()
         log.info('%s: %d frames labelled, %d were, %d bad', source.name, labelled, present, bad)
         return LabellingReport(labelled, present, bad, model.name, model.precision)
-    finally:
-        model.close()
 
 
 def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,

@@ -129,8 +129,9 @@ class Loop:
             try:
                 while True:
                     state.elapsed_s = time.monotonic() - begun
-                    at = self._agreed(self._fraction(), stop)
-                    if stop.is_set():
+                    at, leave = self._agreed(self._fraction(), stop)
+                    if leave:
+                        stop.set()
                         raise KeyboardInterrupt
                     if self._due(at):
                         self._validate_now(at, stop)
@@ -251,22 +252,26 @@ class Loop:
         return progress_fraction(self._state.step, self._total_steps, self._state.elapsed_s,
                                  60 * self._recipe.budget_minutes)
 
-    def _agreed(self, fraction: float, stop: threading.Event) -> float:
+    def _agreed(self, fraction: float, stop: threading.Event) -> tuple[float, bool]:
         """
-        Return the fraction that rank 0 says, and set ``stop`` where any rank was asked to stop.
+        Return the fraction that rank 0 says, and whether any rank was asked to stop.
 
         Clocks differ and signals come one after the other, but all ranks must leave the loop
-        before the same step, or the others wait for ever.
+        before the same step, or the others wait for ever. So a signal that comes while ranks
+        agree counts before the next step: the others have not heard of it.
         """
         if self._accelerator.num_processes == 1:
-            return fraction
+            return fraction, stop.is_set()
         own = fraction if self._run.main else 0.0
         said = torch.tensor([own, float(stop.is_set())], dtype=torch.float64,
                             device=self._device)
-        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
-        if said[1]:
-            stop.set()
-        return float(said[0])
+        try:
+            torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+        except RuntimeError:
+            if not stop.is_set():
+                raise
+            return fraction, True  # the others were validating, and left that
+        return float(said[0]), bool(said[1])
 
     def _report(self, at: float, note: str) -> None:
         if self._progress is None or not self._run.main:

@@ -22,6 +22,7 @@ from typing import Any
 from torch.utils.tensorboard.writer import SummaryWriter
 import yaml
 
+from kd_perception.bundle import METRICS
 from kd_perception.distillation.checkpoint import read_state
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
@@ -139,6 +140,7 @@ class RunDirectory:
             temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
         # Last: a folder without a recipe would be somebody else's.
         (self.path / 'checkpoints').mkdir(exist_ok=True)
+        self._remove_half_written()
 
     def _compare(self, stored: Path, plain: dict[str, Any]) -> None:
         try:
@@ -178,6 +180,17 @@ class RunDirectory:
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
+    def _remove_half_written(self) -> None:
+        """Remove what kills have left; the lock says that nobody is writing it."""
+        for whole in (self.last, self.best, self.bundle,
+                      *(self.path / name for name in ('recipe.yaml', METRICS, *REPORT_FILES))):
+            for path in whole.parent.iterdir():
+                if is_left_over(path, whole.name):
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
+
     def _failed_batches(self) -> list[Path]:
         """Return the batches on which processes failed, also one whose writing was killed."""
         return [p for p in self.path.iterdir()
@@ -199,5 +212,5 @@ class RunDirectory:
         folders = [self.path / name for name in ('checkpoints', 'tensorboard', 'bundle')]
         for folder in [*folders, *([] if but_failed else self._failed_batches())]:
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ('metrics.json', 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
+        for name in (METRICS, 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
             (self.path / name).unlink(missing_ok=True)

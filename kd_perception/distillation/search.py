@@ -27,6 +27,7 @@ import numpy as np
 import yaml
 
 from kd_perception.bundle import load_bundle, METRICS, ModelBundle
+from kd_perception.distillation.losses import build_losses, require_batch
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.reports.run_log import read_log
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
+TRAIN = 'train'
 _ERROR = 'error.txt'
 _WAIT_S = 2.0
 # A trial is stopped early by what others reached at the same validation: of so many, from there.
@@ -96,7 +98,7 @@ def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kin
 
     :param trials: in all, failed and pruned ones included.
     :param run: trains one recipe.
-    :param kind: ``train`` or ``distill``, and
+    :param kind: ``train``, which asks for no losses, ``distill`` or another name, and
     :param identity: what else must agree when the search goes on.
     :param prune: stop trials that are below the median of the others at the same validation.
     :returns: the bundle of the best trial.
@@ -117,7 +119,10 @@ def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kin
     for key, dimension in space.items():
         for value in dimension.ends:
             try:
-                _with(recipe, {key: value})
+                tried = _with(recipe, {key: value})
+                if kind != TRAIN:
+                    require_batch(build_losses(tried.distillation.losses),
+                                  tried.optimization.batch_size)
             except ConfigError as error:
                 raise ConfigError(f'search.{key}: {error}') from None
     made = {'schema_version': _SCHEMA, 'kind': kind, 'identity': dict(identity or {}),

@@ -35,7 +35,7 @@ from kd_perception.distillation.held_out import (
 )
 from kd_perception.distillation.initialise import initialise, resolve_networks, spec_of
 from kd_perception.distillation.loop import Loop, State
-from kd_perception.distillation.losses import build_losses, loss_kinds
+from kd_perception.distillation.losses import build_losses, loss_kinds, require_batch
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
@@ -123,10 +123,14 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     teachers = choose_teachers(recipe, classes, losses, bundles, caches)
     # What makes no sense in an assistant is told before anything is written, too.
     for learner in (*assistant_recipes(recipe), recipe):
+        require_batch(losses, learner.optimization.batch_size)
         require_layers_of(losses, spec_of(learner.network), len(classes), first)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
+        if check or not any(s.class_map for s in learn):
+            # Else some are held out, which needs no soft labels. Reading may take hours.
+            teachers.require_frames([k for s in learn for k in s.keys], undecoded=True)
         identity = {'data': [s.identity for s in [*learn, *check]], **teachers.identity}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,

@@ -120,3 +120,17 @@ def test_progress_ends_with_a_line_in_a_log(capsys):
         for i in range(3):
             update(i + 1, 3, 'all is well')
     assert 'counting: 3/3' in capsys.readouterr().err
+
+
+def test_one_of_several_processes_tells_progress_and_nobody_of_nothing(capsys, monkeypatch):
+    with progress('done at once'):
+        pass
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        with progress(f'counting in {rank}') as update:
+            update(3, 3)
+    told = capsys.readouterr().err
+    assert 'counting in 0: 3/3' in told
+    assert 'counting in 1' not in told
+    assert 'at once' not in told

@@ -62,6 +62,11 @@ def test_frames_that_are_missing_are_counted_and_named(written: Path) -> None:
     absent = FrameKey('f' * 8, 'camera/image', 1)
     with pytest.raises(TrainingError, match='1 of 12 frames have no soft labels.*image:1'):
         cache.require_frames([*cache.keys, absent])
+    # Three could not be decoded when they were labelled: which, only reading tells.
+    more = [FrameKey('f' * 8, 'camera/image', i) for i in (12, 13, 14)]
+    cache.require_frames([*cache.keys, absent, *more[:2]], undecoded=True)
+    with pytest.raises(TrainingError, match='4 of 15 frames have no soft labels'):
+        cache.require_frames([*cache.keys, absent, *more], undecoded=True)
     with pytest.raises(TrainingError, match='has no soft labels of frame'):
         cache[absent]
 

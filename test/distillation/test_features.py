@@ -230,8 +230,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(
 
     refused(ConfigError, "teacher ladder_teacher has no layer 'encoder.latte'; did you mean enc",
             {'hint': {'layers': {'encoder.late': 'encoder.latte'}}})
-    refused(ConfigError, '1 views of 1 x 1 regions are 1 embeddings',
-            {'relational': {'layers': {'encoder.late': 'encoder.late'}}}, batch_size=1)
+    # A loss that begins late must not fail late.
+    relational = {'relational': {'layers': {'encoder.late': 'encoder.late'}, 'start': 0.5},
+                  'kl': {}}
+    refused(ConfigError, r'^distillation.losses.relational.regions: with 1 and batch_size 2 there '
+            'are 2 embeddings', relational, batch_size=2)
     refused(ConfigError, "the student has no layer 'encoder.latte'",
             {'hint': {'layers': {'encoder.latte': 'encoder.late'}}})
     losses = build_losses({'hint': {'layers': {'encoder.late': 'encoder.late'}}})

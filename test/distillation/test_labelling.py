@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 import shutil
@@ -19,7 +20,9 @@ from kd_perception.bundle import (
     write_bundle,
 )
 from kd_perception.classes import ClassSet
+from kd_perception.distillation import cache_shards
 from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.cache_shards import held, open_for_writing
 from kd_perception.distillation.labelling import check, label
 from kd_perception.distillation.labelling_log import LABELLING_LOG, read_cost
 from kd_perception.engines.loader import load_engine
@@ -82,6 +85,36 @@ def test_labelling_goes_on_behind_a_stop_with_the_same_bytes(
     assert cost.ran_on == ('onnxruntime cpu fp32',)
     for name in files:
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'c' / name).read_bytes()
+
+
+def test_what_a_kill_has_left_goes_when_nobody_else_is_at_work(
+        teacher: ModelBundle, source: FrameSource, tmp_path: Path) -> None:
+    run(teacher, source, tmp_path / 'c', rank=0, world=2)
+    left = tmp_path / 'c' / '.shard-0123-00001.safetensors.abc.safetensors'
+    left.write_bytes(b'half of it')
+    with held(tmp_path / 'c'):
+        assert not left.exists()
+        left.write_bytes(b'another process is writing it')
+        run(teacher, source, tmp_path / 'c', rank=1, world=2)
+        assert left.exists(), 'removed under the hands of a process at work'
+    report = run(teacher, source, tmp_path / 'c')
+    assert report.labelled == 0  # type: ignore[attr-defined]
+    assert not left.exists()
+
+
+def test_a_process_that_starts_a_moment_later_finds_the_cache_of_the_first(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = {'schema_version': 1, 'codec': 'x'}
+    open_for_writing(tmp_path / 'c', manifest)
+    read = cache_shards.read_manifest
+    for codec in ('x', 'y'):
+        too_early = [True]  # it looks before the first has written, and once more behind that
+        monkeypatch.setattr(cache_shards, 'read_manifest',
+                            lambda path, early=too_early: None if early and early.pop()
+                            else read(path))
+        with pytest.raises(TrainingError, match='another making') if codec == 'y' \
+                else nullcontext():
+            open_for_writing(tmp_path / 'c', {**manifest, 'codec': codec})
 
 
 def test_a_truncated_shard_is_labelled_again(teacher: ModelBundle, source: FrameSource,

@@ -39,6 +39,21 @@ def test_a_directory_with_nothing_but_the_lock_of_a_killed_run_is_new(
     assert (tmp_path / 'recipe.yaml').is_file()
 
 
+def test_what_kills_have_left_half_written_goes_when_the_run_goes_on(tmp_path: Path,
+                                                                     make_recipe: Make) -> None:
+    start(tmp_path, make_recipe())
+    whole = sorted(tmp_path.rglob('*'))
+    for name in ('checkpoints/.last.safetensors.a1.safetensors', '.metrics.json.b2.json',
+                 'checkpoints/.best.safetensors.c3.safetensors'):
+        (tmp_path / name).write_bytes(b'half')
+    (tmp_path / '.bundle.d4').mkdir()
+    (tmp_path / '.bundle.d4' / 'bundle.yaml').touch()
+    (tmp_path / '.mine').touch()
+    with RunDirectory(tmp_path, make_recipe(), 'train', DATA) as run:
+        assert run.resuming
+        assert sorted(tmp_path.rglob('*')) == sorted([*whole, tmp_path / '.mine'])
+
+
 @pytest.mark.parametrize(('kind', 'steps', 'data', 'difference'), [
     ('train', 13, 'abc', 'recipe.optimization.steps: 12 -> 13'),
     ('distill', 12, 'abc', "kind: 'train' -> 'distill'"),

@@ -184,9 +184,9 @@ def test_what_is_wrong_for_every_trial_ends_the_search_and_leaves_nothing(
         monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / 'out'
 
-    def refused(match: str, recipe: Recipe, trials: int = 2) -> None:
+    def refused(match: str, recipe: Recipe, trials: int = 2, kind: str = 'train') -> None:
         with pytest.raises((ConfigError, TrainingError), match=match):
-            search(recipe, out, trials, one, kind='train')
+            search(recipe, out, trials, one, kind=kind)
         assert not out.exists()
 
     refused('has no labels to learn from', searching(make_recipe(train=bare_stripes)))
@@ -196,6 +196,13 @@ def test_what_is_wrong_for_every_trial_ends_the_search_and_leaves_nothing(
             searching(make_recipe(), **{'optimization.stepz': {'choices': [1]}}))
     refused('search.optimization.learning_rate: optimization.learning_rate: 1000 is not within',
             searching(make_recipe(), **{'optimization.learning_rate': {'low': 1, 'high': 1000}}))
+    refused(r'search.*\.temperature: distillation.losses.kl.temperature: 1000 is not within',
+            searching(make_recipe(), **{
+                'distillation.losses.kl.temperature': {'choices': [1, 1000]}}), kind='distill')
+    refused('search.optimization.batch_size: distillation.losses.relational.regions: with 1 and '
+            'batch_size 2', searching(make_recipe(distillation={'losses': {'relational': {
+                'layers': {'0': '0'}}}}), **{'optimization.batch_size': {'choices': [2, 8]}}),
+            kind='distill')
     monkeypatch.setenv('WORLD_SIZE', '2')
     refused('does not run under torchrun', searching(make_recipe()))
     monkeypatch.delenv('WORLD_SIZE')

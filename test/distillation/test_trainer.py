@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -14,8 +15,9 @@ import torch
 
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle, ModelBundle
-from kd_perception.distillation import trainer
+from kd_perception.distillation import held_out, trainer
 from kd_perception.distillation.labelling import label
+from kd_perception.distillation.loop import Loop
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.errors import TrainingError
@@ -105,6 +107,26 @@ def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
     assert [e['step'] for e in events(tmp_path / 'run', 'resumed')] == [6]
     assert [e['step'] for e in events(tmp_path / 'run', 'validation')] == [6, 12]
     assert same_weights(whole, resumed)
+
+
+def test_a_signal_while_processes_agree_counts_before_the_next_step(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, stop = object.__new__(Loop), threading.Event()
+    loop.__dict__.update(_accelerator=SimpleNamespace(num_processes=2), _device='cpu',
+                         _run=SimpleNamespace(main=True))
+    # The other process was not asked to stop, and has not heard that this one was.
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda said, how: stop.set())
+    assert loop._agreed(0.25, stop) == (0.25, False)
+    assert loop._agreed(0.25, stop) == (0.25, True)
+
+    def gone(said: torch.Tensor, how: object) -> None:
+        raise RuntimeError('Connection closed by peer')
+
+    monkeypatch.setattr(torch.distributed, 'all_reduce', gone)
+    assert loop._agreed(0.5, stop) == (0.5, True)
+    stop.clear()
+    with pytest.raises(RuntimeError, match='by peer'):
+        loop._agreed(0.5, stop)
 
 
 def test_trains_outside_of_the_main_thread(make_recipe: Make, tmp_path: Path) -> None:
@@ -216,15 +238,22 @@ def test_a_run_does_not_go_on_with_other_soft_labels(make_recipe: Make, teacher:
 
 def test_what_does_not_fit_the_cache_is_refused(make_recipe: Make, teacher: ModelBundle,
                                                 bare_stripes: Path, stripes: Path,
-                                                tmp_path: Path) -> None:
+                                                tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
     label(teacher, open_source(bare_stripes, limit=9), tmp_path / 'cache', engine='onnxruntime')
 
     def refused(match: str, recipe: Recipe, by: ModelBundle = teacher) -> None:
         with pytest.raises(TrainingError, match=match):
             distill(recipe, tmp_path / 'run', teacher=by, cache_dir=tmp_path / 'cache')
 
-    refused('3 of 12 frames have no soft labels',
-            make_recipe(train=bare_stripes))
+    with monkeypatch.context() as patch:  # before a frame is decoded, which may take hours
+        patch.setattr(held_out, 'FrameStore', None)
+        refused('3 of 12 frames have no soft labels.*learn from the frames that were labelled: '
+                'set rate_hz', make_recipe(train=bare_stripes))
+    # Held-out frames with ground truth need none.
+    label(teacher, open_source(stripes, limit=18), tmp_path / 'cache', engine='onnxruntime')
+    distill(make_recipe(steps=1), tmp_path / 'tail', teacher=teacher,
+            cache_dir=tmp_path / 'cache')
     refused("no labels, which loss 'cross_entropy' learns from",
             make_recipe(train=bare_stripes, distillation={'losses': {'cross_entropy': {}}}))
     refused("the teacher predicts 'driving', the recipe asks for 'camvid'",

@@ -54,6 +54,20 @@ def build_losses(settings: Mapping[str, Any],
     return losses
 
 
+def require_batch(losses: Mapping[str, Loss], views: int,
+                  where: str = 'distillation.losses') -> None:
+    """
+    Check that all losses can be computed on batches of so many views.
+
+    :raises ConfigError: one line with the dotted path of the setting of the first that cannot.
+    """
+    for name, loss in losses.items():
+        try:
+            loss.require_batch(views)
+        except ConfigError as error:
+            raise ConfigError(f'{where}.{name}.{error}') from None
+
+
 def _require_no_gap(losses: Mapping[str, Loss], where: str) -> None:
     """
     Check that at every moment of the run some loss counts.

@@ -120,6 +120,15 @@ class Loss(ABC):
         """
         return None
 
+    def require_batch(self, views: int) -> None:
+        """
+        Check that the loss can be computed, before anything is trained.
+
+        :param views: of a batch, in each process.
+        :raises ConfigError: when so many views are too few or too many, naming the setting.
+        """
+        return
+
     def active(self, at: float) -> bool:
         """Return whether the loss counts when the share ``at`` of the run is done."""
         return self.start <= at and (at < self.end or self.end == 1.0)

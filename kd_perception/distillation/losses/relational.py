@@ -52,6 +52,14 @@ class Relational(FeatureLoss):
         if not self.distance and not self.angle:
             raise ConfigError('distance: leaves nothing to compare where angle is 0 too')
 
+    def require_batch(self, views: int) -> None:
+        """Check that there are embeddings to relate, and not too many."""
+        count = views * self.regions ** 2
+        if not 3 <= count <= _MOST_EMBEDDINGS:
+            raise ConfigError(
+                f'regions: with {self.regions} and batch_size {views} there are {count} '
+                f'embeddings, not 3 to {_MOST_EMBEDDINGS}; change it or optimization.batch_size')
+
     def __call__(self, signals: Signals) -> torch.Tensor:
         """Return the weighted sum of both losses over the pairs of layers, a scalar."""
         terms = []
@@ -65,17 +73,7 @@ class Relational(FeatureLoss):
 
 
 def embeddings(features: torch.Tensor, regions: int = 1) -> torch.Tensor:
-    """
-    Return float64 ``[N * regions^2, C]``: the means of ``[N, C, h, w]`` over a grid of regions.
-
-    :raises ConfigError: when these are too few for a relation or too many for the memory.
-    """
-    count = features.shape[0] * regions ** 2
-    if not 3 <= count <= _MOST_EMBEDDINGS:
-        raise ConfigError(
-            f'loss relational: {features.shape[0]} views of {regions} x {regions} regions are '
-            f'{count} embeddings, not 3 to {_MOST_EMBEDDINGS}; change '
-            'distillation.losses.relational.regions or optimization.batch_size')
+    """Return float64 ``[N * regions^2, C]``: the means of ``[N, C, h, w]`` over a grid."""
     pooled = functional.adaptive_avg_pool2d(features.float(), regions)
     return pooled.permute(0, 2, 3, 1).flatten(0, 2).double()
 

@@ -136,13 +136,11 @@ def report_or_warn(path: Path | str, *, progress: Progress | None = None) -> Pat
 
     :returns: the path of the page; None where it could not be made.
     """
-    again = f'the run is whole; try again with: kd_perception report {path}'
     try:
         return write_run_report(path, progress=progress)
-    except KeyboardInterrupt:
-        log.warning('%s: the report was interrupted; %s', path, again)
     except Exception as error:  # the run took hours, its report minutes
-        log.warning('%s: no report (%s); %s', path, first_line(error), again)
+        log.warning('%s: no report (%s); the run is whole; try again with: kd_perception report '
+                    '%s', path, first_line(error), path)
     return None
 
 

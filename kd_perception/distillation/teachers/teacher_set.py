@@ -126,15 +126,18 @@ class TeacherSet:
                 frames = member.cache.labelled_part(frames)
         return frames
 
-    def require_frames(self, keys: Iterable[FrameKey]) -> None:
+    def require_frames(self, keys: Iterable[FrameKey], *, undecoded: bool = False) -> None:
         """
         Check that every frame can be taught.
 
+        :param undecoded: which of them can be decoded is not known yet (``SoftLabelCache``); of
+            imported labels some may then be missing.
         :raises TrainingError: when a cache lacks some.
         """
         wanted = list(keys)
         for cache in self.caches:
-            cache.require_frames(wanted)
+            if not (undecoded and cache.imported):
+                cache.require_frames(wanted, undecoded=undecoded)
 
     def require_truth(self, learn: Iterable[bool], check: Iterable[bool]) -> None:
         """
@@ -260,6 +263,10 @@ def _paired(bundles: Sequence[ModelBundle], caches: Sequence[SoftLabelCache],
     for cache in caches:
         alone = cache.imported and len(caches) > 1
         bundle = waiting.pop(0) if waiting and not alone else None
+        if bundle is not None and bundle.hash != cache.teacher_hash and any(
+                b.hash == cache.teacher_hash for b in bundles):
+            raise TrainingError(f'{cache.path}: was labelled by another of the teachers; give '
+                                'every --cache in the order of its --teacher')
         cache.require(bundle)
         pairs.append((bundle, cache))
     if waiting:

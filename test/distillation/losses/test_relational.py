@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_perception.distillation.losses import build_losses
+from kd_perception.distillation.losses import build_losses, require_batch
 from kd_perception.distillation.losses.loss import Signals
 from kd_perception.distillation.losses.relational import angle_loss, distance_loss, embeddings
 from kd_perception.errors import ConfigError
@@ -90,9 +90,19 @@ def test_embeddings_are_means_of_regions() -> None:
     four = embeddings(maps, 2)
     assert four.shape == (8, 3)
     np.testing.assert_allclose(four[3], maps[0, :, 2:, 3:].mean((1, 2)), rtol=1e-5)
-    for views, regions in ((2, 1), (8, 5)):
-        with pytest.raises(ConfigError, match='embeddings, not 3 to 128; change'):
-            embeddings(torch.randn(views, 1, 8, 8), regions)
+
+
+@pytest.mark.parametrize(('views', 'regions', 'possible'), [
+    (2, 1, False), (3, 1, True), (1, 2, True), (8, 4, True), (8, 5, False), (129, 1, False)])
+def test_too_few_and_too_many_embeddings_are_told_by_setting(views: int, regions: int,
+                                                             possible: bool) -> None:
+    losses = build_losses({'kl': {}, 'relational': {'layers': {'a': 'b'}, 'regions': regions}})
+    if possible:
+        require_batch(losses, views)
+        return
+    with pytest.raises(ConfigError, match=r'^distillation\.losses\.relational\.regions: .* '
+                       'embeddings, not 3 to 128; change it or optimization.batch_size'):
+        require_batch(losses, views)
 
 
 def test_it_is_as_exact_under_autocast_and_settings_reach_it() -> None:

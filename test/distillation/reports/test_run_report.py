@@ -216,9 +216,12 @@ def test_the_verbs_make_one_unless_asked_not_to_and_never_lose_a_run(
         capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / 'recipe.yaml').write_text(json.dumps(PLAIN))
 
+    def start(out: str, *more: str) -> int:
+        return main(['train', str(tmp_path / 'recipe.yaml'), '--data', str(stripes), '--out',
+                     str(tmp_path / out), *more])
+
     def run(out: str, *more: str) -> str:
-        assert main(['train', str(tmp_path / 'recipe.yaml'), '--data', str(stripes), '--out',
-                     str(tmp_path / out), *more]) == 0
+        assert start(out, *more) == 0
         return capsys.readouterr().out
 
     assert str(tmp_path / 'one' / 'report.html') in run('one')
@@ -234,6 +237,14 @@ def test_the_verbs_make_one_unless_asked_not_to_and_never_lose_a_run(
     assert 'no such luck' in caplog.text
     load_bundle(tmp_path / 'three' / 'bundle').verify()
     assert not (tmp_path / 'three' / 'report.html').exists()
+
+    def press(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_report, 'examine', press)
+    assert start('four') == 130
+    assert 'the run is whole; its report is made by: kd_pe' in capsys.readouterr().err
+    load_bundle(tmp_path / 'four' / 'bundle').verify()
     monkeypatch.undo()
     assert main(['report', str(tmp_path / 'three'), '--engine', 'onnxruntime']) == 0
     assert (tmp_path / 'three' / 'report.json').is_file()
