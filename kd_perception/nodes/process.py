@@ -73,12 +73,12 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
         where = f'{error.filename}: ' if error.filename else ''
         code = _refused(node, f'{where}{error.strerror or error}')
     except Exception as error:
-        if node is None and type(error).__module__.startswith('rclpy'):
+        # A signal takes the context away at once; what is done in ROS after that may fail.
+        if rclpy.ok():
+            if node is not None or not type(error).__module__.startswith('rclpy'):
+                raise
             # A name or a parameter override that ROS itself refuses.
             code = _refused(node, str(error))
-        elif rclpy.ok():
-            raise
-        # A signal takes the context away at once; what a callback does then may fail.
     finally:
         # A second signal while things close must not leave threads behind.
         for number in (signal.SIGINT, signal.SIGTERM):

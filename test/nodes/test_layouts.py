@@ -47,6 +47,7 @@ def shown(bench, bundles):
     from kd_perception.nodes.perception import PerceptionNode
 
     options = {'models_dir': str(bundles), 'model': 'one', 'engine': 'onnxruntime',
+               'threads': 1, 'warmup_iterations': 0,
                'autostart': False}
 
     def configured(namespace):

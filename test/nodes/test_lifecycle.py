@@ -240,23 +240,34 @@ def test_every_state_ends_with_0_on_a_signal(bench, bundles):
         process.wait()
 
 
+# Both hold still for a moment, after which nothing in ROS works any more.
 SLOW = '''
 import sys, time
 from kd_perception.nodes import perception
 load = perception.ServingModel.load.__func__
 def slow(*given):
-    print('loading', flush=True)
+    print('waiting', flush=True)
     time.sleep(0.5)
     return load(*given)
 perception.ServingModel.load = classmethod(slow)
 sys.exit(perception.main(sys.argv[1:]))
 '''
+LATE = '''
+import sys, time
+from kd_perception.nodes import perception, process
+def make():
+    print('waiting', flush=True)
+    time.sleep(0.5)
+    return perception.PerceptionNode()
+sys.exit(process.run_node(make, sys.argv[1:]))
+'''
 
 
-def test_a_signal_while_a_model_is_loaded_ends_with_0_and_no_fuss(bundles, ros_environment):
+@pytest.mark.parametrize('script', [SLOW, LATE], ids=['while a model is loaded', 'at the start'])
+def test_a_signal_at_a_bad_moment_ends_with_0_and_no_fuss(bundles, ros_environment, script):
     running = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        command = [sys.executable, '-c', SLOW, '--ros-args']
+        command = [sys.executable, '-c', script, '--ros-args']
         for name, value in {'models_dir': bundles, 'model': 'one', 'threads': 1,
                             'engine': 'onnxruntime'}.items():
             command += ['-p', f'{name}:={value}']
@@ -264,7 +275,7 @@ def test_a_signal_while_a_model_is_loaded_ends_with_0_and_no_fuss(bundles, ros_e
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ),
             text=True)))
     for number, process in running:
-        assert process.stdout.readline() == 'loading\n'
+        assert process.stdout.readline() == 'waiting\n'
         process.send_signal(number)
     for number, process in running:
         said = process.communicate(timeout=60)[0]

@@ -27,6 +27,7 @@ def allowed():
 
 def real(bench, bundles, transport):
     options = {'models_dir': str(bundles), 'model': 'one', 'engine': 'onnxruntime',
+               'threads': 1, 'warmup_iterations': 0,
                'use_sim_time': True, 'image_transport': transport}
     with bench.running(PerceptionNode, **options):
         def ends():
@@ -41,7 +42,7 @@ def real(bench, bundles, transport):
 
         # The graph fills in the middleware's own time; services come last of all.
         bench.spin_until(lambda: 'perception' in bench.node.get_node_names()
-                         and ('publish', '/overlay') in ends())
+                         and ('publish', '/overlay') in ends(), 60.0)
         bench.spin_until(lambda: ('reply', '/perception/get_transition_graph') in ends()
                          and ('subscribe', '/clock') in ends())
         bench.spin_for(0.2)
