@@ -9,13 +9,14 @@ from std_msgs.msg import Header
 
 from kd_perception.errors import EngineError
 from kd_perception.nodes import serving
+from kd_perception.nodes import slots as slots_module
 from kd_perception.nodes.conversion import image_message
 from kd_perception.nodes.perception import PerceptionNode
 from kd_perception.nodes.serving import ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, COUNTERS, FrameSlots
 
 CAMERAS = ('front', 'left', 'right')
-LONG_S = 60.0
+LONG_S = 20.0
 
 
 @pytest.fixture
@@ -94,28 +95,33 @@ def test_it_waits_for_cameras_that_are_alive():
     assert slots.snapshot()['in_flight'] == 2
 
 
-def test_the_first_waits_no_longer_than_is_allowed():
-    slots = opened()
-    offer(slots, 'left')
-    slots.take(0)
-    long_ago = time.monotonic_ns() - 10_000_000_000
-    offer(slots, 'front', 1, long_ago)
-    assert [a.message for a in slots.take(0, 3, 5.0)] == [1]
-    # A fast camera that overwrites its frame again and again does not put it off for ever.
-    offer(slots, 'left')
-    slots.take(0)
-    stop = threading.Event()
+def test_the_first_waits_no_longer_than_is_allowed(monkeypatch):
+    monkeypatch.setattr(slots_module, '_ALIVE_NS', 10**15)
+    slots, found, stop = opened(), [], threading.Event()
+    for camera in CAMERAS:  # all are alive from now on
+        offer(slots, camera)
+    slots.take(0, 3)
+    # It has waited long enough already.
+    offer(slots, 'front', 1, time.monotonic_ns() - 2 * int(LONG_S * 1e9))
+    waits = threading.Thread(target=lambda: found.append(slots.take(0, 3, LONG_S)))
+    waits.start()
+    waits.join(LONG_S / 2)
+    assert [a.message for a in found[0]] == [1]
 
     def flood():
         while not stop.wait(0.001):
             offer(slots, 'front', 2)
 
-    thread = threading.Thread(target=flood)
-    thread.start()
-    taken = slots.take(10.0, 3, 0.1)
+    # A fast camera that overwrites its frame again and again does not put it off for ever.
+    floods = threading.Thread(target=flood)
+    floods.start()
+    waits = threading.Thread(target=lambda: found.append(slots.take(LONG_S, 3, 0.1)))
+    waits.start()
+    waits.join(LONG_S / 2)
     stop.set()
-    thread.join()
-    assert {a.message for a in taken} == {2}
+    floods.join()
+    slots.close()
+    assert [a.message for a in found[1]] == [2]
 
 
 def test_closing_ends_the_wait():
