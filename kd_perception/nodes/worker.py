@@ -193,6 +193,7 @@ class InferenceWorker:
             if isinstance(error, EngineError):
                 self._engine_failed(model, str(error))
             return
+        answered = []
         for (arrival, age), processed in zip(fresh, results, strict=True):
             if isinstance(processed, Exception):
                 self._failed(arrival, processed)
@@ -203,7 +204,10 @@ class InferenceWorker:
                 self._failed(arrival, error)
                 continue
             self._slots.finish(arrival, 'published')
-            self._weigh(arrival, model, processed)
+            total_ms = (time.monotonic_ns() - arrival.received_ns) / 1e6
+            answered.append((arrival, processed, total_ms))
+        for arrival, processed, total_ms in answered:  # what it tries delays none of them
+            self._weigh(arrival, model, processed, total_ms)
 
     def _failed(self, arrival: Arrival, error: Exception) -> None:
         self._slots.finish(arrival, 'failed')
@@ -212,11 +216,13 @@ class InferenceWorker:
         self._on_failure(arrival.camera,
                          str(error) if known else f'{type(error).__name__}: {error}')
 
-    def _weigh(self, arrival: Arrival, model: ServingModel, processed: Processed) -> None:
+    def _weigh(self, arrival: Arrival, model: ServingModel, processed: Processed,
+               total_ms: float) -> None:
         """Tell the policy how long a frame took; try the wanted model where it asks for that."""
         self._policy.budget_ms = self.options.latency_budget_ms
         wanted, now = self._models['wanted'], time.monotonic()
-        total_ms = (time.monotonic_ns() - arrival.received_ns) / 1e6
+        if self._models['light'] is None:
+            return
         if model is wanted:
             self._policy.served(total_ms, now)
         elif wanted is not None and self._policy.try_due(now):
