@@ -115,7 +115,7 @@ def test_another_engine_takes_over_and_gives_back(bench, camera, options, runtim
         assert 'much more' not in watch.fallback
         # The wanted engine is tried again, with a frame of its own, and refused while it fails.
         before = len(runtimes.tried)
-        bench.spin_until(lambda: len(runtimes.tried) > before + 1)
+        bench.spin_until(lambda: len(runtimes.tried) > before)
         assert runtimes.tried[-1] == 'onnxruntime'
         front.ask()
         assert watch.model['engine'] == 'openvino'
@@ -184,7 +184,6 @@ def test_what_is_asked_for_ends_the_substitute(bench, camera, options, runtimes)
 
 
 def test_bad_frames_are_no_failure_of_the_engine(bench, camera, options, runtimes):
-    watch = Watch(bench)
     with bench.running(PerceptionNode, **options) as node:
         front = camera()
         for _ in range(6):
@@ -193,5 +192,4 @@ def test_bad_frames_are_no_failure_of_the_engine(bench, camera, options, runtime
         bench.spin_until(lambda: node.counters()['failed'] >= 1
                          and not node.counters()['in_flight'])
         front.ask()
-        bench.spin_until(lambda: watch.diagnostics)
         assert runtimes.tried == ['onnxruntime']
