@@ -19,12 +19,8 @@ from vision_msgs.msg import LabelInfo
 
 from kd_perception.classes import ClassSet
 from kd_perception.nodes import qos
-from kd_perception.nodes.conversion import (
-    image_message,
-    label_info_message,
-    scale_camera_info,
-    stamp_to_ns,
-)
+from kd_perception.nodes.camera_info import mask_camera_info
+from kd_perception.nodes.conversion import image_message, label_info_message, stamp_to_ns
 from kd_perception.nodes.events import subscription_events
 from kd_perception.nodes.qos_watch import publisher_problem, QosWatch
 from kd_perception.nodes.slots import Arrival
@@ -76,7 +72,7 @@ class CameraTopics:
         self._mask = self._publisher(Image, f'{prefix}segmentation/mask', 5)
         self._confidence = self._publisher(Image, f'{prefix}segmentation/confidence', 5)
         self.overlay = self._publisher(Image, f'{prefix}overlay', 1)
-        self._scaled_info = self._publisher(CameraInfo, f'{prefix}segmentation/camera_info', 1)
+        self._mask_info = self._publisher(CameraInfo, f'{prefix}segmentation/camera_info', 1)
         node = self._node
         # Not managed: a latched message must not get lost because it was published on configure.
         self._label_info = self._watch.publisher(
@@ -123,10 +119,12 @@ class CameraTopics:
         if confidence:
             self._confidence.publish(image_message(result.confidence, 'mono8', head))
         info = self._camera_info
-        if info is not None and result.mask.shape != (info.height, info.width):
+        if info is not None and self._mask_info.get_subscription_count():
+            processed = frame.processed
             height, width = result.mask.shape
-            info.header = head
-            self._scaled_info.publish(scale_camera_info(info, width, height))
+            self._mask_info.publish(mask_camera_info(
+                info, head, (processed.image.shape[0], processed.image.shape[1]),
+                (height, width), processed.shown))
 
     def silence_reason(self) -> str:
         """Say why no image comes."""

@@ -97,18 +97,6 @@ def camera_info_message(width: int, height: int, fx: float, fy: float, cx: float
     return message
 
 
-def scale_camera_info(message: CameraInfo, width: int, height: int) -> CameraInfo:
-    """Return intrinsics of the same camera at another image size."""
-    x, y = width / max(1, message.width), height / max(1, message.height)
-    out = CameraInfo(header=message.header, width=width, height=height,
-                     distortion_model=message.distortion_model)
-    out.d, out.r = message.d, message.r
-    k, p = list(message.k), list(message.p)
-    out.k = [v * s for v, s in zip(k, [x, x, x, y, y, y, 1.0, 1.0, 1.0])]
-    out.p = [v * s for v, s in zip(p, [x, x, x, x, y, y, y, y, 1.0, 1.0, 1.0, 1.0])]
-    return out
-
-
 def status(name: str, hardware_id: str, values: Mapping[str, Any], *, level: bytes | None = None,
            message: str = '') -> DiagnosticStatus:
     """Return a status whose values are ``str`` of the given ones."""

@@ -68,10 +68,12 @@ class LatencyPolicy:
 
     def served(self, total_ms: float, now: float) -> None:
         """Note how long the wanted model took for a frame, from its arrival to its result."""
-        if self.budget_ms <= 0 or self._light:
-            self._light = False
+        if self.budget_ms <= 0:
+            self._light, self.reason = False, ''
             self._totals.clear()
             return
+        if self._light:
+            return  # it shared a call with the frame that was too much
         self._totals.append(total_ms)
         p95 = percentile95(self._totals)
         if (len(self._totals) < self._options.fewest or p95 <= self.budget_ms

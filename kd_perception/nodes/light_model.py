@@ -60,7 +60,7 @@ class LightModel:
                 return
             self._settings = settings
         self._loader.request(LoadRequest(model.wanted, bundle, 1, 'light', (settings,),
-                                         'latency_budget_ms is exceeded'))
+                                         'latency_budget_ms is exceeded', model.max_batch))
 
     def close(self) -> None:
         """End the loader's thread."""

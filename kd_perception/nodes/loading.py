@@ -32,6 +32,7 @@ class LoadRequest:
         of that engine, or a ``light`` model.
     :param candidates: what to try in this order; empty for what is wanted.
     :param reason: why something else than what is wanted is loaded.
+    :param batch: frames that one call of the engine may have.
     """
 
     wanted: ServingSettings
@@ -40,6 +41,7 @@ class LoadRequest:
     kind: Literal['asked', 'fallback', 'retry', 'light'] = 'asked'
     candidates: tuple[ServingSettings, ...] = ()
     reason: str = ''
+    batch: int = 1
 
 
 class ModelLoader:
@@ -126,12 +128,14 @@ def load_first(request: LoadRequest) -> ServingModel:
     :raises KdPerceptionError: when none can; the message says why of each.
     """
     if not request.candidates:
-        return ServingModel.load(request.wanted, request.warmup, request.bundle)
+        return ServingModel.load(request.wanted, request.warmup, request.bundle,
+                                 batch=request.batch)
     reasons = []
     for settings in request.candidates:
         try:
             return ServingModel.load(settings, request.warmup, request.bundle,
-                                     wanted=request.wanted, stands_in=request.reason)
+                                     wanted=request.wanted, stands_in=request.reason,
+                                     batch=request.batch)
         except Exception as error:  # a runtime may raise anything, and the next may do
             reasons.append(f'{settings.engine} on {settings.device}: {first_line(error)}')
     raise KdPerceptionError('; '.join(dict.fromkeys(reasons)))

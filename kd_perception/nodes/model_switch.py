@@ -33,15 +33,17 @@ class ModelSwitch:
     :param warn: writes a line into the log.
     :param on_refused: called in the loader's thread with settings that were asked for and cannot
         be, and the reason.
+    :param batch: frames that one call of an engine may have.
     """
 
     def __init__(self, worker: InferenceWorker, *, post: Callable[[Callable[[], None]], None],
                  warn: Callable[[str], None],
-                 on_refused: Callable[[ServingSettings, str], None]) -> None:
+                 on_refused: Callable[[ServingSettings, str], None], batch: int = 1) -> None:
         self._worker = worker
         self._post = post
         self._warn = warn
         self._on_refused = on_refused
+        self._batch = batch
         self._loader = ModelLoader(self._on_ready, self._on_failure)
         self.light = LightModel(worker, warn)
         self._fallback = EngineFallback(OPTIONS)
@@ -68,7 +70,7 @@ class ModelSwitch:
 
     def request(self, settings: ServingSettings, bundle: ModelBundle, warmup: int) -> None:
         """Load and serve what the parameters ask for."""
-        self._loader.request(LoadRequest(settings, bundle, warmup))
+        self._loader.request(LoadRequest(settings, bundle, warmup, batch=self._batch))
 
     def answered(self) -> None:
         """Note that the engine answered; called in the inference thread."""
@@ -85,7 +87,8 @@ class ModelSwitch:
         if model is None or self._loader.busy or not self._fallback.due(time.monotonic()):
             return
         self._failed.clear()
-        self._loader.request(LoadRequest(model.wanted, model.bundle, 1, 'retry'))
+        self._loader.request(LoadRequest(model.wanted, model.bundle, 1, 'retry',
+                                         batch=self._batch))
 
     def close(self) -> None:
         """End the loaders' threads."""
@@ -107,7 +110,8 @@ class ModelSwitch:
                                     precision=engine.precision, available=installed)
             if (s.engine, s.device) not in self._failed)
         why = f'{engine.name} on {engine.device} failed: {reason}'
-        request = LoadRequest(model.wanted, model.bundle, 1, 'fallback', candidates, why)
+        request = LoadRequest(model.wanted, model.bundle, 1, 'fallback', candidates, why,
+                              self._batch)
         if candidates:
             self._loader.request(request)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_perception.classes import UNLABELLED
 from kd_perception.imaging import overlay, resize_labels
 from kd_perception.nodes.worker import FrameResult
 
@@ -67,6 +68,11 @@ class OverlayPainter:
         image = frame.processed.image
         if spec.input.channel_order == 'bgr':
             image = np.ascontiguousarray(image[..., ::-1])
-        mask = resize_labels(frame.processed.result.mask, *image.shape[:2])
+        result, shown = frame.processed.result, frame.processed.shown
+        if shown is None:
+            mask = resize_labels(result.mask, *image.shape[:2])
+        else:
+            mask = np.full(image.shape[:2], UNLABELLED, np.uint8)
+            shown.crop(mask)[:] = resize_labels(result.mask, shown.height, shown.width)
         painted = overlay(image, mask, spec.classes.palette())
         self._publish(frame.arrival.camera, painted, frame.arrival.message.header)

@@ -145,6 +145,11 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
                   dynamic=True),
     ParameterSpec('output_size', 'input', 'Size of the mask: that of the input image, or that of '
                   'the network.', choices=('input', 'network'), dynamic=True),
+    ParameterSpec('region', '', 'Part of the image to look at: x, y, width, height as fractions '
+                  'of it, e.g. "0, 0.4, 1, 0.6"; of every camera. Empty for all.', dynamic=True),
+    ParameterSpec('batch_wait_ms', 0.0, 'How long a frame may wait for those of other cameras, to '
+                  'share one call of the engine; 0 for one call each.', minimum=0.0,
+                  maximum=1000.0),
     ParameterSpec('light_model', '', 'Model bundle that serves while "model" exceeds '
                   'latency_budget_ms; both stay loaded. Empty for none.', dynamic=True),
     ParameterSpec('latency_budget_ms', 0.0, 'While p95 of total_ms of "model" is above this, '

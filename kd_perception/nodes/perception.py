@@ -37,6 +37,7 @@ from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
 from kd_perception.nodes.qos_watch import QosWatch
+from kd_perception.nodes.region import Region
 from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
@@ -130,7 +131,8 @@ class PerceptionNode(LifecycleNode):
             raise ConfigError(f'parameter cameras: names must differ: {list(cameras)}')
         self._warmup = values['warmup_iterations']
         light = _light_bundle(settings, values['light_model'])
-        model = ServingModel.load(settings, self._warmup)
+        batch = len(cameras) if values['batch_wait_ms'] else 1
+        model = ServingModel.load(settings, self._warmup, batch=batch)
         self._slots = FrameSlots(cameras)
         self._inputs = InputWatch(cameras, values['watch_input'],
                                   tell=self.get_logger().warning)
@@ -143,9 +145,10 @@ class PerceptionNode(LifecycleNode):
                                        lambda camera, why: self._on_failure(why, camera))
         self._worker.options = WorkerOptions(
             values['confidence_threshold'], values['output_size'], values['max_age_ms'],
-            values['latency_budget_ms'])
+            values['latency_budget_ms'], Region.parse(values['region']))
+        self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
         self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
-                                   on_refused=self._on_refused)
+                                   on_refused=self._on_refused, batch=batch)
         self._worker.on_engine_failure = self._switch.engine_failed
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
@@ -211,6 +214,7 @@ class PerceptionNode(LifecycleNode):
             if not _SPECS[name].dynamic and self._worker is not None:
                 return (f'{name}: can be set only while the node is unconfigured; it is '
                         f'{self._state()}')
+        Region.parse(values.get('region', ''))
         return ''
 
     def _apply(self, values: dict[str, Any]) -> None:
@@ -221,6 +225,8 @@ class PerceptionNode(LifecycleNode):
         """
         assert self._worker is not None
         options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
+        if 'region' in options:
+            options['region'] = Region.parse(options['region'])
         serving = {k: v for k, v in values.items() if k in _SERVING}
         light = {k: v for k, v in values.items() if k == 'light_model'}
         if serving or light:

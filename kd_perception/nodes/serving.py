@@ -7,6 +7,7 @@ No ROS here, and no torch unless the engine is torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 import os
@@ -23,7 +24,8 @@ from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BundleError, EngineError, first_line
 from kd_perception.imaging import ImageCodec, OWN_CODEC
 from kd_perception.nodes.cv_bridge_codec import choose_codec
-from kd_perception.tasks.placement import fit, place
+from kd_perception.nodes.region import paste, Region, Window
+from kd_perception.tasks.placement import fit, place, Placement
 from kd_perception.tasks.segmentation import decode, SegmentationResult
 
 ACTIVE_MODEL_SCHEMA = 1
@@ -48,12 +50,25 @@ class Processed:
 
     :param result: mask and confidence at the asked size.
     :param image: uint8 ``[H, W, 3]`` as decoded, in the bundle's channel order.
-    :param stages_ns: decode, preprocess, inference, postprocess.
+    :param stages_ns: decode, preprocess, inference, postprocess; inference is the whole call, also
+        where several frames shared it.
+    :param shown: part of the image that the mask shows; None for all.
     """
 
     result: SegmentationResult
     image: np.ndarray
     stages_ns: dict[str, int]
+    shown: Window | None = None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    image: np.ndarray
+    window: Window | None
+    placement: Placement
+    row: np.ndarray
+    decode_ns: int
+    preprocess_ns: int
 
 
 def check_settings(settings: ServingSettings) -> ModelBundle:
@@ -92,6 +107,7 @@ class ServingModel:
         self.engine_choice = engine_choice
         self.wanted = wanted or settings
         self.stands_in = stands_in
+        self.max_batch = 1
         self.bundle = bundle
         self.engine = engine
         self.codec = codec
@@ -101,9 +117,12 @@ class ServingModel:
     @classmethod
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
              bundle: ModelBundle | None = None, *, wanted: ServingSettings | None = None,
-             stands_in: str = '') -> ServingModel:
+             stands_in: str = '', batch: int = 1) -> ServingModel:
         """
         Hash every file of the bundle, then load and warm the model.
+
+        :param batch: frames that one call may have; each number is run once, because runtimes
+            compile for it. Where the engine takes one only, ``max_batch`` stays 1.
 
         The digests are not remembered: files may change while the node runs, and hashing lets
         other threads go on.
@@ -127,36 +146,96 @@ class ServingModel:
             blank = np.zeros((1, *model._size, 3), np.uint8)
             for _ in range(warmup_iterations):
                 model._infer(blank)
+            model.max_batch = model._largest_batch(batch)
         except Exception:
             engine.close()
             raise
         return model
 
     def process(self, message: Any, *, confidence_threshold: float = 0.0,
-                output_size: str = 'input') -> Processed:
+                output_size: str = 'input', region: Region | None = None) -> Processed:
         """
         Turn an image message into a mask.
 
         :param message: ``sensor_msgs/Image`` or ``CompressedImage``.
+        :param region: part of the image to look at. At ``input`` size its mask lies in the whole
+            image, unlabelled outside; at ``network`` size it is all of the mask.
         :raises ImageError: when it cannot be decoded.
         :raises EngineError: when the runtime fails.
         """
-        order = self.bundle.spec.input.channel_order
+        done = self.process_all([message], confidence_threshold=confidence_threshold,
+                                output_size=output_size, region=region)[0]
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+    def process_all(self, messages: Sequence[Any], *, confidence_threshold: float = 0.0,
+                    output_size: str = 'input',
+                    region: Region | None = None) -> list[Processed | Exception]:
+        """
+        Turn image messages into masks in one call of the engine; see ``process``.
+
+        :param messages: not more than ``max_batch``.
+        :returns: for each message its result, or why it could not be prepared.
+        :raises EngineError: when the runtime fails.
+        """
+        prepared = [self._prepare(message, region) for message in messages]
+        rows = [p.row for p in prepared if isinstance(p, _Prepared)]
+        if not rows:
+            return [p for p in prepared if isinstance(p, Exception)]
+        began = time.monotonic_ns()
+        outputs = self._infer(rows[0] if len(rows) == 1 else np.concatenate(rows))
+        inference_ns = time.monotonic_ns() - began
+        results: list[Processed | Exception] = []
+        row = 0
+        for one in prepared:
+            if isinstance(one, Exception):
+                results.append(one)
+                continue
+            own = {name: array[row:row + 1] for name, array in outputs.items()}
+            row += 1
+            results.append(self._finish(one, own, inference_ns, confidence_threshold,
+                                        output_size))
+        return results
+
+    def _prepare(self, message: Any, region: Region | None) -> _Prepared | Exception:
+        spec = self.bundle.spec.input
         started = time.monotonic_ns()
-        image = self.codec.decode(message, order)  # type: ignore[arg-type]
-        decoded = time.monotonic_ns()
-        where = place((image.shape[0], image.shape[1]), self.bundle.spec.input)
-        batch = fit(image, self.bundle.spec.input)[np.newaxis]
-        prepared = time.monotonic_ns()
-        outputs = self._infer(batch)
-        inferred = time.monotonic_ns()
-        size = image.shape[:2] if output_size == 'input' else None
-        result = decode(outputs, confidence_threshold=confidence_threshold, output_size=size,
-                        placement=where)
-        done = time.monotonic_ns()
-        return Processed(result, image, {
-            'decode': decoded - started, 'preprocess': prepared - decoded,
-            'inference': inferred - prepared, 'postprocess': done - inferred})
+        try:
+            image = self.codec.decode(message, spec.channel_order)  # type: ignore[arg-type]
+            decoded = time.monotonic_ns()
+            window = region.window(image.shape[0], image.shape[1]) if region is not None else None
+            seen = image if window is None else window.crop(image)
+            where = place((seen.shape[0], seen.shape[1]), spec)
+            row = fit(seen, spec)[np.newaxis]
+        except Exception as error:  # its frame alone fails, not those beside it
+            return error
+        return _Prepared(image, window, where, row, decoded - started,
+                         time.monotonic_ns() - decoded)
+
+    def _finish(self, one: _Prepared, outputs: dict[str, np.ndarray], inference_ns: int,
+                confidence_threshold: float, output_size: str) -> Processed:
+        began = time.monotonic_ns()
+        height, width = one.image.shape[:2]
+        window, full = one.window, output_size == 'input'
+        size = (height, width) if window is None else (window.height, window.width)
+        result = decode(outputs, confidence_threshold=confidence_threshold,
+                        output_size=size if full else None, placement=one.placement)
+        if full and window is not None:
+            result = paste(result, window, height, width)
+        return Processed(result, one.image, {
+            'decode': one.decode_ns, 'preprocess': one.preprocess_ns, 'inference': inference_ns,
+            'postprocess': time.monotonic_ns() - began}, None if full else window)
+
+    def _largest_batch(self, wished: int) -> int:
+        for number in range(2, wished + 1):
+            try:
+                outputs = self.engine.infer(np.zeros((number, *self._size, 3), np.uint8))
+            except Exception:  # a graph of fixed batch, refused in the words of its runtime
+                return number - 1
+            if any(len(array) != number for array in outputs.values()):
+                return number - 1
+        return max(1, wished)
 
     def _infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         try:
@@ -185,7 +264,7 @@ class ServingModel:
             'parameters': self._parameters,
             'requested': {'engine': self.wanted.engine, 'device': self.wanted.device,
                           'precision': self.wanted.precision},
-            'stands_in': self.stands_in,
+            'stands_in': self.stands_in, 'max_batch': self.max_batch,
             'engine': self.engine.name, 'device': self.engine.device,
             'precision': self.engine.precision, 'threads': self.settings.threads,
             'engine_choice': self.engine_choice,

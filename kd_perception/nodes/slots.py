@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 import threading
+import time
 from typing import Any, Literal
 
 Outcome = Literal['published', 'stale', 'failed', 'inactive']
+# A camera from which nothing came for so long is not waited for.
+_ALIVE_NS = 1_000_000_000
 COUNTERS = ('received', 'published', 'overwritten', 'stale', 'failed', 'inactive', 'in_flight')
 
 
@@ -47,6 +50,7 @@ class FrameSlots:
         self._lock = threading.Condition()
         self._slots: dict[str, Arrival | None] = dict.fromkeys(cameras)
         self._counts = {camera: dict.fromkeys(COUNTERS, 0) for camera in self._slots}
+        self._last_ns: dict[str, int] = {}
         self._open = False
 
     def open(self) -> None:
@@ -74,24 +78,42 @@ class FrameSlots:
                 return
             counts['in_flight' if self._slots[arrival.camera] is None else 'overwritten'] += 1
             self._slots[arrival.camera] = arrival
+            self._last_ns[arrival.camera] = arrival.received_ns
             self._lock.notify()
 
-    def take(self, timeout_s: float) -> Arrival | None:
+    def take(self, timeout_s: float, limit: int = 1, wait_s: float = 0.0) -> list[Arrival]:
         """
-        Wait for a message and take it; the caller must ``finish`` it.
+        Wait for messages and take them, of each camera one; the caller must ``finish`` each.
 
-        :returns: None after the timeout, when closed, or when ``wake`` was called.
+        :param limit: how many at most.
+        :param wait_s: how long the first that came may wait for those of the other cameras. Only
+            cameras from which something came within a second are waited for.
+        :returns: nothing after the timeout, when closed, or when ``wake`` was called.
         """
         with self._lock:
             if self._open and not any(self._slots.values()):
                 self._lock.wait(timeout_s)
-            for camera, waiting in self._slots.items():
-                if waiting is not None:
-                    # To the end of the line: a fast camera must not starve the others.
-                    del self._slots[camera]
-                    self._slots[camera] = None
-                    return waiting
-        return None
+            if limit > 1 and wait_s > 0:
+                self._gather(limit, wait_s)
+            ready = [(c, waiting) for c, waiting in self._slots.items() if waiting is not None]
+            taken = ready[:limit]
+            for camera, _ in taken:
+                # To the end of the line: a fast camera must not starve the others.
+                del self._slots[camera]
+                self._slots[camera] = None
+            return [waiting for _, waiting in taken]
+
+    def _gather(self, limit: int, wait_s: float) -> None:
+        """Wait until the cameras that are alive have a frame each, or the first one is due."""
+        first = min((w.received_ns for w in self._slots.values() if w is not None), default=0)
+        while self._open:
+            waiting = sum(w is not None for w in self._slots.values())
+            now = time.monotonic_ns()
+            alive = sum(now - last < _ALIVE_NS for last in self._last_ns.values())
+            left_s = wait_s - (now - first) / 1e9
+            if not waiting or waiting >= min(limit, alive) or left_s <= 0:
+                return
+            self._lock.wait(left_s)
 
     def wake(self) -> None:
         """Let ``take`` return at once."""

@@ -17,6 +17,7 @@ from typing import Literal
 
 from kd_perception.errors import EngineError, KdPerceptionError
 from kd_perception.nodes.latency_policy import LatencyPolicy
+from kd_perception.nodes.region import Region
 from kd_perception.nodes.serving import Processed, ServingModel
 from kd_perception.nodes.slots import Arrival, FrameSlots
 
@@ -34,6 +35,7 @@ class WorkerOptions:
     output_size: str = 'input'
     max_age_ms: float = 0.0
     latency_budget_ms: float = 0.0
+    region: Region | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class InferenceWorker:
     """
     One thread between slots and outlet.
 
-    ``on_engine_failure`` may be set: called with the model when its engine fails on a frame.
+    ``on_engine_failure`` may be set: called with the model when its engine fails on a frame; and
+    ``batch_wait_s``, how long a frame may wait for those of other cameras, to share a call.
 
     :param outlet: called with each result; publishes it.
     :param on_exchange: called in the worker's thread when another model begins to serve.
@@ -69,6 +72,7 @@ class InferenceWorker:
                  on_failure: Callable[[str | None, str], None]) -> None:
         self.options = WorkerOptions()
         self.on_engine_failure: Callable[[ServingModel, str], None] = lambda model, reason: None
+        self.batch_wait_s = 0.0
         self._slots = slots
         self._outlet = outlet
         self._on_exchange = on_exchange
@@ -152,63 +156,86 @@ class InferenceWorker:
     def _serve(self) -> None:
         while not self._stop.is_set():
             self._adopt()
-            arrival = self._slots.take(_IDLE_S)
-            if arrival is None:
+            model = self.serving
+            limit = model.max_batch if model is not None and self.batch_wait_s > 0 else 1
+            arrivals = self._slots.take(_IDLE_S, limit, self.batch_wait_s)
+            if not arrivals:
                 continue
-            # A model may have become ready while the thread waited: it serves this frame.
+            # A model may have become ready while the thread waited: it serves these frames.
             self._adopt()
             model = self.serving
-            try:
-                self._one(arrival, model)
-            except EngineError as error:
-                self._slots.finish(arrival, 'failed')
-                self._on_failure(arrival.camera, str(error))
+            if model is None:
+                for arrival in arrivals:
+                    self._slots.finish(arrival, 'inactive')
+                continue
+            for start in range(0, len(arrivals), model.max_batch):
+                self._some(arrivals[start:start + model.max_batch], model)
+
+    def _some(self, arrivals: list[Arrival], model: ServingModel) -> None:
+        """Serve frames that share one call of the engine; each is finished once."""
+        options, taken = self.options, time.monotonic_ns()
+        fresh = []
+        for arrival in arrivals:
+            age = arrival.stamp_age_ns + taken - arrival.received_ns
+            if options.max_age_ms and age > options.max_age_ms * 1e6:
+                self._slots.finish(arrival, 'stale')
+            else:
+                fresh.append((arrival, age))
+        if not fresh:
+            return
+        try:
+            results = model.process_all(
+                [arrival.message for arrival, _ in fresh], output_size=options.output_size,
+                confidence_threshold=options.confidence_threshold, region=options.region)
+        except Exception as error:  # a runtime may raise anything, and the node must live on
+            for arrival, _ in fresh:
+                self._failed(arrival, error)
+            if isinstance(error, EngineError):
                 self._engine_failed(model, str(error))
-            except KdPerceptionError as error:
-                self._slots.finish(arrival, 'failed')
-                self._on_failure(arrival.camera, str(error))
+            return
+        answered = []
+        for (arrival, age), processed in zip(fresh, results, strict=True):
+            if isinstance(processed, Exception):
+                self._failed(arrival, processed)
+                continue
+            try:
+                self._outlet(FrameResult(arrival, model, processed, taken, age))
             except Exception as error:
-                # A runtime may raise anything; the node must live on and say what happened.
-                self._slots.finish(arrival, 'failed')
-                _log.debug('inference failed', exc_info=True)
-                self._on_failure(arrival.camera, f'{type(error).__name__}: {error}')
+                self._failed(arrival, error)
+                continue
+            self._slots.finish(arrival, 'published')
+            total_ms = (time.monotonic_ns() - arrival.received_ns) / 1e6
+            answered.append((arrival, processed, total_ms))
+        for arrival, processed, total_ms in answered:  # what it tries delays none of them
+            self._weigh(arrival, model, processed, total_ms)
 
-    def _one(self, arrival: Arrival, model: ServingModel | None) -> None:
-        options = self.options
-        if model is None:
-            self._slots.finish(arrival, 'inactive')
-            return
-        taken = time.monotonic_ns()
-        age = arrival.stamp_age_ns + taken - arrival.received_ns
-        if options.max_age_ms and age > options.max_age_ms * 1e6:
-            self._slots.finish(arrival, 'stale')
-            return
-        processed = model.process(arrival.message, output_size=options.output_size,
-                                  confidence_threshold=options.confidence_threshold)
-        self._outlet(FrameResult(arrival, model, processed, taken, age))
-        self._slots.finish(arrival, 'published')
-        self._weigh(arrival, model, processed)
+    def _failed(self, arrival: Arrival, error: Exception) -> None:
+        self._slots.finish(arrival, 'failed')
+        _log.debug('a frame failed', exc_info=error)
+        known = isinstance(error, KdPerceptionError)
+        self._on_failure(arrival.camera,
+                         str(error) if known else f'{type(error).__name__}: {error}')
 
-    def _weigh(self, arrival: Arrival, model: ServingModel, processed: Processed) -> None:
+    def _weigh(self, arrival: Arrival, model: ServingModel, processed: Processed,
+               total_ms: float) -> None:
         """Tell the policy how long a frame took; try the wanted model where it asks for that."""
         self._policy.budget_ms = self.options.latency_budget_ms
         wanted, now = self._models['wanted'], time.monotonic()
-        total_ms = (time.monotonic_ns() - arrival.received_ns) / 1e6
+        if self._models['light'] is None:
+            return
         if model is wanted:
             self._policy.served(total_ms, now)
         elif wanted is not None and self._policy.try_due(now):
             other_ms = total_ms - processed.stages_ns['inference'] / 1e6
             try:
-                tried = wanted.process(arrival.message)
+                tried = wanted.process(arrival.message, region=self.options.region)
                 self._policy.tried(other_ms + tried.stages_ns['inference'] / 1e6, now)
             except Exception:
                 _log.debug('trying the wanted model failed', exc_info=True)
                 self._policy.tried(float('inf'), now)
         self._announce()
 
-    def _engine_failed(self, model: ServingModel | None, reason: str) -> None:
-        if model is None:
-            return
+    def _engine_failed(self, model: ServingModel, reason: str) -> None:
         if model is not self._models['wanted']:
             self._policy.light_failed(time.monotonic())
             self._announce()

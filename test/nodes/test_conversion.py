@@ -4,13 +4,11 @@ import pytest
 from kd_perception.classes import load_class_set
 from kd_perception.imaging import decode_image, decode_label_image, raw_view
 from kd_perception.nodes.conversion import (
-    camera_info_message,
     header,
     image_message,
     label_info_message,
     label_info_names,
     ns_to_stamp,
-    scale_camera_info,
     stamp_to_ns,
     status,
     values_of,
@@ -64,15 +62,6 @@ def test_label_info_with_gaps_is_refused():
     message.class_map.pop(3)
     with pytest.raises(ValueError, match='gaps'):
         label_info_names(message)
-
-
-def test_intrinsics_scale_with_the_image():
-    full = camera_info_message(640, 480, 500., 510., 320., 240., header(1, 'c'))
-    half = scale_camera_info(full, 320, 120)
-    assert (half.width, half.height) == (320, 120)
-    assert list(half.k) == [250., 0., 160., 0., 127.5, 60., 0., 0., 1.]
-    assert list(half.p)[:7] == [250., 0., 160., 0., 0., 127.5, 60.]
-    assert half.header == full.header
 
 
 def test_status_values_are_text():

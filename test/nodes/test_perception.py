@@ -306,13 +306,14 @@ def test_threshold_and_sizes_change_between_frames(bench, options, picture):
         assert 255 not in pixels(feeder.ask(picture))
         assert bench.set_parameters(NAME, confidence_threshold=1.0)[0].successful
         assert (pixels(feeder.ask(picture)) == 255).mean() > 0.9
-        assert not infos
+        bench.spin_until(lambda: infos and infos[-1].header == feeder.masks[-1].header)
+        assert (infos[-1].width, infos[-1].k[0]) == (160, 100.)
         assert bench.set_parameters(NAME, output_size='network')[0].successful
         small = feeder.ask(picture)
         assert (small.height, small.width) == (64, 96)
-        bench.spin_until(lambda: infos)
-        assert infos[0].k[0] == pytest.approx(100 * 96 / 160)
-        assert infos[0].header == small.header
+        bench.spin_until(lambda: infos[-1].header == small.header)
+        assert (infos[-1].height, infos[-1].width) == (64, 96)
+        assert infos[-1].k[0] == pytest.approx(100 * 96 / 160)
 
 
 def test_overlay_only_while_somebody_looks(bench, options, picture):

@@ -57,25 +57,25 @@ def test_the_light_model_serves_while_the_wanted_one_is_too_slow(bench, camera, 
     def policy():
         return values_of(found[-1].status[0])['policy'] if found else ''
 
-    with bench.running(PerceptionNode, latency_budget_ms=250.0, **options) as node:
+    with bench.running(PerceptionNode, latency_budget_ms=150.0, **options) as node:
         front = camera()
         for _ in range(10):
             front.ask()
         assert json.loads(models[-1].data)['name'] == 'one'
         assert len(models) == 1
-        delays['one'] = 0.4
+        delays['one'] = 0.2
         bench.spin_until(serves('two'))
         told = json.loads(models[-1].data)
         assert told['stands_in'] == 'latency_budget_ms is exceeded'
         assert bench.get_parameter(NAME, 'model') == 'one'
-        bench.spin_until(lambda: front.ask() and 'the budget is 250' in policy())
+        bench.spin_until(lambda: front.ask() and 'the budget is 150' in policy())
         assert values_of(found[-1].status[0])['model'] == 'two'
         del delays['one']
         bench.spin_until(serves('one'))
         assert json.loads(models[-1].data)['stands_in'] == ''
         bench.spin_until(lambda: front.ask() and policy() == '')
         # Without a budget the wanted model serves however slow it is.
-        delays['one'] = 0.3
+        delays['one'] = 0.2
         assert bench.set_parameters(NAME, latency_budget_ms=0.0)[0].successful
         for _ in range(6):
             front.ask()
