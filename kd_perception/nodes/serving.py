@@ -121,12 +121,11 @@ class ServingModel:
         """
         Hash every file of the bundle, then load and warm the model.
 
-        :param batch: frames that one call may have; each number is run once, because runtimes
-            compile for it. Where the engine takes one only, ``max_batch`` stays 1.
-
         The digests are not remembered: files may change while the node runs, and hashing lets
         other threads go on.
 
+        :param batch: frames that one call may have; each number is run once, because runtimes
+            compile for it. Where the engine takes one only, ``max_batch`` stays 1.
         :raises BundleError: when the bundle is not usable.
         :raises EngineError: when the runtime refuses it.
         """
