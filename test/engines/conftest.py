@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional
 from kd_perception.bundle import BundleSpec, InputSpec, load_bundle, ModelBundle, NetworkSpec
 from kd_perception.classes import ClassSet
 from kd_perception.engines.loader import load_engine
+from kd_perception.imaging import resize_image
 from kd_perception.networks.deploy import load_module, Normalize, save_bundle
 from kd_perception.networks.registry import build
 from kd_perception.paths import share_directory
@@ -35,15 +37,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def small(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     """Return a bundle of a random network, 45x80, five classes, not the identity."""
+    return random_bundle(tmp_path_factory.mktemp('bundles') / 'small', SIZE)
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    """Return the same for 32x32, for very many calls."""
+    return random_bundle(tmp_path_factory.mktemp('bundles') / 'tiny', (32, 32))
+
+
+def random_bundle(path: Path, size: tuple[int, int]) -> ModelBundle:
     torch.manual_seed(0)
-    spec = BundleSpec(name='small', task='segmentation', role='student',
-                      classes=ClassSet.from_names('five', 'abcde'), input=InputSpec(*SIZE),
+    spec = BundleSpec(name=path.name, task='segmentation', role='student',
+                      classes=ClassSet.from_names('five', 'abcde'), input=InputSpec(*size),
                       network=NetworkSpec('compact', {'width': 8}))
     module = build(spec.network, 5)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
-    return save_bundle(tmp_path_factory.mktemp('bundles') / 'small', module, spec)
+    return save_bundle(path, module, spec)
 
 
 @pytest.fixture(scope='session')
@@ -58,12 +70,13 @@ def images() -> Callable[[int], np.ndarray]:
 @pytest.fixture(scope='session')
 def shipped(tmp_path_factory: pytest.TempPathFactory
             ) -> tuple[ModelBundle, np.ndarray, np.ndarray]:
-    """Return the shipped teacher, a picture [1, 360, 640, 3] of its street, and torch's mask."""
+    """Return the shipped teacher for 320x176, a picture of its street, and torch's mask."""
     teacher = load_bundle(share_directory() / 'models' / 'street_teacher')
     folder = tmp_path_factory.mktemp('bundles') / 'shipped'
     with StreetSimulator('dense_fog', seed=77) as street:
-        frame = street.render(4.0).image[np.newaxis]
-    bundle = save_bundle(folder, load_module(teacher), teacher.spec)
+        frame = resize_image(street.render(4.0).image, 176, 320)[np.newaxis]
+    spec = replace(teacher.spec, input=replace(teacher.spec.input, height=176, width=320))
+    bundle = save_bundle(folder, load_module(teacher), spec)
     return bundle, frame, load_engine(bundle, 'torch', precision='fp32').infer(frame)['mask']
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kd_perception.bundle import DEPLOY, ModelBundle
+from kd_perception.engines import openvino_engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.engines.torch_engine import TorchEngine
 from kd_perception.engines.torch_runner import TorchRunner
@@ -25,10 +26,11 @@ def test_the_runner_with_fixed_memory(small: ModelBundle,
     graph = deployed(load_module(small), small.spec).eval()
     runner = TorchRunner(graph, torch.device('cpu'))
     kept = []
-    for n in (1, 3, 1, 2, 4, 5, 6, 1):  # more sizes than it keeps
+    for call, n in enumerate((1, 3, 1, 2, 4, 5, 6, 1)):  # more sizes than it keeps
+        given = np.ascontiguousarray(images(10 + call)[:n])
         with torch.inference_mode():
-            expected = [value.numpy() for value in graph(torch.from_numpy(images(n)))]
-        results = runner(images(n))
+            expected = [value.numpy() for value in graph(torch.from_numpy(given))]
+        results = runner(given)
         kept.append((results, [r.copy() for r in results]))
         for result, value in zip(results, expected, strict=True):
             assert (result == value).all()
@@ -102,6 +104,21 @@ def test_convolutions_have_the_precision_and_edges_are_casts(small: ModelBundle,
     for node in model.graph.node:
         if {'images', 'mask', 'confidence'} & {*node.input, *node.output}:
             assert node.op_type == 'Cast'
+
+
+@pytest.mark.parametrize('precision', ['fp16', 'bf16'])
+def test_a_typed_graph_keeps_the_mask(decisive: tuple[ModelBundle, np.ndarray],
+                                      precision: str) -> None:
+    """By OpenVINO, which knows both types on every processor."""
+    pytest.importorskip('openvino')
+    bundle, frames = decisive
+    core = openvino_engine._shared_core()
+    model = core.read_model(typed_graph(bundle.file(DEPLOY).read_bytes(), precision))
+    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    mask, confidence = compiled(frames).values()
+    expected = load_engine(bundle, 'torch', precision='fp32').infer(frames)
+    assert (mask == expected['mask']).mean() >= 0.995
+    assert np.abs(confidence.astype(int) - expected['confidence']).mean() < 3
 
 
 def test_bfloat16_is_rounded_to_the_nearest(small: ModelBundle) -> None:
