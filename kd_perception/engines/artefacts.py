@@ -10,17 +10,14 @@ same time both succeed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 import hashlib
 import json
 import logging
 from pathlib import Path
 import platform
-import time
 
-from kd_perception.paths import atomic_file, cache_directory, is_left_over
+from kd_perception.paths import atomic_file, cache_directory
 
-_LEFT_OVER_S = 3600.0
 log = logging.getLogger(__name__)
 
 
@@ -70,14 +67,3 @@ class ArtefactCache:
                 stream.write(blob)
         except OSError as error:
             log.warning('%s: cannot keep built engines: %s', self.directory, error.strerror)
-        else:
-            self._tidy(path)
-
-    def _tidy(self, path: Path) -> None:
-        """Remove what killed processes have left of writing this artefact."""
-        for entry in self.directory.iterdir():
-            # A fresh one may be another process at work; an old one another may take away.
-            with suppress(OSError):
-                if (is_left_over(entry, path.name)
-                        and time.time() - entry.stat().st_mtime > _LEFT_OVER_S):
-                    entry.unlink()
