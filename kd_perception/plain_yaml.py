@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from kd_perception.errors import ConfigError, first_line
-from kd_perception.fast_yaml import load_yaml
+from kd_perception.fast_yaml import safe_loader
 
 # 20,000 classes take 1 MB.
 MAX_BYTES = 8 * 2**20
@@ -30,31 +30,45 @@ def parse_plain_yaml(content: bytes) -> Any:
     if len(content) > MAX_BYTES:
         raise ConfigError(f'{len(content)} bytes are too many: at most {MAX_BYTES}')
     try:
-        value = load_yaml(content.decode())
+        text = content.decode()
+        loader = safe_loader(text)(text)
+        try:
+            node = loader.get_single_node()
+            _check_node(node, set(), 0)
+            value = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise ConfigError(f'nested deeper than {MAX_DEPTH}') from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f'not readable: {first_line(error)}') from None
-    except RecursionError:
-        raise ConfigError(f'not readable: nested deeper than {MAX_DEPTH}') from None
-    _check(value, 1, set())
+    _check_value(value)
     return value
 
 
-def _check(value: Any, depth: int, seen: set[int]) -> None:
-    """
-    Refuse what is no plain data.
+def _check_node(node: Any, seen: set[int], depth: int) -> None:
+    if id(node) in seen:
+        raise ConfigError('holds an alias, which could stand for any amount of data')
+    if depth > MAX_DEPTH:
+        raise ConfigError(f'nested deeper than {MAX_DEPTH}')
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            _check_node(inner, seen, depth + 1)
+    elif isinstance(node, yaml.MappingNode):
+        for key, inner in node.value:
+            _check_node(key, seen, depth + 1)
+            _check_node(inner, seen, depth + 1)
 
-    :param depth: of ``value``.
-    :param seen: ``id`` of each mapping and list so far; one that comes again was an alias.
-    """
-    if isinstance(value, (dict, list)):
-        if depth > MAX_DEPTH:
-            raise ConfigError(f'not readable: nested deeper than {MAX_DEPTH}')
-        if id(value) in seen:
-            raise ConfigError('not readable: an alias, which has no place here')
-        seen.add(id(value))
-        inner = value if isinstance(value, list) else [x for item in value.items() for x in item]
-        for each in inner:
-            _check(each, depth + 1, seen)
+
+def _check_value(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_value(key)
+            _check_value(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_value(inner)
     elif isinstance(value, int):
         if value.bit_length() > _MAX_BITS:
             raise ConfigError(f'a number of {value.bit_length()} bits; at most {_MAX_BITS}')

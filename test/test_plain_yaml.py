@@ -13,7 +13,7 @@ DOUBLING = 'a0: &a0 [x, x]\n' + ''.join(
 
 
 def nested(depth):
-    return f'{"[" * depth}{"]" * depth}'.encode()
+    return b'[' * depth + b'3' + b']' * depth
 
 
 @pytest.mark.parametrize('value', [
@@ -29,8 +29,11 @@ def test_nested_as_deep_as_allowed():
 @pytest.mark.parametrize(('text', 'message'), [
     (nested(MAX_DEPTH + 1), 'nested deeper than 32'),
     (nested(100_000), 'nested deeper than 32'),
+    ('- ' * 100_000, 'nested deeper than 32'),
+    (''.join(f'{" " * n}a:\n' for n in range(900)), 'nested deeper than 32'),
     (DOUBLING, 'an alias'),
     ('&a [*a]', 'an alias'),
+    ('a: &a {b: 1}\nc: {<<: *a}', 'an alias'),
     ('!!python/object/apply:os.system ["true"]', 'could not determine a constructor'),
     ('a: [', 'not readable'),
     ('a: 2001-99-99', 'not readable'),

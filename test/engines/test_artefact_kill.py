@@ -78,18 +78,3 @@ def test_killed_at_any_moment(small: ModelBundle, tmp_path: Path,
         whole, = blobs(tmp_path / moment)
         assert cache.read(whole)
     assert 'damaged' not in caplog.text
-
-
-def test_what_a_kill_has_left_is_taken_away(tmp_path: Path) -> None:
-    cache = ArtefactCache(tmp_path)
-    path = cache.path(content='c', runtime='r', version='1', device='CPU', precision='fp32',
-                      shape=(1, 2, 3))
-    old, fresh, other = (tmp_path / name for name in (
-        f'.{path.name}.old.blob', f'.{path.name}.fresh.blob', 'somebody.blob'))
-    for left in (old, fresh, other):
-        left.write_bytes(b'half')
-        if left != fresh:
-            os.utime(left, (1, 1))
-    cache.write(path, b'blob')
-    # Another process may be writing the fresh one at this moment.
-    assert set(tmp_path.iterdir()) == {path, fresh, other}

@@ -35,7 +35,7 @@ from kd_perception.errors import KdPerceptionError
 from kd_perception.imaging import encode_jpeg
 from kd_perception.nodes.serving import ServingModel, ServingSettings
 
-BUNDLES = int(os.environ.get('KD_PERCEPTION_FUZZ_BUNDLES', '80'))
+BUNDLES = int(os.environ.get('KD_PERCEPTION_FUZZ_BUNDLES', '60'))
 ADDRESS_SPACE = 8 * 2**30
 GROWTH_BYTES = 600 * 2**20
 PATIENCE_S = 60  # a load that takes longer hangs, on a busy machine too
