@@ -10,11 +10,13 @@ same time both succeed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 import hashlib
 import json
 import logging
 from pathlib import Path
 import platform
+import time
 
 from kd_perception.paths import atomic_file, cache_directory
 
