@@ -107,6 +107,14 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
     return best, choice
 
 
+def is_remembered(bundle: ModelBundle, *, device: str = 'cpu', precision: str = 'auto',
+                  threads: int = 0, cache: ArtefactCache | None = None) -> bool:
+    """Return whether ``load_fastest`` would measure nothing."""
+    wishes = _candidates(bundle, device, precision)
+    path = _path(cache or ArtefactCache(), bundle, device, precision, threads, wishes)
+    return len(wishes) == 1 or _read(path, wishes) is not None
+
+
 def remembered_choices(cache: ArtefactCache | None = None) -> list[dict[str, str]]:
     """Return ``model``, ``engine`` and ``reason`` of what is remembered, the newest first."""
     found = []

@@ -1,7 +1,9 @@
 """
 Loading a model beside the one that serves.
 
-One thread at most; of several requests made while it loads only the newest is taken up.
+One thread at most; of several requests made while it loads only the newest is taken up. What an
+engine must build first, or measure, is done in a process beside: in this one it would hold the
+interpreter, and with it the frames.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from dataclasses import dataclass
 import logging
 import threading
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.errors import first_line, KdPerceptionError
+from kd_perception.engines.build import is_prepared, SideBuild
+from kd_perception.errors import EngineError, first_line, KdPerceptionError
 from kd_perception.nodes.serving import ServingModel, ServingSettings
 
 _log = logging.getLogger(__name__)
@@ -43,6 +46,11 @@ class LoadRequest:
     reason: str = ''
     batch: int = 1
 
+    @property
+    def first(self) -> ServingSettings:
+        """Return what is tried first."""
+        return self.candidates[0] if self.candidates else self.wanted
+
 
 class ModelLoader:
     """
@@ -60,6 +68,7 @@ class ModelLoader:
         self._lock = threading.Lock()
         self._request: LoadRequest | None = None
         self._thread: threading.Thread | None = None
+        self._side: SideBuild | None = None
         self._closed = False
 
     @property
@@ -74,6 +83,8 @@ class ModelLoader:
             if self._closed:
                 return
             self._request = request
+            if self._side is not None:
+                self._side.stop()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name='model loader')
                 self._thread.start()
@@ -82,6 +93,8 @@ class ModelLoader:
         """Forget requests and wait for the thread; a model it still loads is dropped."""
         with self._lock:
             self._closed, self._request = True, None
+            if self._side is not None:
+                self._side.stop()
             thread = self._thread
         if thread is not None:
             thread.join()
@@ -105,13 +118,51 @@ class ModelLoader:
                 self._tell(request, reason, _since_ms(began))
 
     def _load(self, request: LoadRequest, began: float) -> None:
+        if not self._prepare(request):
+            return
         model = load_first(request)
         with self._lock:
-            unwanted = self._closed or self._request is not None
+            unwanted = self._unwanted
         if unwanted:
             model.close()
         else:
             self._on_ready(model, request, _since_ms(began))
+
+    @property
+    def _unwanted(self) -> bool:
+        return self._closed or self._request is not None
+
+    def _prepare(self, request: LoadRequest) -> bool:
+        """
+        Build beside what the engine needs; return whether it is wanted still.
+
+        :raises EngineError: when it cannot be built.
+        """
+        wish, bundle = request.first, request.bundle
+        options: dict[str, Any] = {'device': wish.device, 'precision': wish.precision,
+                                   'threads': wish.threads}
+        # Where nothing serves any more there is nothing to be careful of.
+        if request.kind == 'fallback' or is_prepared(bundle, wish.engine, **options):
+            return True
+        try:
+            side = SideBuild(bundle, wish.engine, **options)
+        except OSError as error:
+            _log.warning('no process to build for %s in (%s): it is built here', wish.engine,
+                         error.strerror)
+            return True
+        with self._lock:
+            self._side = side
+            if self._unwanted:
+                side.stop()
+        try:
+            side.wait()
+        except EngineError:
+            if not self._unwanted:
+                raise
+        finally:
+            with self._lock:
+                self._side = None
+        return not self._unwanted
 
     def _tell(self, request: LoadRequest, reason: str, took_ms: float) -> None:
         try:

@@ -8,15 +8,17 @@ between two frames. Decisions are made in the ROS thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import time
 from typing import Any
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.engines.loader import available_engines
+from kd_perception.engines.loader import available_engines, is_built
+from kd_perception.errors import KdPerceptionError
 from kd_perception.nodes.fallback import alternatives, EngineFallback, FallbackOptions
 from kd_perception.nodes.light_model import LightModel
-from kd_perception.nodes.loading import LoadRequest, ModelLoader
-from kd_perception.nodes.serving import ServingModel, ServingSettings
+from kd_perception.nodes.loading import load_first, LoadRequest, ModelLoader
+from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.swap_history import Swap, SwapHistory
 from kd_perception.nodes.worker import InferenceWorker
 
@@ -72,6 +74,12 @@ class ModelSwitch:
         """Load and serve what the parameters ask for."""
         self._loader.request(LoadRequest(settings, bundle, warmup, batch=self._batch))
 
+    def replace_stand_in(self, model: ServingModel, warmup: int) -> None:
+        """Build and load what is wanted, where ``model``, the first to serve, is not that."""
+        if model.stands_in:
+            self._trouble = _in_its_place(model)
+            self.request(model.wanted, model.bundle, warmup)
+
     def answered(self) -> None:
         """Note that the engine answered; called in the inference thread."""
         self._fallback.answered()
@@ -104,10 +112,9 @@ class ModelSwitch:
             return
         self._failed.add((engine.name, engine.device))
         self._warn(f'{engine.name} on {engine.device} fails and is left: {reason}')
-        installed = [n for n, v in available_engines().items() if not v.startswith('missing')]
         candidates = tuple(
             s for s in alternatives(model.wanted, engine=engine.name, device=engine.device,
-                                    precision=engine.precision, available=installed)
+                                    precision=engine.precision, available=installed())
             if (s.engine, s.device) not in self._failed)
         why = f'{engine.name} on {engine.device} failed: {reason}'
         request = LoadRequest(model.wanted, model.bundle, 1, 'fallback', candidates, why,
@@ -126,9 +133,7 @@ class ModelSwitch:
             self._fallback.restored(now)
         else:
             self._fallback.left(now)
-        self._trouble = '' if not model.stands_in else (
-            f'{model.stands_in}; {model.engine.name} on {model.engine.device} in '
-            f'{model.engine.precision} serves in its place')
+        self._trouble = _in_its_place(model) if model.stands_in else ''
         self._record(model.label, took_ms, 'serves' if not model.stands_in
                      else f'serves, as {model.stands_in}')
         self._worker.exchange(model)
@@ -141,6 +146,9 @@ class ModelSwitch:
         self._record(after, took_ms, f'not taken: {reason}')
         if request.kind == 'asked':
             self._fallback.answered()
+            model = self._worker.model
+            if model is not None and model.stands_in:
+                self._trouble = f'{reason}; {model.label} serves in its place'
             self._on_refused(request.wanted, reason)
             return
         if request.kind == 'fallback':
@@ -152,3 +160,34 @@ class ModelSwitch:
         model = self._worker.model
         self._history.add(Swap(time.time() - took_ms / 1e3, model.label if model else 'nothing',
                                after, took_ms, outcome))
+
+
+def load_soon(settings: ServingSettings, warmup: int, batch: int) -> ServingModel:
+    """
+    Return the first model of a node: where building takes minutes, by another engine for a while.
+
+    :returns: a model whose ``stands_in`` says what must be built, or the wanted one.
+    :raises KdPerceptionError: when nothing can be loaded.
+    """
+    request = LoadRequest(settings, check_settings(settings), warmup, batch=batch)
+    name, device, precision = settings.engine, settings.device, settings.precision
+    slow = name == 'tensorrt' or device.startswith('tensorrt')
+    if slow and not is_built(request.bundle, name, device=device, precision=precision):
+        others = alternatives(settings, engine=name, device=device, precision=precision,
+                              available=installed())
+        try:
+            return load_first(replace(request, candidates=others,
+                                      reason=f'{name} is being built for {device}'))
+        except KdPerceptionError:
+            pass  # then it must be waited for
+    return load_first(request)
+
+
+def installed() -> list[str]:
+    """Return the engines that are installed, fastest first."""
+    return [n for n, v in available_engines().items() if not v.startswith('missing')]
+
+
+def _in_its_place(model: ServingModel) -> str:
+    return (f'{model.stands_in}; {model.engine.name} on {model.engine.device} in '
+            f'{model.engine.precision} serves in its place')

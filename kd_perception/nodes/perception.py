@@ -32,7 +32,7 @@ from kd_perception.nodes.camera_topics import CameraTopics
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.diagnostics import Diagnostics, NodeView
 from kd_perception.nodes.health import Health
-from kd_perception.nodes.model_switch import ModelSwitch
+from kd_perception.nodes.model_switch import load_soon, ModelSwitch
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
@@ -132,7 +132,7 @@ class PerceptionNode(LifecycleNode):
         self._warmup = values['warmup_iterations']
         light = _light_bundle(settings, values['light_model'])
         batch = len(cameras) if values['batch_wait_ms'] else 1
-        model = ServingModel.load(settings, self._warmup, batch=batch)
+        model = load_soon(settings, self._warmup, batch)
         self._slots = FrameSlots(cameras)
         self._inputs = InputWatch(cameras, values['watch_input'],
                                   tell=self.get_logger().warning)
@@ -157,6 +157,7 @@ class PerceptionNode(LifecycleNode):
                 watch=self._qos_watch)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         self._worker.exchange(model)
+        self._switch.replace_stand_in(model, self._warmup)
         self._switch.light.choose(light)
         return super().on_configure(state)
 

@@ -1,4 +1,4 @@
-"""Building beside: kills, two at once, and a fallback that serves meanwhile."""
+"""Building beside: kills, two at once, and what is said of failures."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 import signal
 import subprocess
-import sys
-import threading
 import time
 
 import numpy as np
 import pytest
 
 from kd_perception.bundle import DEPLOY, ModelBundle, write_bundle
-from kd_perception.engines import build
 from kd_perception.engines.artefacts import ArtefactCache
-from kd_perception.engines.build import load_or_build, main, SideBuild
+from kd_perception.engines.build import is_prepared, main, SideBuild
+from kd_perception.engines.choice import load_fastest
 from kd_perception.engines.loader import is_built, load_engine
 from kd_perception.errors import EngineError
 from kd_perception.paths import child_environment, code_command, module_command
@@ -105,58 +103,32 @@ def test_two_at_once_end_with_one_good_file(small: ModelBundle, cache: ArtefactC
     assert is_built(small, 'openvino', precision='fp32')
 
 
-def test_a_fallback_serves_while_it_is_built(small: ModelBundle, cache: ArtefactCache) -> None:
-    done: list[str] = []
-    loaded = load_or_build(small, 'openvino', precision='fp32', on_done=done.append)
-    assert loaded.engine.name == 'onnxruntime'
-    assert loaded.build is not None
-    images = np.random.default_rng(0).integers(0, 256, (1, 45, 80, 3), np.uint8)
-    served = loaded.engine.infer(images)
-    wait_for(lambda: done)
-    assert done == ['']
-    loaded.build.close()
-    ready = load_or_build(small, 'openvino', precision='fp32', on_done=done.append)
-    assert ready.build is None
-    assert ready.engine.name == 'openvino'
-    assert (ready.engine.infer(images)['mask'] == served['mask']).mean() > 0.99
-    ready.engine.close()
-    loaded.engine.close()
-
-
 def test_why_it_failed(small: ModelBundle, cache: ArtefactCache, tmp_path: Path,
                        capfd: pytest.CaptureFixture[str]) -> None:
     bundle = write_bundle(tmp_path / 'b', small.spec, {DEPLOY: b'no graph'})
     assert main(arguments(bundle)) == 2
     assert 'refuses the graph' in capfd.readouterr().err
-    reasons: list[str] = []
-    side = SideBuild(bundle, 'openvino', precision='fp32', on_done=reasons.append)
-    wait_for(lambda: reasons)
-    assert 'refuses the graph' in reasons[0]
-    assert '\n' not in reasons[0]
-    side.close()
+    side = SideBuild(bundle, 'openvino', precision='fp32')
+    with pytest.raises(EngineError, match='refuses the graph') as caught:
+        side.wait()
+    assert '\n' not in str(caught.value)
 
 
-def test_closing_kills_and_keeps_silent(small: ModelBundle, cache: ArtefactCache) -> None:
-    reasons: list[str] = []
-    side = SideBuild(small, 'openvino', on_done=reasons.append)
-    side.close()
-    side.close()
-    assert not side.running
-    assert reasons == []
-    assert not any(t.name == 'engine build' for t in threading.enumerate())
-    killed = SideBuild(small, 'openvino', on_done=reasons.append)
-    killed._process.kill()
-    wait_for(lambda: reasons)
-    assert reasons == ['building was killed by SIGKILL']
-    killed.close()
+def test_a_build_that_is_stopped_says_so(small: ModelBundle, cache: ArtefactCache) -> None:
+    side = SideBuild(small, 'openvino')
+    side.stop()
+    with pytest.raises(EngineError, match='openvino on cpu was killed by SIGKILL'):
+        side.wait()
+    side.stop()
+    assert not is_prepared(small, 'openvino')
 
 
-def test_without_a_fallback_it_is_built_here(small: ModelBundle, cache: ArtefactCache,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, 'available_engines', lambda: {'openvino': '1'})
-    loaded = load_or_build(small, 'openvino', precision='fp32', on_done=lambda reason: None)
-    assert (loaded.engine.name, loaded.build) == ('openvino', None)
-    loaded.engine.close()
-    with pytest.raises(EngineError, match='missing'):
-        load_or_build(small, 'tensorrt', device='cuda', on_done=lambda reason: None)
-    assert sys.modules.get('tensorrt') is None
+def test_measured_beside(small: ModelBundle, cache: ArtefactCache) -> None:
+    assert not is_prepared(small, 'auto')
+    assert is_prepared(small, 'onnxruntime')
+    SideBuild(small, 'auto').wait()
+    assert is_prepared(small, 'auto')
+    assert is_prepared(small, 'openvino')
+    engine, choice = load_fastest(small)
+    engine.close()
+    assert 'measured' in choice.reason
