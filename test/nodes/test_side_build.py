@@ -112,7 +112,8 @@ def test_another_engine_serves_while_the_first_model_is_built(bench, camera, ten
         front.ask()
         assert model()['engine'] == 'onnxruntime'
         assert model()['stands_in'] == 'tensorrt is being built for cuda'
-        bench.spin_until(lambda: told and 'being built' in values_of(told[-1].status[0])['fallback'])
+        bench.spin_until(
+            lambda: told and 'being built' in values_of(told[-1].status[0])['fallback'])
         assert bench.get_parameter(NAME, 'engine') == 'tensorrt'
         Build.made[0].ended.set()
         bench.spin_until(lambda: model()['engine'] == 'tensorrt')
@@ -138,7 +139,8 @@ def test_a_newer_wish_ends_the_build(bench, camera, tensorrt):
     with bench.running(PerceptionNode, **tensorrt):
         camera().ask()
         bench.spin_until(lambda: Build.made)
-        assert all(r.successful for r in bench.set_parameters(NAME, engine='onnxruntime', device='cpu', model='two'))
+        assert all(r.successful for r in bench.set_parameters(
+            NAME, engine='onnxruntime', device='cpu', model='two'))
         bench.spin_until(lambda: model()['model'] == 'two')
         assert Build.made[0].stopped
         assert model()['stands_in'] == ''
