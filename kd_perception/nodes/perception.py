@@ -150,6 +150,7 @@ class PerceptionNode(LifecycleNode):
         self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
                                    on_refused=self._on_refused, batch=batch)
         self._worker.on_engine_failure = self._switch.engine_failed
+        self._worker.look = self._inputs.look
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
@@ -293,7 +294,6 @@ class PerceptionNode(LifecycleNode):
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
             painter.offer(frame)
-        self._inputs.look(frame)
 
     def _on_failure(self, reason: str, camera: str | None = None) -> None:
         if not self.context.ok():

@@ -58,8 +58,9 @@ class InferenceWorker:
     """
     One thread between slots and outlet.
 
-    ``on_engine_failure`` may be set: called with the model when its engine fails on a frame; and
-    ``batch_wait_s``, how long a frame may wait for those of other cameras, to share a call.
+    ``on_engine_failure`` may be set: called with the model when its engine fails on a frame;
+    ``look``, called with each result when it is out and counted; and ``batch_wait_s``, how long a
+    frame may wait for those of other cameras, to share a call.
 
     :param outlet: called with each result; publishes it.
     :param on_exchange: called in the worker's thread when another model begins to serve.
@@ -72,6 +73,7 @@ class InferenceWorker:
                  on_failure: Callable[[str | None, str], None]) -> None:
         self.options = WorkerOptions()
         self.on_engine_failure: Callable[[ServingModel, str], None] = lambda model, reason: None
+        self.look: Callable[[FrameResult], None] = lambda frame: None
         self.batch_wait_s = 0.0
         self._slots = slots
         self._outlet = outlet
@@ -198,16 +200,17 @@ class InferenceWorker:
             if isinstance(processed, Exception):
                 self._failed(arrival, processed)
                 continue
+            frame = FrameResult(arrival, model, processed, taken, age)
             try:
-                self._outlet(FrameResult(arrival, model, processed, taken, age))
+                self._outlet(frame)
             except Exception as error:
                 self._failed(arrival, error)
                 continue
             self._slots.finish(arrival, 'published')
-            total_ms = (time.monotonic_ns() - arrival.received_ns) / 1e6
-            answered.append((arrival, processed, total_ms))
-        for arrival, processed, total_ms in answered:  # what it tries delays none of them
-            self._weigh(arrival, model, processed, total_ms)
+            answered.append((frame, (time.monotonic_ns() - arrival.received_ns) / 1e6))
+        for frame, total_ms in answered:  # what follows delays none of them
+            self.look(frame)
+            self._weigh(frame, total_ms)
 
     def _failed(self, arrival: Arrival, error: Exception) -> None:
         self._slots.finish(arrival, 'failed')
@@ -216,19 +219,18 @@ class InferenceWorker:
         self._on_failure(arrival.camera,
                          str(error) if known else f'{type(error).__name__}: {error}')
 
-    def _weigh(self, arrival: Arrival, model: ServingModel, processed: Processed,
-               total_ms: float) -> None:
+    def _weigh(self, frame: FrameResult, total_ms: float) -> None:
         """Tell the policy how long a frame took; try the wanted model where it asks for that."""
         self._policy.budget_ms = self.options.latency_budget_ms
         wanted, now = self._models['wanted'], time.monotonic()
         if self._models['light'] is None:
             return
-        if model is wanted:
+        if frame.model is wanted:
             self._policy.served(total_ms, now)
         elif wanted is not None and self._policy.try_due(now):
-            other_ms = total_ms - processed.stages_ns['inference'] / 1e6
+            other_ms = total_ms - frame.processed.stages_ns['inference'] / 1e6
             try:
-                tried = wanted.process(arrival.message, region=self.options.region)
+                tried = wanted.process(frame.arrival.message, region=self.options.region)
                 self._policy.tried(other_ms + tried.stages_ns['inference'] / 1e6, now)
             except Exception:
                 _log.debug('trying the wanted model failed', exc_info=True)
