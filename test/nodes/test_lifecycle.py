@@ -243,13 +243,13 @@ def test_every_state_ends_with_0_on_a_signal(bench, bundles):
 # Both hold still for a moment, after which nothing in ROS works any more.
 SLOW = '''
 import sys, time
-from kd_perception.nodes import perception
-load = perception.ServingModel.load.__func__
-def slow(*given):
+from kd_perception.nodes import perception, serving
+load = serving.ServingModel.load.__func__
+def slow(*given, **more):
     print('waiting', flush=True)
     time.sleep(0.5)
-    return load(*given)
-perception.ServingModel.load = classmethod(slow)
+    return load(*given, **more)
+serving.ServingModel.load = classmethod(slow)
 sys.exit(perception.main(sys.argv[1:]))
 '''
 LATE = '''
@@ -266,17 +266,19 @@ sys.exit(process.run_node(make, sys.argv[1:]))
 @pytest.mark.parametrize('script', [SLOW, LATE], ids=['while a model is loaded', 'at the start'])
 def test_a_signal_at_a_bad_moment_ends_with_0_and_no_fuss(bundles, ros_environment, script):
     running = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        command = [sys.executable, '-c', script, '--ros-args']
-        for name, value in {'models_dir': bundles, 'model': 'one', 'threads': 1,
-                            'engine': 'onnxruntime'}.items():
-            command += ['-p', f'{name}:={value}']
-        running.append((number, subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ),
-            text=True)))
-    for number, process in running:
-        assert process.stdout.readline() == 'waiting\n'
-        process.send_signal(number)
-    for number, process in running:
-        said = process.communicate(timeout=60)[0]
-        assert (process.returncode, said) == (0, ''), number
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            command = [sys.executable, '-c', script, '--ros-args']
+            for name, value in {'models_dir': bundles, 'model': 'one', 'threads': 1,
+                                'engine': 'onnxruntime'}.items():
+                command += ['-p', f'{name}:={value}']
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                       env=dict(os.environ), text=True)
+            stack.callback(process.kill)  # or the tests that follow would hear it, too
+            running.append((number, process))
+        for number, process in running:
+            assert process.stdout.readline() == 'waiting\n'
+            process.send_signal(number)
+        for number, process in running:
+            said = process.communicate(timeout=60)[0]
+            assert (process.returncode, said) == (0, ''), number
