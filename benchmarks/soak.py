@@ -304,8 +304,18 @@ class Soak:
         return out
 
     def growth_percent(self) -> float:
-        """Return how much memory has grown from the first to the last quarter."""
-        first, last = (statistics.median(s.rss_bytes for s in part) for part in self._ends())
+        """
+        Return how much memory has grown from the first to the last quarter.
+
+        Of each cycle the lowest value counts: a swap that takes long on a busy machine holds two
+        models for a while, a leak never comes down again.
+        """
+        floors: dict[int, int] = {}
+        for sample in self.samples:
+            floors[sample.cycle] = min(sample.rss_bytes, floors.get(sample.cycle, 2**63))
+        warm = list(floors.values())[len(floors) // 6:]
+        quarter = max(1, len(warm) // 4)
+        first, last = statistics.median(warm[:quarter]), statistics.median(warm[-quarter:])
         return 100.0 * (last / first - 1.0)
 
     def _ends(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
