@@ -150,6 +150,8 @@ def _engines() -> Iterable[Check]:
     for name, state in engines.items():
         if name in usable:
             yield Check('engines', name, OK, state)
+        elif name == 'tensorrt' and usable and not gpu_model():
+            yield Check('engines', name, OK, 'not installed; it needs an NVIDIA GPU')
         else:
             yield Check('engines', name, WARN if usable else MISSING, 'not installed',
                         state.partition(': ')[2])

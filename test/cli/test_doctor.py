@@ -54,6 +54,14 @@ def test_absent_packages_are_missing_or_warned(monkeypatch):
     assert '[sim]' in found['moderngl'].fix
 
 
+@pytest.mark.parametrize(('gpu', 'state'), [('', 'ok'), ('NVIDIA H200', 'warn')])
+def test_tensorrt_is_missed_where_there_is_a_gpu(monkeypatch, gpu, state):
+    monkeypatch.setattr(checks, 'gpu_model', lambda: gpu)
+    monkeypatch.setattr(checks, 'available_engines', lambda: {
+        'onnxruntime': '1', 'tensorrt': 'missing: pip install x'})
+    assert by_name(checks._engines())['tensorrt'].state == state
+
+
 def test_no_engine_at_all_is_missing(monkeypatch):
     monkeypatch.setattr(checks, 'available_engines', lambda: {'x': 'missing: pip install x'})
     found = by_name(checks.general_checks())
