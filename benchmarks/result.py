@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 import platform
 from typing import Any
+
+from kd_perception.engines.machine import cores, cpu_model
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -20,12 +21,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def host() -> dict[str, Any]:
     """Return what a reader must know of the machine to compare figures."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith('model name')]
-        model = lines[0].partition(':')[2].strip() if lines else model
-    return {'cpu': model, 'cores': len(os.sched_getaffinity(0)), 'system': platform.system(),
+    return {'cpu': cpu_model(), 'cores': cores(), 'system': platform.system(),
             'python': platform.python_version()}
 
 
