@@ -97,29 +97,32 @@ class Flicker:
 def reproject(now: View, before: View, stride: int = STRIDE) -> Matches:
     """Return which pixels of ``before`` show the surfaces of ``now``, as if nothing moved."""
     height, width = now.depth.shape
+    rows = np.arange(stride // 2, height, stride)
+    columns = np.arange(stride // 2, width, stride)
+    depth = _finite(now.depth[rows[0]::stride, columns[0]::stride])
     fx, fy, cx, cy = now.lens
-    rows, columns = np.mgrid[stride // 2:height:stride, stride // 2:width:stride]
-    rows, columns = rows.ravel(), columns.ravel()
-    depth = now.depth[rows, columns].astype(float)
-    depth = np.where(np.isfinite(depth), depth, _FAR_M)
-    rays = np.stack([(columns + 0.5 - cx) / fx, (rows + 0.5 - cy) / fy, np.ones(len(rows))])
+    right = ((columns + 0.5 - cx) / fx).astype(np.float32)[None]
+    down = ((rows + 0.5 - cy) / fy).astype(np.float32)[:, None]
     # One matrix for the ray and one vector for the parallax.
-    turn = before.rotation @ now.rotation.T
-    shift = before.rotation @ (now.eye - before.eye)
-    there = turn @ rays * depth + shift[:, None]
-    ahead = there[2]
-    safe = np.where(ahead > _NEAR_M, ahead, 1.0)
+    turn = (before.rotation @ now.rotation.T).astype(np.float32)
+    shift = (before.rotation @ (now.eye - before.eye)).astype(np.float32)
+    x, y, ahead = ((t[0] * right + (t[1] * down + t[2])) * depth + s
+                   for t, s in zip(turn, shift))
+    front = ahead > _NEAR_M
+    safe = np.where(front, ahead, np.float32(1))
     gx, gy, hx, hy = before.lens
-    x = np.floor(there[0] / safe * gx + hx).astype(np.int64)
-    y = np.floor(there[1] / safe * gy + hy).astype(np.int64)
-    inside = ((ahead > _NEAR_M) & (x >= 0) & (x < before.depth.shape[1])
-              & (y >= 0) & (y < before.depth.shape[0]))
-    x, y, ahead = x[inside], y[inside], ahead[inside]
-    seen = before.depth[y, x].astype(float)
-    seen = np.where(np.isfinite(seen), seen, _FAR_M)
-    same = np.abs(seen - ahead) <= _DEPTH_TOLERANCE * ahead
-    return Matches(REPROJECTED, (rows * width + columns)[inside][same],
-                   (y * before.depth.shape[1] + x)[same])
+    tall, wide = before.depth.shape
+    x, y = x / safe * np.float32(gx) + np.float32(hx), y / safe * np.float32(gy) + np.float32(hy)
+    inside = front & (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
+    at = y[inside].astype(np.int64) * wide + x[inside].astype(np.int64)
+    ahead = ahead[inside]
+    same = np.abs(_finite(before.depth.ravel()[at]) - ahead) <= _DEPTH_TOLERANCE * ahead
+    flat = (rows[:, None] * width + columns)[inside]
+    return Matches(REPROJECTED, flat[same], at[same])
+
+
+def _finite(depth: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(depth), depth, np.float32(_FAR_M)).astype(np.float32, copy=False)
 
 
 def follow(now: np.ndarray, before: np.ndarray, stride: int = STRIDE) -> Matches:
