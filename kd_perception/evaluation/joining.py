@@ -19,7 +19,11 @@ _Key = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class Published:
-    """A frame that the camera gave to one arm, at ``published_ns`` of the steady clock."""
+    """
+    A frame that the camera gave to one arm, at ``published_ns`` of the steady clock.
+
+    :param truth: parts of the ground truth that were published with it beside labels.
+    """
 
     arm: str
     stamp_ns: int
@@ -27,6 +31,7 @@ class Published:
     index: int
     published_ns: int
     turn: int = -1
+    truth: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from kd_perception.evaluation.shares import (
     measured_pairs,
     PairedShare,
     share_intervals,
+    wilson,
 )
 
 KINDS = ('pedestrian', 'rider', 'traffic sign', 'traffic light', 'vehicle')
@@ -107,7 +108,8 @@ class ObjectCell:
     :param distance: a band such as ``10-20 m``, or ``all``.
     :param visible: a part such as ``0.25-0.5``, or ``all``.
     :param n: instances, each counted in every frame that shows it.
-    :param things: different instances.
+    :param things: different instances. The intervals are bootstraps over frames, but no narrower
+        than the score interval of so many independent things.
     :param found: share of instances with at least half of their pixels right.
     :param pixel_recall: share of their pixels that are right.
     """
@@ -176,10 +178,11 @@ def object_recall(arm: str, frames: Sequence[np.ndarray], *, resamples: int = RE
     instances, pixels = counts[:, used, 0], counts[:, used, 2]
     found = share_intervals(counts[:, used, 1], instances, resamples=resamples, seed=seed)
     recall = share_intervals(counts[:, used, 3], pixels, resamples=resamples, seed=seed)
+    things = [len(np.unique(every[member[:, i], 0])) for i in np.flatnonzero(used)]
     cells = tuple(
-        ObjectCell(*names[i], n=int(instances[:, k].sum()),
-                   things=len(np.unique(every[member[:, i], 0])), found=found[k],
-                   pixel_recall=recall[k])
+        ObjectCell(*names[i], n=int(instances[:, k].sum()), things=things[k],
+                   found=_at_least(found[k], things[k]),
+                   pixel_recall=_at_least(recall[k], things[k]))
         for k, i in enumerate(np.flatnonzero(used)))
     return ObjectRecall(arm, len(frames), cells)
 
@@ -208,6 +211,17 @@ def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
     return PairedShare(reference, other, len(pairs), bootstrap(
         difference, len(pairs), block_length(series), resamples=resamples, seed=seed,
         bounds=(-1.0, 1.0)))
+
+
+def _at_least(interval: Interval, things: int) -> Interval:
+    """
+    Return an interval that is no narrower than so many things allow.
+
+    A bootstrap over frames that all show one found sign would be sure of 100 %.
+    """
+    low, high = wilson(interval.estimate, things, interval.confidence)
+    return Interval(interval.estimate, min(interval.low, low), max(interval.high, high),
+                    interval.confidence)
 
 
 def _cells() -> list[tuple[str, str, str]]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -85,6 +87,18 @@ def drawn_sums(counts: np.ndarray, indices: np.ndarray) -> np.ndarray:
     drawn = np.bincount((indices + n * np.arange(len(indices))[:, None]).ravel(),
                         minlength=n * len(indices)).reshape(-1, n)
     return (drawn @ counts.reshape(n, -1).astype(float)).reshape(len(indices), *counts.shape[1:])
+
+
+def wilson(estimate: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """
+    Return the score interval of a share (Wilson 1927).
+
+    :param n: independent observations behind it.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle = estimate + z * z / (2 * n)
+    half = z * math.sqrt(estimate * (1 - estimate) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def share_intervals(parts: np.ndarray, wholes: np.ndarray, *, resamples: int = RESAMPLES,

@@ -109,6 +109,14 @@ def test_a_thing_that_few_frames_show_has_no_narrow_interval():
     assert (rider.found.low, rider.found.high) == (0.0, 1.0)
 
 
+def test_one_thing_in_many_frames_is_still_one_thing():
+    frame = np.array([row(1, 2, 15, 1, 100, 90)], np.int32)
+    sign = object_recall('a', [frame] * 100, resamples=100).cell('traffic sign')
+    assert (sign.n, sign.things, sign.found.estimate) == (100, 1, 1.0)
+    assert sign.found.low == pytest.approx(0.2065, abs=1e-4)
+    assert sign.found.high == pytest.approx(1.0)
+
+
 def test_two_arms_are_compared_on_the_frames_of_both():
     rng = np.random.default_rng(0)
 

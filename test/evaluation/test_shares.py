@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd_perception.evaluation.shares import drawn_sums, mean_known, share_intervals
+from kd_perception.evaluation.shares import drawn_sums, mean_known, share_intervals, wilson
 
 
 def test_sums_of_resampled_frames():
@@ -40,3 +40,11 @@ def test_what_is_never_there_has_no_share_and_what_is_rare_no_narrow_one():
     rare = share_intervals(wholes, wholes, resamples=50)[1]
     assert (rare.estimate, rare.low, rare.high) == (1.0, 0.0, 1.0)
     assert share_intervals(wholes, wholes, resamples=50)[0].low == pytest.approx(1.0)
+
+
+def test_score_interval_of_textbook_examples():
+    # Agresti and Coull 1998: 0 of 10 is 0 … 0.278; and it is symmetric.
+    assert wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    low, high = wilson(0.5, 100)
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
