@@ -24,6 +24,7 @@ from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
+from kd_perception.nodes.frame_truth import chosen_measures
 from kd_perception.nodes.graph import comparison_graph, RunGraph
 from kd_perception.simulation.scenario import load_scenario
 
@@ -39,6 +40,7 @@ class ComparisonRequest:
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
     :param timeout_s: a result later than this is lost.
+    :param measures: what is measured beside mean IoU, see ``frame_truth.chosen_measures``.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -61,6 +63,7 @@ class ComparisonRequest:
     rate_hz: float = 30.0
     timeout_s: float = 10.0
     margin_miou: float = 2.0
+    measures: tuple[str, ...] = ('auto',)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         for arm, bundle in zip(request.arms, bundles, strict=True))
     for arm in arms:
         check_device(arm.engine, arm.device)
+    chosen_measures(request.measures, request.pacing)
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
@@ -105,7 +109,8 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
     return comparison_graph(spec, str(out.resolve()), camera=camera,
-                            monitor={'timeout_s': float(request.timeout_s)})
+                            monitor={'timeout_s': float(request.timeout_s),
+                                     'measures': request.measures})
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
