@@ -25,8 +25,8 @@ from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS
 from kd_perception.evaluation.comparison_files import RECORDING
+from kd_perception.evaluation.detail_counter import MEASURES
 from kd_perception.evaluation.report import HTML_FILE
-from kd_perception.nodes.frame_truth import MEASURES
 from kd_perception.nodes.schedule import PLACEMENTS
 
 

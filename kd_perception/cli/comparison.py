@@ -22,9 +22,9 @@ from kd_perception.errors import BundleError, ConfigError, EngineError, ImageErr
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
-from kd_perception.nodes.frame_truth import chosen_measures
 from kd_perception.nodes.graph import comparison_graph, RunGraph
 from kd_perception.simulation.scenario import load_scenario
 
@@ -40,7 +40,7 @@ class ComparisonRequest:
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
     :param timeout_s: a result later than this is lost.
-    :param measures: what is measured beside mean IoU, see ``frame_truth.chosen_measures``.
+    :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
 
     arms: tuple[ArmSpec, ...]
