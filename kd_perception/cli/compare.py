@@ -8,18 +8,21 @@ Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
   kd_perception compare student student --engine onnxruntime,openvino   (one per model)
+  kd_perception compare teacher student --scenario all --out robustness (goes on where it stopped)
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 import sys
 
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.progress import progress
-from kd_perception.cli.tables import print_comparison
+from kd_perception.cli.robustness import run_robustness, scenarios_of
+from kd_perception.cli.tables import print_comparison, print_robustness
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
@@ -45,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument('--source', choices=('sim', 'bag'), default=None,
                         help='the embedded street, or a recording (default: bag with --bag)')
     frames.add_argument('--scenario', default='clear',
-                        help='weather and light of the street (%(default)s)')
+                        help='weather and light of the street; all, or several behind commas, '
+                        'end in one table (%(default)s)')
     frames.add_argument('--seed', type=int, default=0, metavar='N',
                         help='of the street and of the order of the models (%(default)s)')
     frames.add_argument('--width', type=int, default=640, help='of the street (%(default)s)')
@@ -94,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     request = _request(args)
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
+    scenarios = scenarios_of(args.scenario)
+    if len(scenarios) > 1:
+        return _under_many(args, request, scenarios, out)
     there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
     if there and not args.overwrite:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
@@ -106,6 +113,19 @@ def run(args: argparse.Namespace) -> int:
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
         raise
     print_comparison(result.analysis, result.html)
+    return 0
+
+
+def _under_many(args: argparse.Namespace, request: ComparisonRequest, scenarios: Sequence[str],
+                out: Path) -> int:
+    try:
+        with progress(f'comparing under {len(scenarios)} scenarios') as update:
+            result = run_robustness(request, scenarios, out, overwrite=args.overwrite,
+                                    progress=update)
+    except KeyboardInterrupt:
+        print(f'\ngo on with the same command and --out {out}', file=sys.stderr)
+        raise
+    print_robustness(result.table, result.html)
     return 0
 
 
