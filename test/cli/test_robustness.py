@@ -148,7 +148,7 @@ def test_two_weathers_through_real_nodes_and_on_again(tmp_path, capsys):
                '--frames', '9', '--warmup', '1', '--out', str(out), '--scenario']
     assert main([*command, 'clear,dense_fog']) == 0
     page = capsys.readouterr().out
-    assert 'against clear' in page
+    assert 'mIoU under every condition' in page
     assert str(out / 'robustness.html') in page
     data = json.loads((out / 'robustness.json').read_text())
     fog = [r for r in data['rows'] if r['scenario'] == 'dense_fog']

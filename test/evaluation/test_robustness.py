@@ -16,6 +16,7 @@ from kd_perception.evaluation.robustness_report import (
     cautions_of,
     HTML_FILE,
     JSON_FILE,
+    robustness_halves,
     robustness_table,
     write_robustness,
 )
@@ -107,6 +108,10 @@ def test_files_say_the_same(conditions, tmp_path):
         assert cell in page
     table = robustness_table(found)
     assert all(len(row) == len(table.header) for row in table.rows)
+    halves = robustness_halves(found)
+    assert sum(len(h.header) for h in halves) == len(table.header) + 2
+    assert halves[0].rows[2][:2] == ('fog', 'street-teacher')
+    assert halves[0].rows[3][0] == ''
 
 
 def test_runs_of_other_models_are_no_table(conditions):
