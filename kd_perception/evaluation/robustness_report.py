@@ -8,6 +8,7 @@ terminal. ``docs/report.md`` describes the JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 import json
 from pathlib import Path
@@ -91,7 +92,10 @@ def cautions_of(found: Robustness) -> list[str]:
 
 def render(found: Robustness, reports: Mapping[str, str]) -> str:
     """Return the page."""
-    content = robustness_table(found)
+    whole = robustness_table(found)
+    # An interval that is broken over lines is hard to read: rather scroll.
+    content = replace(whole, rows=tuple(tuple(cell.replace(' ', '\u00a0') for cell in row)
+                                        for row in whole.rows))
     links = ' · '.join(f'<a href="{escape(path)}">{escape(name)}</a>'
                        for name, path in reports.items())
     frames = max(r.n for r in found.rows)
