@@ -14,9 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
-from kd_perception.evaluation.comparison import FrameRow, STAGES
+from kd_perception.evaluation.comparison import (
+    ANSWERED,
+    FrameRow,
+    FRAMES,
+    STAGES,
+    STATUSES,
+)
+from kd_perception.evaluation.joining import reordered_rows
 
-ANSWERED = ('ok', 'late')
 FEWEST_PAIRS = 8  # below this no interval is honest
 
 
@@ -41,13 +47,14 @@ class ArmStatistics:
     One arm over its measured frames.
 
     :param published: frames that the camera gave it.
-    :param status: rows by status; ``ok + late + lost == published``.
+    :param status: rows by status; ``ok + late + lost + ambiguous == published``.
     :param latency: publish call in the camera → result in the monitor; late results included,
         since leaving out the slow ones would flatter.
     :param jitter_ms: mean absolute difference of the latencies of consecutive frames.
     :param fps: (N - 1) / T over N answers whose first and last lie T apart.
     :param stages: what the node says of itself.
     :param by_turn: median latency by place in the serving order.
+    :param reordered: of the answered frames, those overtaken by the result of a later one.
     """
 
     arm: str
@@ -58,6 +65,7 @@ class ArmStatistics:
     fps: float
     stages: Mapping[str, Summary]
     by_turn: Mapping[int, float]
+    reordered: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,14 @@ def arm_statistics(arm: str, rows: Iterable[FrameRow]) -> ArmStatistics:
     for row in answered:
         turns.setdefault(row.turn, []).append(_latency(row))
     return ArmStatistics(
-        arm=arm, published=status['ok'] + status['late'] + status['lost'],
-        status={name: status[name] for name in ('ok', 'late', 'lost', 'duplicate', 'unknown')},
+        arm=arm, published=sum(status[name] for name in FRAMES),
+        status={name: status[name] for name in STATUSES},
         latency=summarize([_latency(r) for r in answered]),
         jitter_ms=_jitter(answered), fps=rate([r.received_ns for r in answered]),
         stages={stage: summarize([r.stages[stage] for r in answered if stage in r.stages])
                 for stage in _stages(answered)},
-        by_turn={turn: float(np.median(turns[turn])) for turn in sorted(turns) if turn >= 0})
+        by_turn={turn: float(np.median(turns[turn])) for turn in sorted(turns) if turn >= 0},
+        reordered=len(reordered_rows(rows)))
 
 
 def rate(times_ns: Sequence[int | None]) -> float:
@@ -134,7 +143,7 @@ def pair_rows(rows: Iterable[FrameRow], first: str,
     tables: dict[str, dict[tuple[int, str], FrameRow]] = {first: {}, second: {}}
     seen: dict[str, Counter[tuple[int, str]]] = {first: Counter(), second: Counter()}
     for row in rows:
-        if row.arm in tables and row.status in ('ok', 'late', 'lost'):
+        if row.arm in tables and row.status in FRAMES:
             seen[row.arm][row.key] += 1
             tables[row.arm][row.key] = row
     # A stamp that two published frames bear names neither of them.

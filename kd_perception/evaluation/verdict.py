@@ -89,9 +89,6 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
             few = f'Only {latency.n}' if latency else f'Fewer than {FEWEST_PAIRS}'
             out.append(f'{few} frames could be paired for {labels.get(arm, arm)}: serve at '
                        f'least {FEW_FRAMES}, better 200, for intervals that mean something.')
-        if latency and latency.ambiguous:
-            out.append(f'{latency.ambiguous} stamps were borne by several frames and could not be '
-                       'paired.')
     if run.spec.placement in _PLACEMENTS:
         out.append(_PLACEMENTS[run.spec.placement])
     for arm, stats in statistics.items():
@@ -186,6 +183,12 @@ def _losses(label: str, stats: ArmStatistics, counters: Mapping[str, int]) -> li
     if late:
         out.append(f'{label} answered {late} frames after the monitor had given up waiting; they '
                    'are part of the statistics.')
+    if stats.reordered:
+        out.append(f'{label} answered {stats.reordered} frames after a later one; they are joined '
+                   'by stamp and part of the statistics.')
+    if stats.status['ambiguous']:
+        out.append(f'{label} got {stats.status["ambiguous"]} frames whose stamp others bear too: '
+                   'which of them a result answers is unknown, so they are not paired.')
     strays = stats.status['duplicate'] + stats.status['unknown']
     if strays:
         out.append(f'{label} sent {strays} results for frames already answered or never '

@@ -86,7 +86,8 @@ def test_arm_statistics_count_every_row_once():
              row('b', 0, 99.0)]
     stats = arm_statistics('a', rows)
     assert stats.published == 10
-    assert stats.status == {'ok': 8, 'late': 1, 'lost': 1, 'duplicate': 1, 'unknown': 1}
+    assert stats.status == {'ok': 8, 'late': 1, 'lost': 1, 'ambiguous': 0, 'duplicate': 1,
+                            'unknown': 1}
     assert stats.latency.n == 9
     assert stats.latency.max == 11.0
     assert stats.stages['inference'].n == 9
