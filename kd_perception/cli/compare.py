@@ -77,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a result later than this is lost (%(default)s)')
     course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
                         help='loss of mIoU up to which models count as equal (%(default)s)')
+    course.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
+                        help='how much slower a model may be (default: say only whether it is)')
     engine = parser.add_argument_group('engine (one value for all models, or one each: x,y)')
     engine.add_argument('--engine', default='auto',
                         help=f'auto, {", ".join(ENGINES)} (%(default)s)')
@@ -125,7 +127,7 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
         class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
         pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
-        margin_miou=args.margin_miou)
+        margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms)
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

@@ -62,6 +62,7 @@ class ComparisonSpec:
     :param height: rows of the camera image.
     :param class_map: name of the class map from source labels to model classes, or ''.
     :param margin_miou: loss of mIoU, in points of 100, up to which the arms count as equal.
+    :param margin_latency_ms: milliseconds by which an arm may be slower; 0 for no such margin.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -77,6 +78,7 @@ class ComparisonSpec:
     height: int = 0
     class_map: str = ''
     margin_miou: float = 2.0
+    margin_latency_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for key, value, known in (('source', self.source, SOURCES),

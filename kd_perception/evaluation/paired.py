@@ -13,7 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import (
     ANSWERED,
     FrameRow,
@@ -78,6 +84,7 @@ class PairedLatency:
 
     :param unpaired: frames given to both but answered by only one, or by none.
     :param ambiguous: keys that more than one published frame bears; never paired.
+    :param block: frames drawn together for the median of the differences.
     """
 
     reference: str
@@ -159,9 +166,12 @@ def pair_rows(rows: Iterable[FrameRow], first: str,
 
 
 def paired_latency(rows: Iterable[FrameRow], reference: str, other: str, *,
-                   resamples: int = RESAMPLES, seed: int = 0) -> PairedLatency | None:
+                   resamples: int = RESAMPLES, seed: int = 0,
+                   confidence: float = CONFIDENCE) -> PairedLatency | None:
     """
     Compare two arms frame by frame.
+
+    :param confidence: of each interval alone.
 
     :returns: None when fewer than ``FEWEST_PAIRS`` frames were answered by both.
     """
@@ -170,20 +180,29 @@ def paired_latency(rows: Iterable[FrameRow], reference: str, other: str, *,
         return None
     a = np.array([_latency(row) for row, _ in pairs])
     b = np.array([_latency(row) for _, row in pairs])
-    block = block_length(a - b)
-    block = max(block, block_length(a), block_length(b))
+    saved = a - b
 
-    def interval(statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-        return bootstrap(statistic, a.size, block, resamples=resamples, seed=seed)
+    def interval(statistic: Callable[[np.ndarray], np.ndarray], influence: np.ndarray) -> Interval:
+        return bootstrap(statistic, a.size, block_length(influence), resamples=resamples,
+                         seed=seed, confidence=confidence)
 
+    # What slows both arms alike has no part in a difference: only the memory of what each
+    # statistic is made of decides how many frames are drawn together.
     return PairedLatency(
         reference=reference, other=other, n=len(pairs), unpaired=unpaired, ambiguous=ambiguous,
-        block=block,
-        mean_difference=interval(lambda i: (a - b)[i].mean(axis=1)),
+        block=block_length(_side(saved)),
+        mean_difference=interval(lambda i: saved[i].mean(axis=1), saved),
         # The median of the differences, not the difference of medians: it is the paired one.
-        median_difference=interval(lambda i: np.median((a - b)[i], axis=1)),
-        mean_ratio=interval(lambda i: a[i].mean(axis=1) / b[i].mean(axis=1)),
-        median_ratio=interval(lambda i: np.median(a[i], axis=1) / np.median(b[i], axis=1)))
+        median_difference=interval(lambda i: np.median(saved[i], axis=1), _side(saved)),
+        mean_ratio=interval(lambda i: a[i].mean(axis=1) / b[i].mean(axis=1),
+                            a / a.mean() - b / b.mean()),
+        median_ratio=interval(lambda i: np.median(a[i], axis=1) / np.median(b[i], axis=1),
+                              _side(a) - _side(b)))
+
+
+def _side(values: np.ndarray) -> np.ndarray:
+    """Return on which side of the median each value lies: -1, 0 or 1."""
+    return np.sign(values - np.median(values))
 
 
 def _answered(rows: Iterable[FrameRow]) -> list[FrameRow]:
