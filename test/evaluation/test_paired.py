@@ -127,6 +127,17 @@ def test_injected_difference_is_found_and_equal_arms_are_equal():
         assert not result.mean_difference.excludes(injected)
 
 
+def test_load_that_both_arms_feel_does_not_lengthen_the_blocks_of_a_difference():
+    rng = np.random.default_rng(4)
+    load = 40 + 15 * np.sin(np.arange(400) / 40)
+    rows = [row(arm, i, load[i] + extra + rng.normal(0, 1.0))
+            for arm, extra in (('a', 0.5), ('b', 0.0)) for i in range(400)]
+    result = paired_latency(rows, 'a', 'b', resamples=300)
+    assert result.block == 26
+    for interval in (result.mean_difference, result.median_difference):
+        assert interval.high - interval.low < 0.5
+
+
 def test_ratio_of_known_streams():
     rows = [row('a', i, 80.0) for i in range(30)] + [row('b', i, 10.0) for i in range(30)]
     result = paired_latency(rows, 'a', 'b', resamples=100)
