@@ -30,6 +30,7 @@ class Probe:
     :param offered_hz: the rate at which frames really went out.
     :param loss: share of the frames that were never answered, 0 … 1.
     :param age_p95_ms: 95th percentile of publish call → result; NaN when nothing came.
+    :param frames: how many frames were offered; 0 where not known.
     :param held: whether loss and age stayed within the limits; set by the search.
     """
 
@@ -37,6 +38,7 @@ class Probe:
     offered_hz: float
     loss: float
     age_p95_ms: float
+    frames: int = 0
     held: bool = False
 
     @property
