@@ -39,9 +39,9 @@ def servings(frames: int, arms: Sequence[str], placement: str, seed: int) -> Ite
 
     ``concurrent``: all arms together, the order of the publish calls drawn anew for each frame.
     ``turns``: one arm after the other with the same frame, in random order, so that neither loads
-    the other and neither is first more often. ``isolated``: one arm over half of the frames, the next
-    over the same half, then the other half in reverse order of the arms, so that a machine that
-    warms up or slows down hits all alike.
+    the other and neither is first more often. ``isolated``: one arm over half of the frames, the
+    next over the same half, then the other half in reverse order of the arms, so that a machine
+    that warms up or slows down hits all alike.
 
     :param frames: number of frames; 0 for no end.
     :param arms: namespaces; one empty string for a camera without arms.
