@@ -20,6 +20,7 @@ from kd_perception.evaluation.accuracy import (
     paired_accuracy,
     PairedAccuracy,
 )
+from kd_perception.evaluation.bootstrap import CONFIDENCE, RESAMPLES
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.paired import (
     arm_statistics,
@@ -86,16 +87,21 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
     comparisons = []
+    # Bonferroni: with several arms all intervals shall hold together as often as one would.
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(arms) - 1)
+    resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
-        latency = paired_latency(both, arms[0], other, seed=seed)
-        quality = paired_accuracy(both, arms[0], other, seed=seed)
+        latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
+                                 confidence=confidence)
+        quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
+                                  confidence=confidence)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
-                          run.spec.margin_miou)))
+                          run.spec.margin_miou, run.spec.margin_latency_ms)))
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),
