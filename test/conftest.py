@@ -36,14 +36,20 @@ def test_data() -> Path:
 
 
 @pytest.fixture
-def carla_server(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a fake CARLA server that the module ``carla`` talks to while the test runs."""
+def fake_carla() -> Any:
+    """Return the module of the fake CARLA server."""
     path = Path(__file__).with_name('fake_carla.py')
     spec = importlib.util.spec_from_file_location('fake_carla', path)
     assert spec is not None
     assert spec.loader is not None
-    fake = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fake)
-    server = fake.FakeServer()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def carla_server(fake_carla: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a fake CARLA server that the module ``carla`` talks to while the test runs."""
+    server = fake_carla.FakeServer()
     monkeypatch.setitem(sys.modules, 'carla', server.module())
     return server

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+from pathlib import Path
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +66,8 @@ def _types() -> dict[str, Any]:
     names = ('Location', 'Rotation', 'Transform', 'WeatherParameters', 'WorldSettings', 'command')
     if importlib.util.find_spec('carla') is not None:
         real = importlib.import_module('carla')
-        return {name: getattr(real, name) for name in names}
+        if all(hasattr(real, name) for name in names):  # not the fake of ``install``
+            return {name: getattr(real, name) for name in names}
     command = SimpleNamespace(DestroyActor=lambda i: SimpleNamespace(actor_id=i))
     return dict(zip(names, (_location, _rotation, _transform, _Weather, _Settings, command)))
 
@@ -389,3 +392,30 @@ class FakeServer:
         if kind == 'instance_segmentation':
             pixels[..., 0], pixels[..., 1] = 3, 7
         return image(number, pixels, self.seconds)
+
+
+def install(folder: Path) -> tuple[dict[str, str], Path]:
+    """
+    Make a module ``carla`` with a server of its own for child processes.
+
+    :returns: the variables that make them find it, and the file that names every call.
+    """
+    log = folder / 'calls.log'
+    (folder / 'carla.py').write_text(f'''
+import importlib.util
+import sys
+
+spec = importlib.util.spec_from_file_location('fake_carla', {str(Path(__file__).resolve())!r})
+fake = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fake)
+server = fake.FakeServer()
+
+def record(number, name):
+    with open({str(log)!r}, 'a') as stream:
+        print(name, file=stream)
+
+server.fail = record
+globals().update(vars(server.module()))
+''')
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get('PYTHONPATH')])])
+    return {'PYTHONPATH': path}, log

@@ -13,6 +13,9 @@ DEFAULT_PORT = 2000
 #: CARLA's physics takes up to ten substeps of 10 ms, so a step must stay below 0.1 s.
 LONGEST_STEP_S = 0.1
 _WANTED_STEP_S = 0.09
+#: Why nothing can be served a second time, and what to do.
+ONCE = ('frames of CARLA go by once; record the drive (kd_perception bag record --carla) and '
+        'compare on the recording')
 
 
 @dataclass(frozen=True)
