@@ -239,6 +239,9 @@ class _World:
         self._server.call('get_random_location')
         return TYPES['Location'](1.0, 2.0, 0.0) if self._server.pavements else None
 
+    def reset_all_traffic_lights(self) -> None:
+        self._server.call('reset_all_traffic_lights')
+
     def set_pedestrians_seed(self, seed: int) -> None:
         self._server.call('set_pedestrians_seed')
         self._server.pedestrians_seed = seed

@@ -40,6 +40,7 @@ class Traffic:
         self._controllers: list[Any] = []
         undo.add('vehicles and walkers', self._destroy)
         undo.add('walker controllers', self._stop_walkers)
+        world.reset_all_traffic_lights()  # wherever in their cycle they are
         world.set_pedestrians_seed(spec.seed)
         world.set_pedestrians_cross_factor(_CROSSING_SHARE)
 

@@ -201,9 +201,9 @@ def failing_at(position, error):
     return fail
 
 
-def set_up_calls(server, **more):
+def set_up_calls(server, drive):
     """Return how many calls a set-up makes, by name."""
-    with CarlaSession(spec(**more)):
+    with CarlaSession(drive):
         calls = list(server.calls)
     server.calls.clear()
     return calls
@@ -211,7 +211,8 @@ def set_up_calls(server, **more):
 
 @pytest.mark.parametrize('error', [RuntimeError('broken pipe'), Interrupted()])
 def test_a_set_up_that_fails_anywhere_leaves_nothing(carla_server, error):
-    calls = set_up_calls(carla_server, map='Town03', instances=True)
+    drive = spec(map='Town03', instances=True, vehicles=1, walkers=1, rate_hz=12.0)
+    calls = set_up_calls(carla_server, drive)
     assert len(calls) > 60
     for position in range(len(calls)):
         carla_server.calls.clear()
@@ -219,13 +220,13 @@ def test_a_set_up_that_fails_anywhere_leaves_nothing(carla_server, error):
         carla_server.fail = failing_at(position, error)
         expected = SimulationError if isinstance(error, RuntimeError) else Interrupted
         with pytest.raises(expected):
-            CarlaSession(spec(map='Town03', instances=True))
+            CarlaSession(drive)
         assert_as_found(carla_server)
 
 
 @pytest.mark.parametrize('error', [RuntimeError('gone'), Interrupted()])
 def test_clean_up_goes_on_where_a_step_fails_and_hides_no_error(carla_server, caplog, error):
-    set_up = len(set_up_calls(carla_server))
+    set_up = len(set_up_calls(carla_server, spec()))
     with CarlaSession(spec()):
         begin = len(carla_server.calls)
     steps = carla_server.calls[begin:]

@@ -90,6 +90,7 @@ def test_the_real_client_has_what_is_used():
             'World': ('get_settings', 'apply_settings', 'get_weather', 'set_weather', 'get_map',
                       'get_actors', 'get_blueprint_library', 'spawn_actor', 'try_spawn_actor',
                       'set_pedestrians_seed', 'set_pedestrians_cross_factor', 'tick',
+                      'reset_all_traffic_lights',
                       'get_random_location_from_navigation'),
             'TrafficManager': ('set_synchronous_mode', 'set_random_device_seed', 'get_port',
                                'update_vehicle_lights'),
