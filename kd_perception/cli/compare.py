@@ -6,6 +6,7 @@ private DDS domain on this host. The first model is the reference.
 
 Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
+  kd_perception compare teacher student --carla sim-pc:2000 --scenario HardRainNoon
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
   kd_perception compare student student --engine onnxruntime,openvino   (one per model)
   kd_perception compare teacher student --peak-rate   (the highest rate that each sustains)
@@ -19,6 +20,11 @@ from pathlib import Path
 import sys
 
 from kd_perception.cli import peak_rate
+from kd_perception.cli.carla_arguments import (
+    add_carla_arguments,
+    carla_parameters,
+    refuse_carla_arguments,
+)
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.progress import progress
 from kd_perception.cli.tables import print_comparison
@@ -43,14 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a comparison that is in --out')
     frames = parser.add_argument_group('frames')
-    frames.add_argument('--source', choices=('sim', 'bag'), default=None,
-                        help='the embedded street, or a recording (default: bag with --bag)')
+    frames.add_argument('--source', choices=('sim', 'bag', 'carla'), default=None,
+                        help='the embedded street, a recording, or a CARLA server (default: bag '
+                        'with --bag, carla with --carla)')
     frames.add_argument('--scenario', default='clear',
                         help='weather and light of the street (%(default)s)')
     frames.add_argument('--seed', type=int, default=0, metavar='N',
                         help='of the street and of the order of the models (%(default)s)')
     frames.add_argument('--width', type=int, default=640, help='of the street (%(default)s)')
     frames.add_argument('--height', type=int, default=360, help='of the street (%(default)s)')
+    frames.add_argument('--carla', default='', metavar='HOST[:PORT]',
+                        help='CARLA server (default: localhost:2000)')
+    add_carla_arguments(frames)
     frames.add_argument('--bag', default='', metavar='PATH',
                         help='rosbag, video or image folder')
     frames.add_argument('--image-topic', default='',
@@ -113,9 +123,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:
-    source = args.source or ('bag' if args.bag else 'sim')
-    if source == 'sim' and args.bag:
+    source = args.source or ('bag' if args.bag else 'carla' if args.carla else 'sim')
+    if source != 'bag' and args.bag:
         raise ConfigError('--bag needs --source bag')
+    if source != 'carla':
+        refuse_carla_arguments(args)
     count = len(args.models)
     if count > 26:
         raise ConfigError(f'{count} models are too many; 26 at most')
@@ -123,7 +135,7 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
     precisions, threads = _each(args, 'precision', count), _each(args, 'threads', count)
     if not all(t.isdecimal() for t in threads):
         raise ConfigError(f'--threads {args.threads}: whole numbers of 0 or more')
-    frames = args.frames if args.frames is not None else 200 if source == 'sim' else 0
+    frames = args.frames if args.frames is not None else 0 if source == 'bag' else 200
     return ComparisonRequest(
         arms=tuple(ArmSpec(chr(ord('a') + i), model, engines[i], devices[i], precisions[i],
                            int(threads[i])) for i, model in enumerate(args.models)),
@@ -132,7 +144,8 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
         class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
         pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
-        margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms)
+        margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms,
+        carla=carla_parameters(args, args.carla) if source == 'carla' else {})
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

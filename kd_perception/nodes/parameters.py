@@ -163,9 +163,10 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
 )
 
 CAMERA: tuple[ParameterSpec, ...] = _fixed(
-    ParameterSpec('source', 'sim', 'Where frames come from.', choices=('sim', 'bag')),
-    ParameterSpec('scenario', 'clear', 'Scenario of the simulator.'),
-    ParameterSpec('seed', 0, 'Seed of the simulated street and of the order of the arms.',
+    ParameterSpec('source', 'sim', 'Where frames come from.', choices=('sim', 'bag', 'carla')),
+    ParameterSpec('scenario', 'clear', 'Scenario of the simulator; with carla also one of its '
+                  'weather presets.'),
+    ParameterSpec('seed', 0, 'Seed of the simulated drive and of the order of the arms.',
                   minimum=0, maximum=2**31 - 1),
     ParameterSpec('bag', '', 'Recording to play: rosbag, video or image folder.'),
     ParameterSpec('image_topic', '', 'Image topic of the recording; empty for the only one.'),
@@ -195,6 +196,16 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('stamps', 'source', 'source: stamps of the recording or of simulated time; '
                   'clock: the time of publishing.', choices=('source', 'clock')),
     ParameterSpec('loop', False, 'Start again at the end of a recording.'),
+    ParameterSpec('carla_host', 'localhost', 'Host of the CARLA server.'),
+    ParameterSpec('carla_port', 2000, 'Port of the CARLA server.', minimum=1, maximum=65535),
+    ParameterSpec('carla_map', '', 'Map of CARLA; empty for the one that is loaded. Loading '
+                  'another one removes what others have in that world.'),
+    ParameterSpec('carla_vehicles', 30, 'Cars in CARLA beside the own one.', minimum=0,
+                  maximum=1000),
+    ParameterSpec('carla_walkers', 20, 'Pedestrians in CARLA.', minimum=0, maximum=1000),
+    ParameterSpec('carla_instances', False, 'Also have a camera of instance ids in CARLA.'),
+    ParameterSpec('carla_timeout_s', 20.0, 'How long the CARLA server may take to answer, and to '
+                  'draw a frame.', minimum=0.1, maximum=3600.0),
 )
 
 MONITOR: tuple[ParameterSpec, ...] = _fixed(

@@ -9,6 +9,7 @@ from kd_perception.nodes.parameters import declare, TABLES, value_of
 from kd_perception.paths import share_directory
 
 SHARE = share_directory()
+CARLA = {spec.name for spec in TABLES['camera'] if spec.name.startswith('carla_')}
 COMMON = {'namespace', 'params_file', 'use_sim_time', 'log_level'}
 
 
@@ -50,9 +51,9 @@ def test_yaml_keys_and_values_are_the_declared_parameters(node):
 
 @pytest.mark.parametrize(('name', 'node', 'absent'), [
     ('perception', 'perception', set()),
-    ('simulation', 'camera', {'source', 'bag', 'image_topic', 'label_topic', 'label_dir',
-                              'classes', 'loop'}),
-    ('replay', 'camera', {'source', 'scenario', 'width', 'height'})])
+    ('simulation', 'camera', {'bag', 'image_topic', 'label_topic', 'label_dir', 'classes',
+                              'loop'}),
+    ('replay', 'camera', {'source', 'scenario', 'width', 'height', *CARLA})])
 def test_launch_arguments_are_the_declared_parameters(name, node, absent):
     declared = {spec.name for spec in TABLES[node]} - absent
     own = {'image_topic', 'rviz'} if name == 'perception' else set()
@@ -112,6 +113,18 @@ def test_comparison_from_arguments():
     assert nodes['x/monitor'].parameters['timeout_s'] == 4.0
 
 
+def test_carla_is_a_camera_and_a_source_of_comparisons():
+    node = make('simulation', source='carla', carla_host='pc', carla_port='2002',
+                carla_map='Town03', scenario='HardRainNoon')['camera']
+    assert node.parameters == {'source': 'carla', 'carla_host': 'pc', 'carla_port': 2002,
+                               'carla_map': 'Town03', 'scenario': 'HardRainNoon'}
+    nodes = make('ab_comparison', a='t', b='s', source='carla', carla_vehicles='5', frames='30')
+    assert nodes['camera'].parameters['source'] == nodes['monitor'].parameters['source'] == 'carla'
+    assert nodes['camera'].parameters['carla_vehicles'] == 5
+    assert nodes['camera'].parameters['frames'] == 40
+    assert 'carla_host' not in nodes['camera'].parameters
+
+
 def test_a_recording_is_compared_to_its_end():
     nodes = make('ab_comparison', a='t', b='s', source='bag', bag='/drive')
     assert nodes['camera'].parameters['frames'] == 0
@@ -126,6 +139,10 @@ def test_a_recording_is_compared_to_its_end():
     ('perception', {'confidence_threshold': '2'}, 'above'),
     ('ab_comparison', {'a': 't'}, 'b: give the model'),
     ('ab_comparison', {'a': 't', 'b': 's', 'source': 'bag'}, 'needs bag:='),
+    ('simulation', {'source': 'bag'}, 'is played by replay.launch.py'),
+    ('simulation', {'source': 'carla', 'carla_port': '0'}, 'carla_port: 0 is below 1'),
+    ('ab_comparison', {'a': 't', 'b': 's', 'source': 'carla', 'placement': 'isolated'},
+     'go by once'),
     ('replay', {}, 'give the path')])
 def test_bad_arguments_are_one_line(name, values, reason):
     with pytest.raises(ConfigError, match=reason):
