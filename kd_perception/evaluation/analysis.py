@@ -20,6 +20,7 @@ from kd_perception.evaluation.accuracy import (
     paired_accuracy,
     PairedAccuracy,
 )
+from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.paired import (
     arm_statistics,
@@ -58,6 +59,7 @@ class Analysis:
     accuracies: Mapping[str, Accuracy]
     comparisons: tuple[ArmComparison, ...]
     cautions: tuple[str, ...]
+    intervals: Mapping[str, ArmIntervals]
 
     @property
     def headline(self) -> str:
@@ -99,6 +101,7 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),
+        intervals={arm: arm_intervals(rows[arm], seed=seed) for arm in arms},
         cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}))
 
 

@@ -182,16 +182,18 @@ class SamplePicture:
     """
     One frame as seen by all arms.
 
-    :param image: uint8 ``[H, W, 3]`` RGB.
+    :param image: uint8 ``[H, W, 3]`` RGB; None where it could not be had again.
     :param truth: uint8 ``[H, W]`` ids of the run's classes, or None without ground truth.
     :param masks: by arm, uint8 ``[H, W]``.
+    :param worst: chosen because an arm did badly on it; else one of those spread over the run.
     """
 
     index: int
     stamp_ns: int
-    image: np.ndarray
+    image: np.ndarray | None
     truth: np.ndarray | None
     masks: Mapping[str, np.ndarray]
+    worst: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,6 +106,7 @@ def _arm(analysis: Analysis, arm: str) -> dict[str, Any]:
         'label': analysis.labels[arm],
         'info': next(asdict(a) for a in run.arms if a.name == arm),
         'statistics': asdict(analysis.statistics[arm]),
+        'intervals': asdict(analysis.intervals[arm]),
         'accuracy': asdict(accuracy) if accuracy else None,
         'confusion': confusion.tolist() if confusion is not None else None,
         'resources': asdict(usage) if usage else None,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kd_perception.bags.labels import classes_by_names
+from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
@@ -17,7 +18,7 @@ from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
 from kd_perception.nodes.camera import CameraNode
 from kd_perception.nodes.monitor import MonitorNode
-from kd_perception.nodes.pending import read_progress
+from kd_perception.nodes.pending import read_live, read_progress
 from kd_perception.nodes.perception import PerceptionNode
 from kd_perception.nodes.process import Finished
 
@@ -77,7 +78,18 @@ def test_a_labelled_bag_in_lockstep(bench, bundles, tmp_path):
     assert run.confusion['a'][0].sum() == 0
     assert all((run.confusion['b'][k].sum() == 48 * 64) for k in range(1, FRAMES))
     assert (run.spec.width, run.spec.height) == (64, 48)
-    assert [p.truth is not None for p in run.pictures] == [True, True]
+    spread = [p for p in run.pictures if not p.worst]
+    assert [p.truth is not None for p in spread] == [True, True]
+    # The models know nothing; each bad frame came once more from the bag.
+    worst = [p for p in run.pictures if p.worst]
+    assert len(worst) >= FRAMES - 2  # of one class all may be right
+    with open_source(str(tmp_path / 'bag')) as source:
+        for picture in worst:
+            np.testing.assert_array_equal(picture.image, source[picture.index].image)
+            assert set(picture.truth.ravel()) == {picture.index}
+            assert set(picture.masks) == {'a', 'b'}
+    live = {arm.arm: arm for arm in read_live(tmp_path / 'out.json')}
+    assert (live['a'].served, live['a'].answered, live['a'].lost) == (FRAMES - 1, FRAMES - 1, 0)
     assert run.counters['b']['published'] == FRAMES
     assert not run.interrupted
     assert read_progress(tmp_path / 'out.json') == (1, 1, 'writing the report')
