@@ -8,6 +8,7 @@ Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
   kd_perception compare student student --engine onnxruntime,openvino   (one per model)
+  kd_perception compare teacher student --baseline last/report.json     (exit code 3: regression)
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pathlib import Path
 import sys
 
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
+from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
 from kd_perception.cli.progress import progress
 from kd_perception.cli.tables import print_comparison
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS
 from kd_perception.evaluation.comparison_files import RECORDING
 from kd_perception.evaluation.report import HTML_FILE
@@ -40,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='directory of the report (default: comparison_<time>)')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a comparison that is in --out')
+    parser.add_argument('--baseline', type=Path, metavar='REPORT',
+                        help='older report.json (or its directory): show what got worse')
     frames = parser.add_argument_group('frames')
     frames.add_argument('--source', choices=('sim', 'bag'), default=None,
                         help='the embedded street, or a recording (default: bag with --bag)')
@@ -84,11 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument('--precision', default='auto',
                         help=f'{", ".join(PRECISIONS)} (%(default)s)')
     engine.add_argument('--threads', default='0', help='0: the runtime chooses (%(default)s)')
+    add_gate_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    request = _request(args)
+    request, limits = _request(args), limits_of(args)
+    baseline = load_baseline(args.baseline) if args.baseline else None
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
     there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
     if there and not args.overwrite:
@@ -102,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
         raise
     print_comparison(result.analysis, result.html)
-    return 0
+    return gate(result.analysis, out, baseline, limits) if baseline else 0
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:

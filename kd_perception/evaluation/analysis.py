@@ -21,6 +21,8 @@ from kd_perception.evaluation.accuracy import (
     PairedAccuracy,
 )
 from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
+from kd_perception.evaluation.bootstrap import Interval
+from kd_perception.evaluation.class_difference import class_differences
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.paired import (
     arm_statistics,
@@ -38,6 +40,7 @@ class ArmComparison:
 
     :param agreement: share of pixels on which both masks agree, or None when not compared.
     :param agreement_miou: mean IoU between the two masks.
+    :param classes: difference of IoU by class, other minus reference, -1 … 1; empty without truth.
     """
 
     reference: str
@@ -47,6 +50,7 @@ class ArmComparison:
     agreement: float | None
     agreement_miou: float | None
     verdict: Verdict
+    classes: tuple[Interval, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,8 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
-                          run.spec.margin_miou)))
+                          run.spec.margin_miou),
+            classes=class_differences(both, arms[0], other, seed=seed)))
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),

@@ -2,8 +2,8 @@
 How well each figure of one arm is known by itself: intervals that need no other arm.
 
 In: the measured rows of one arm; out: intervals of its latency percentiles, rate, losses and IoU
-by class. Two arms of one run are compared frame by frame (``paired``); these are for what cannot be
-paired: the picture of accuracy over latency, and a report against an older one.
+by class. Two arms of one run are compared frame by frame (``paired``); these are for what cannot
+be paired: the picture of accuracy over latency, and a report against an older one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
             for i in block_indices(n, block, resamples, seed)])
         found = [*np.quantile(latency, _QUANTILES), latency.mean()]
         p50, p95, p99, mean = (
-            _interval(float(e), drawn[:, k], n, block, (0.0, math.inf))
+            interval_of(float(e), drawn[:, k], n, block, (0.0, math.inf))
             for k, e in enumerate(found))
         p95, p99 = _bounded(p95, 0.95, n), _bounded(p99, 0.99, n)
     return ArmIntervals(
@@ -85,8 +85,8 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
         iou=_iou(answered, resamples, seed))
 
 
-def _interval(estimate: float, drawn: np.ndarray, n: int, block: int,
-              bounds: tuple[float, float]) -> Interval:
+def interval_of(estimate: float, drawn: np.ndarray, n: int, block: int,
+                bounds: tuple[float, float]) -> Interval:
     """Return a percentile interval, widened as ``bootstrap`` does for few blocks."""
     factor = small_sample_factor(n, block)
     drawn = drawn[np.isfinite(drawn)]
@@ -119,7 +119,7 @@ def _fps(answered: Sequence[FrameRow], resamples: int, seed: int) -> Interval:
     block = block_length(gaps)
     drawn = np.concatenate([gaps[i].mean(axis=1)
                             for i in block_indices(gaps.size, block, resamples, seed)])
-    mean = _interval(1.0 / estimate, drawn, gaps.size, block, (1e-9, math.inf))
+    mean = interval_of(1.0 / estimate, drawn, gaps.size, block, (1e-9, math.inf))
     return Interval(estimate, 1.0 / mean.high, 1.0 / mean.low)
 
 
@@ -144,7 +144,7 @@ def _lost(rows: Sequence[FrameRow], resamples: int, seed: int) -> Interval:
         block = block_length(flags)
         drawn = np.concatenate([flags[i].mean(axis=1)
                                 for i in block_indices(n, block, resamples, seed)])
-        blocks = _interval(share, drawn, n, block, (0.0, 1.0))
+        blocks = interval_of(share, drawn, n, block, (0.0, 1.0))
         low, high = min(low, blocks.low), max(high, blocks.high)
     return Interval(share, min(low, share), max(high, share))
 
@@ -158,21 +158,21 @@ def _iou(answered: Sequence[FrameRow], resamples: int, seed: int) -> tuple[Inter
     totals = counts.sum(axis=1)
     block = block_length(1.0 - totals[:, 0] / np.maximum(1.0, totals[:, 1]))
     drawn = np.concatenate([
-        _ratios(_times_drawn(i, n) @ counts.reshape(n, -1), k)
+        iou_of_totals(times_drawn(i, n) @ counts.reshape(n, -1), k)
         for i in block_indices(n, block, resamples, seed)])
-    found = _ratios(counts.sum(axis=0).reshape(1, -1), k)[0]
-    return tuple(_interval(float(found[c]), drawn[:, c], n, block, (0.0, 1.0)) if
+    found = iou_of_totals(counts.sum(axis=0).reshape(1, -1), k)[0]
+    return tuple(interval_of(float(found[c]), drawn[:, c], n, block, (0.0, 1.0)) if
                  math.isfinite(found[c]) else Interval(math.nan, 0.0, 1.0) for c in range(k))
 
 
-def _times_drawn(indices: np.ndarray, n: int) -> np.ndarray:
+def times_drawn(indices: np.ndarray, n: int) -> np.ndarray:
     """Return how often each of ``n`` frames was drawn, float ``[r, n]``."""
     rows = len(indices)
     flat = (indices + n * np.arange(rows)[:, None]).ravel()
     return np.bincount(flat, minlength=n * rows).reshape(rows, n).astype(float)
 
 
-def _ratios(totals: np.ndarray, classes: int) -> np.ndarray:
+def iou_of_totals(totals: np.ndarray, classes: int) -> np.ndarray:
     """Return IoU float ``[r, K]`` from summed counts ``[r, K * 3]``."""
     correct, truth, predicted = np.moveaxis(totals.reshape(-1, classes, 3), 2, 0)
     union = truth + predicted - correct

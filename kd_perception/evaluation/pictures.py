@@ -39,13 +39,18 @@ def picture_panels(analysis: Analysis, picture: SamplePicture) -> list[Panel]:
     """
     Return two rows: the camera with each arm's mask, the ground truth with each arm's errors.
 
-    Without ground truth the arms are held against the first one: its mask is no truth, and the
-    captions say so.
+    The camera is left out where its picture is not there. Without ground truth the arms are held
+    against the first one: its mask is no truth, and the captions say so.
     """
     palette = analysis.run.classes.palette()
-    image = fit_image(picture.image)
+    if picture.image is not None:
+        image = fit_image(picture.image)
+        panels = [Panel('camera', 'image/jpeg', encode_jpeg(image, 85))]
+    else:  # it could not be had again: errors are drawn on plain grey
+        shape = next(iter(picture.masks.values())).shape
+        image = fit_image(np.full((*shape, 3), 128, np.uint8))
+        panels = []
     size = image.shape[:2]
-    panels = [Panel('camera', 'image/jpeg', encode_jpeg(image, 85))]
     truth = None if picture.truth is None else resize_labels(picture.truth, *size)
     arms = [a.name for a in analysis.run.arms if a.name in picture.masks]
     masks = {arm: resize_labels(picture.masks[arm], *size) for arm in arms}

@@ -2,8 +2,8 @@
 The frames of a run on which an arm did worst, kept while they go by.
 
 No ROS here. Nobody knows beforehand which frames will be the worst, so masks of the worst so far
-are kept (compressed, a few kilobytes each); their pictures are fetched when the run is over. Frames
-that follow each other fail alike, so of neighbours only the worst stays.
+are kept (compressed, a few kilobytes each); their pictures are fetched when the run is over.
+Frames that follow each other fail alike, so of neighbours only the worst stays.
 """
 
 from __future__ import annotations

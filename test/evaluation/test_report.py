@@ -110,12 +110,21 @@ def test_csv_has_every_row(report, run):
 def test_page_needs_nothing_but_itself(report):
     page = report.html.read_text()
     checker = parse(page)
-    assert checker.sources
-    assert all(s.startswith('data:image/') for s in checker.sources)
+    pictures = [s for s in checker.sources if not s.startswith('#')]
+    assert all(s.startswith('data:image/') for s in pictures)
+    # Links lead to sections of the page itself.
+    assert {s[1:] for s in checker.sources if s.startswith('#')} == set(
+        re.findall(r'<section id="([a-z-]+)"', page))
     assert 'url(' not in page
+    assert 'src="http' not in page
     assert '@import' not in page
-    # Five plots, and six panels for each of two frames.
-    assert len(checker.sources) == 5 + 12
+    # Six plots, and six panels for each of two frames.
+    assert len(pictures) == 6 + 12
+    assert page.count('alt=""') == 0
+    # Every table can be reached and scrolled by keyboard, and names its rows and columns.
+    assert page.count('<div class="scroll" tabindex="0" role="region" aria-label=') > 4
+    assert '<th scope="row">latency, median</th>' in page
+    assert len(report.html.read_bytes()) < 3_000_000
     text = ' '.join(checker.text)
     for phrase in ('street-student answers', 'lost 2 of 40', 'a <fast> CPU & more', 'vehicle',
                    'ground truth', 'wrong in street-student', 'lockstep'):
@@ -188,7 +197,7 @@ def test_failure_leaves_the_older_report(make_run, tmp_path, monkeypatch):
     run = make_run(frames=12, pictures=0)
     before = write_report(run, tmp_path).json.read_bytes()
 
-    def fail(analysis: object) -> str:
+    def fail(analysis: object, baseline: object) -> str:
         raise RuntimeError('no fonts')
 
     monkeypatch.setattr(report_module, 'render', fail)
@@ -216,3 +225,36 @@ def test_documentation_names_every_key_of_the_json(report):
 
     free = set(data['host']) | set(data['versions']) | {'a', 'b', '0', '1'}
     assert keys(data) - free - documented == set()
+
+
+def test_worst_frames_are_shown_with_what_they_scored(make_run, tmp_path):
+    run = make_run(frames=30, pictures=2)
+    first, second = run.pictures
+    pictures = (first, replace(second, worst=True), replace(first, image=None, worst=True))
+    page = write_report(replace(run, pictures=pictures), tmp_path).html.read_text()
+    text = ' '.join(parse(page).text)
+    assert re.search(r'The 2 frames where the mIoU of street-student is lowest', text)
+    assert f'Frame {second.index} · mIoU street-teacher' in text
+    worst, ordinary = page.split('<h2>Ordinary frames</h2>')
+    # The second of the worst has lost its picture: everything but the camera is shown.
+    assert worst.split('<h2>Worst frames</h2>')[1].count('<img ') == 6 + 5
+    assert ordinary.count('<img ') == 6
+
+
+def test_verdict_comes_first_with_its_margin_drawn(report):
+    page = report.html.read_text()
+    header, rest = page.split('</header>')
+    assert 'street-student answers' in header
+    assert '95\u00a0% interval' in header
+    cards = rest.split('<section')[0]
+    assert cards.count('<svg class="strip"') == 2
+    assert 'margin −2' in cards
+    assert '2 of 40' in cards
+
+
+def test_few_frames_leave_an_end_of_a_percentile_open(report):
+    data = json.loads(report.json.read_text())
+    found = data['arms']['a']['intervals']
+    assert found['p99']['high'] is None
+    assert found['p50']['low'] < data['arms']['a']['statistics']['latency']['p50']
+    assert '…\u00a0?)' in report.html.read_text()
