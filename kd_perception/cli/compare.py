@@ -20,7 +20,7 @@ import sys
 
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
-from kd_perception.cli.progress import progress
+from kd_perception.cli.live_table import comparison_progress
 from kd_perception.cli.tables import print_comparison
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
@@ -102,8 +102,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
                           '--overwrite')
     try:
-        with progress('comparing') as update:
-            result = run_comparison(request, out, update)
+        names = [f'{arm.name}: {Path(arm.model).name}' for arm in request.arms]
+        with comparison_progress('comparing', names) as view:
+            result = run_comparison(request, out, view.update, view.arms)
     except KeyboardInterrupt:
         if (out / HTML_FILE).is_file():
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)

@@ -131,12 +131,16 @@ def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
                           label=f'{analysis.labels[arm]}: {len(found)} {status}', clip_on=False)
 
 
-def log_ticks(set_scale: Callable[[str], None], axis: Axis) -> None:
-    """Give an axis a logarithmic scale with plain numbers at 1, 2 and 5."""
+def log_ticks(set_scale: Callable[[str], None], axis: Axis, *, wide: bool = False) -> None:
+    """
+    Give an axis a logarithmic scale with plain numbers at 1, 2 and 5.
+
+    :param wide: so many powers of ten that there is room for these alone.
+    """
     set_scale('log')
     axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     axis.set_major_formatter(lambda value, _: f'{value:g}')
-    axis.set_minor_formatter(lambda value, _: f'{value:g}')
+    axis.set_minor_formatter(lambda value, _: '' if wide else f'{value:g}')
 
 
 def stage_breakdown(analysis: Analysis) -> bytes | None:
@@ -196,7 +200,7 @@ def stage_distribution(analysis: Analysis) -> bytes | None:
     axes.set_yticks([i * step + (len(arms) - 1) / 2 for i in range(len(stages))], stages)
     axes.invert_yaxis()
     axes.grid(axis='y', visible=False)
-    log_ticks(axes.set_xscale, axes.xaxis)
+    log_ticks(axes.set_xscale, axes.xaxis, wide=max(seen) > 1000 * min(seen))
     axes.set_xlim(min(seen) * 0.7, max(seen) * 1.4)
     axes.set_xlabel('ms per frame, logarithmic')
     axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',

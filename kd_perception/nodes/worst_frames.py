@@ -154,7 +154,7 @@ class WorstFrames:
 
     def _gap(self) -> int:
         """Return from how many frames apart two are no neighbours; it grows with endless runs."""
-        return max(1, (self._total or self._seen) // (3 * max(1, self._count)))
+        return max(1, 2 * (self._total or self._seen) // (3 * max(1, self._count)))
 
     def _chosen(self) -> list[_Kept]:
         """Return the worst, thinned by the gap that the run has come to."""

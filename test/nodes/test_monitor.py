@@ -4,10 +4,12 @@ from contextlib import contextmanager, ExitStack
 import json
 import time
 
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 
 from kd_perception.bags.labels import classes_by_names
 from kd_perception.bags.source import open_source
@@ -241,3 +243,19 @@ def test_what_is_missing_is_named(bench, tmp_path):
 def test_known_class_sets_are_found_by_their_names():
     assert classes_by_names(load_class_set('carla').names, 'source').name == 'carla'
     assert classes_by_names(['x', 'y'], 'source').name == 'source'
+
+
+def test_a_running_comparison_can_be_looked_at(bench, bundles, tmp_path):
+    """The summary tells every arm's figures; the picture is drawn while somebody looks."""
+    out = tmp_path / 'out'
+    told, seen = [], []
+    with comparing(bench, bundles, out, write_bag(tmp_path / 'bag')) as monitor:
+        bench.node.create_subscription(DiagnosticArray, '/monitor/summary', told.append, 10)
+        bench.node.create_subscription(Image, '/monitor/disagreement', seen.append, 10)
+        assert isinstance(finish(bench, monitor), Finished)
+        bench.spin_until(lambda: told and seen, 5.0)
+    assert [s.hardware_id for s in told[-1].status] == ['a', 'b']
+    assert {v.key for v in told[-1].status[0].values} >= {'p50_ms', 'p95_ms', 'miou', 'lost'}
+    # Two masks and the differences, 4 pixels apart.
+    assert (seen[0].height, seen[0].width, seen[0].encoding) == (48, 3 * 64 + 2 * 4, 'rgb8')
+    assert seen[0].header.frame_id == 'front'

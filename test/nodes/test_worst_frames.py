@@ -36,7 +36,7 @@ def test_badness_is_of_the_judged_arms_not_of_the_reference():
 
 
 def test_the_worst_are_kept_and_neighbours_are_one():
-    worst = WorstFrames('a', total=300, count=3)  # a gap of 33 frames
+    worst = WorstFrames('a', total=300, count=3)  # a gap of 66 frames
     for index in range(300):
         worst.offer(frame(index, {50: 0.3, 51: 0.4, 52: 0.35, 200: 0.2, 120: 0.1,
                                   280: 0.05}.get(index, 0.01)))
