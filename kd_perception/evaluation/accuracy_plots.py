@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.figures import figure, INK, png
+from kd_perception.evaluation.objects import distance_names
 from kd_perception.evaluation.plots import arm_color, log_ticks
 
 
@@ -51,4 +54,52 @@ def trade_off(analysis: Analysis) -> bytes | None:
                       fontsize=9, color=INK)
     axes.set_xlabel('median latency, ms')
     axes.set_ylabel('mIoU, points of 100')
+    return png(drawing)
+
+
+def recall_by_distance(analysis: Analysis) -> bytes | None:
+    """Return the share of found objects over distance, by arm; None where not measured."""
+    found = analysis.objects
+    if not found:
+        return None
+    bands = distance_names()
+    drawing, axes = figure(6.4, 2.9)
+    arms = [a.name for a in analysis.run.arms if a.name in found]
+    for k, arm in enumerate(arms):
+        cells = [(i, c) for i, band in enumerate(bands)
+                 if (c := found[arm].cell('all', band)) is not None]
+        # Side by side, so that intervals do not hide each other.
+        x = np.array([i for i, _ in cells]) + 0.08 * (k - (len(arms) - 1) / 2)
+        y = 100 * np.array([c.found.estimate for _, c in cells])
+        low = 100 * np.array([c.found.low for _, c in cells])
+        high = 100 * np.array([c.found.high for _, c in cells])
+        axes.errorbar(x, y, (np.maximum(0, y - low), np.maximum(0, high - y)), fmt='o-', ms=5,
+                      lw=1.8, elinewidth=1.2, color=arm_color(analysis, arm),
+                      label=analysis.labels[arm])
+    axes.set_xticks(range(len(bands)), bands)
+    axes.set_ylim(0, 103)
+    axes.set_ylabel('objects found, %')
+    axes.set_xlabel('distance from the camera')
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
+                bbox_to_anchor=(0.5, 1.0))
+    return png(drawing)
+
+
+def reliability(analysis: Analysis) -> bytes | None:
+    """Return accuracy over confidence, by arm; None where no arm told its confidence."""
+    found = analysis.calibration
+    if not found:
+        return None
+    drawing, axes = figure(4.6, 3.6)
+    axes.plot([0, 100], [0, 100], color=INK, lw=1, ls=(0, (4, 3)), label='as sure as right')
+    for arm in (a.name for a in analysis.run.arms if a.name in found):
+        # A bin of a handful of pixels says nothing.
+        bins = [(c, a) for n, c, a in found[arm].bins if n >= 1e-4 * found[arm].pixels]
+        axes.plot([100 * c for c, _ in bins], [100 * a for _, a in bins], 'o-', ms=4, lw=1.8,
+                  color=arm_color(analysis, arm), label=analysis.labels[arm])
+    axes.set_xlim(0, 101)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel('confidence, %')
+    axes.set_ylabel('pixels that are right, %')
+    axes.legend(frameon=False, fontsize=8.5, loc='upper left')
     return png(drawing)

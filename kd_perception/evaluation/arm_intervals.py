@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 import math
-from statistics import NormalDist
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from kd_perception.evaluation.bootstrap import (
 )
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.paired import ANSWERED, rate
+from kd_perception.evaluation.shares import drawn_sums, wilson
 
 _QUANTILES = (0.5, 0.95, 0.99)
 
@@ -136,10 +136,8 @@ def _lost(rows: Sequence[FrameRow], resamples: int, seed: int) -> Interval:
     if n == 0:
         return Interval(math.nan, 0.0, 1.0)
     share = float(flags.mean())
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    low, high = wilson(share, n)
+    low, high = max(0.0, low), min(1.0, high)
     if 0.0 < share < 1.0 and n >= 8:
         block = block_length(flags)
         drawn = np.concatenate([flags[i].mean(axis=1)
@@ -158,22 +156,15 @@ def _iou(answered: Sequence[FrameRow], resamples: int, seed: int) -> tuple[Inter
     totals = counts.sum(axis=1)
     block = block_length(1.0 - totals[:, 0] / np.maximum(1.0, totals[:, 1]))
     drawn = np.concatenate([
-        iou_of_totals(times_drawn(i, n) @ counts.reshape(n, -1), k)
+        iou_of_totals(drawn_sums(counts, i), k)
         for i in block_indices(n, block, resamples, seed)])
-    found = iou_of_totals(counts.sum(axis=0).reshape(1, -1), k)[0]
+    found = iou_of_totals(counts.sum(axis=0)[None], k)[0]
     return tuple(interval_of(float(found[c]), drawn[:, c], n, block, (0.0, 1.0)) if
                  math.isfinite(found[c]) else Interval(math.nan, 0.0, 1.0) for c in range(k))
 
 
-def times_drawn(indices: np.ndarray, n: int) -> np.ndarray:
-    """Return how often each of ``n`` frames was drawn, float ``[r, n]``."""
-    rows = len(indices)
-    flat = (indices + n * np.arange(rows)[:, None]).ravel()
-    return np.bincount(flat, minlength=n * rows).reshape(rows, n).astype(float)
-
-
 def iou_of_totals(totals: np.ndarray, classes: int) -> np.ndarray:
-    """Return IoU float ``[r, K]`` from summed counts ``[r, K * 3]``."""
+    """Return IoU float ``[r, K]`` from summed counts, reshaped to ``[r, K, 3]``."""
     correct, truth, predicted = np.moveaxis(totals.reshape(-1, classes, 3), 2, 0)
     union = truth + predicted - correct
     return np.divide(correct, union, out=np.full(union.shape, np.nan), where=union > 0)

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from kd_perception.evaluation.arm_intervals import interval_of, iou_of_totals, times_drawn
+from kd_perception.evaluation.arm_intervals import interval_of, iou_of_totals
 from kd_perception.evaluation.bootstrap import (
     block_indices,
     block_length,
@@ -21,6 +21,7 @@ from kd_perception.evaluation.bootstrap import (
 )
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.paired import FEWEST_PAIRS, pair_rows
+from kd_perception.evaluation.shares import drawn_sums
 
 
 def class_differences(rows: Iterable[FrameRow], reference: str, other: str, *,
@@ -42,13 +43,11 @@ def class_differences(rows: Iterable[FrameRow], reference: str, other: str, *,
     block = block_length(error[:, 1] - error[:, 0])
 
     def differences(totals: np.ndarray) -> np.ndarray:
-        """Return float ``[r, K]`` from totals ``[r, 2 * K * 3]``."""
-        first, second = np.split(totals, 2, axis=1)
-        return iou_of_totals(second, classes) - iou_of_totals(first, classes)
+        """Return float ``[r, K]`` from totals ``[r, 2, K, 3]``."""
+        return iou_of_totals(totals[:, 1], classes) - iou_of_totals(totals[:, 0], classes)
 
-    flat = both.reshape(n, -1)
-    found = differences(flat.sum(axis=0)[None])[0]
-    drawn = np.concatenate([differences(times_drawn(i, n) @ flat)
+    found = differences(both.sum(axis=0)[None])[0]
+    drawn = np.concatenate([differences(drawn_sums(both, i))
                             for i in block_indices(n, block, resamples, seed)])
     return tuple(interval_of(float(found[c]), drawn[:, c], n, block, (-1.0, 1.0))
                  if math.isfinite(found[c]) else Interval(math.nan, -1.0, 1.0)

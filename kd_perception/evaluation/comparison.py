@@ -18,6 +18,7 @@ import numpy as np
 
 from kd_perception.classes import ClassSet, UNLABELLED
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 SOURCES = ('sim', 'carla', 'bag', 'topic')
@@ -132,6 +133,7 @@ class FrameRow:
     :param turn: place of the arm among those served with this frame, from 0; -1 when together.
     :param stages: milliseconds by stage (``STAGES``), as the node says of itself.
     :param counts: per class (correct, in truth, predicted) pixels over labelled truth, or None.
+    :param detail: counts of boundaries, objects and flicker, or None.
     """
 
     arm: str
@@ -144,6 +146,7 @@ class FrameRow:
     turn: int = -1
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
+    detail: FrameDetail | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -212,6 +215,9 @@ class ComparisonRun:
     :param pictures: sample frames, spread over the run.
     :param notes: things a reader must know (a busy machine, an interrupted run, …).
     :param interrupted: the run ended before its frames were served.
+    :param confidences: by arm, int64 ``[2, 256]``: pixels by confidence, and those that were right
+        (``calibration.Calibration``); empty where it was not measured.
+    :param flicker_method: how frames were brought together, one of ``flicker.METHODS``, or ''.
     """
 
     spec: ComparisonSpec
@@ -228,6 +234,8 @@ class ComparisonRun:
     notes: tuple[str, ...] = ()
     started: str = ''
     interrupted: bool = False
+    confidences: Mapping[str, np.ndarray] = field(default_factory=dict)
+    flicker_method: str = ''
 
     def arm_rows(self, arm: str, *, warmup: bool = False) -> tuple[FrameRow, ...]:
         """Return the rows of ``arm``, without those of the warm-up unless asked."""

@@ -26,6 +26,7 @@ from kd_perception.evaluation.comparison import (
     ResourceUsage,
     SamplePicture,
 )
+from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.imaging import encode_png
 from kd_perception.paths import atomic_directory
 
@@ -89,7 +90,7 @@ def run_to_dict(run: ComparisonRun) -> dict[str, Any]:
         'spec': asdict(run.spec),
         'arms': [asdict(arm) for arm in run.arms],
         'classes': run.classes.to_dict(),
-        'rows': [{**asdict(row), 'stages': dict(row.stages)} for row in run.rows],
+        'rows': [_row_dict(row) for row in run.rows],
         'confusion': {k: v.tolist() for k, v in run.confusion.items()},
         'agreement': {k: v.tolist() for k, v in run.agreement.items()},
         'resources': {k: asdict(v) for k, v in run.resources.items()},
@@ -102,6 +103,8 @@ def run_to_dict(run: ComparisonRun) -> dict[str, Any]:
         'notes': list(run.notes),
         'started': run.started,
         'interrupted': run.interrupted,
+        'confidences': {k: v.tolist() for k, v in run.confidences.items()},
+        'flicker_method': run.flicker_method,
     }
 
 
@@ -132,16 +135,27 @@ def run_from_dict(data: Any, folder: Path, where: str) -> ComparisonRun:
             host=dict(data['host']), versions=dict(data['versions']),
             pictures=tuple(_load_picture(p, folder / PICTURES) for p in data['pictures']),
             notes=tuple(data['notes']), started=str(data['started']),
-            interrupted=bool(data['interrupted']))
+            interrupted=bool(data['interrupted']),
+            # Recordings of before these were measured do not have them.
+            confidences=_matrices(data.get('confidences', {})),
+            flicker_method=str(data.get('flicker_method', '')))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f'{where}: bad or missing entry: {error}') from None
 
 
+def _row_dict(row: FrameRow) -> dict[str, Any]:
+    # Not asdict: it would copy the arrays of the detail one by one.
+    data = {f.name: getattr(row, f.name) for f in fields(row) if f.name != 'detail'}
+    detail = {'detail': row.detail.to_dict()} if row.detail is not None else {}
+    return {**data, 'stages': dict(row.stages), **detail}
+
+
 def _row(data: Mapping[str, Any], where: str) -> FrameRow:
-    counts = data['counts']
+    counts, detail = data['counts'], data.get('detail')
     if counts is not None:
         counts = tuple((int(c), int(t), int(p)) for c, t, p in counts)
-    return _section(FrameRow, {**data, 'counts': counts}, where)
+    return _section(FrameRow, {**data, 'counts': counts, 'detail': None if detail is None
+                               else FrameDetail.from_dict(detail)}, where)
 
 
 def _section(cls: Any, data: Mapping[str, Any], where: str) -> Any:

@@ -8,6 +8,7 @@ the JSON.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import csv
 from dataclasses import asdict, dataclass
 import io
@@ -121,9 +122,16 @@ def _arm(analysis: Analysis, arm: str) -> dict[str, Any]:
         'intervals': asdict(analysis.intervals[arm]),
         'accuracy': asdict(accuracy) if accuracy else None,
         'confusion': confusion.tolist() if confusion is not None else None,
+        **{name: _of_arm(getattr(analysis, name), arm)
+           for name in ('boundary', 'objects', 'flicker', 'calibration')},
         'resources': asdict(usage) if usage else None,
         'counters': dict(run.counters.get(arm, {})),
     }
+
+
+def _of_arm(found: Mapping[str, Any] | None, arm: str) -> dict[str, Any] | None:
+    measured = (found or {}).get(arm)
+    return asdict(measured) if measured is not None else None
 
 
 def _comparison(comparison: ArmComparison) -> dict[str, Any]:

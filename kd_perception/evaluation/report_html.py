@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from kd_perception.evaluation import accuracy_plots, plots, tables
+from kd_perception.evaluation import accuracy_plots, detail_tables, plots, tables
 from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_table
@@ -44,7 +44,8 @@ def render(analysis: Analysis, baseline: BaselineComparison | None = None) -> st
         headline=analysis.headline, lead=sentences(analysis), cards=cards(analysis),
         contents=True,
         parts=[cautions(analysis.cautions), _baseline(analysis, baseline), _latency(analysis),
-               _accuracy(analysis), _worst(analysis), _ordinary(analysis), _method(analysis)])
+               _accuracy(analysis), _details(analysis), _worst(analysis), _ordinary(analysis),
+               _method(analysis)])
 
 
 def _baseline(analysis: Analysis, baseline: BaselineComparison | None) -> str:
@@ -100,6 +101,27 @@ def _accuracy(analysis: Analysis) -> str:
         plot(accuracy_plots.trade_off(analysis),
              'Accuracy over latency; crosses are 95 % intervals. Up and to the left is better.'),
         _table(analysis, classes) if classes else ''])
+
+
+def _details(analysis: Analysis) -> str:
+    content = detail_tables.detail_table(analysis)
+    if content is None:
+        return ''
+    method = next(iter((analysis.flicker or {}).values()), None)
+    tables_found = [detail_tables.object_table(analysis, 'distance'),
+                    detail_tables.object_table(analysis, 'visible'),
+                    detail_tables.boundary_table(analysis)]
+    return section('Where accuracy matters', [
+        _table(analysis, content),
+        small('An object is found when at least half of its visible pixels have its class. A '
+              'pixel flickers when its predicted class changes although what it shows has not'
+              + (f' ({method.method}).' if method else '.')),
+        plot(accuracy_plots.recall_by_distance(analysis),
+             'Objects found over distance, all kinds together; bars are 95 % intervals.'),
+        *(_table(analysis, t) for t in tables_found if t),
+        plot(accuracy_plots.reliability(analysis),
+             'How sure an arm is, and how right: above the line it is too modest, below it too '
+             'sure.')])
 
 
 def _worst(analysis: Analysis) -> str:
@@ -181,5 +203,6 @@ _PLACEMENT = {
 
 
 def _table(analysis: Analysis, content: Table) -> str:
-    return table(content, {analysis.labels[a.name]: plots.arm_color(analysis, a.name)
-                           for a in analysis.run.arms})
+    colors = {analysis.labels[a.name]: plots.arm_color(analysis, a.name)
+              for a in analysis.run.arms}
+    return table(content, {**colors, **{f'IoU {label}': c for label, c in colors.items()}})

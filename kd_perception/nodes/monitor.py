@@ -37,6 +37,7 @@ from kd_perception.imaging import decode_image, decode_label_image
 from kd_perception.nodes import qos
 from kd_perception.nodes.arms import ArmState
 from kd_perception.nodes.conversion import label_info_names, stamp_to_ns, values_of
+from kd_perception.nodes.frame_truth import chosen_measures
 from kd_perception.nodes.parameters import declare, MONITOR, values_of_node
 from kd_perception.nodes.pending import Pending, Progress
 from kd_perception.nodes.process import Finished, run_node
@@ -45,6 +46,7 @@ from kd_perception.nodes.recorder import FRESH_FRAMES, Key, Recorder
 from kd_perception.nodes.report_folder import ReportFolder
 from kd_perception.nodes.run_view import RunView
 from kd_perception.nodes.timing import parse_timing, STAGES
+from kd_perception.nodes.truth_topics import TruthSubscriptions
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class MonitorNode(Node):
         if not self._values['arms']:
             raise ConfigError('parameter arms: name at least one namespace')
         self._arms = {name: ArmState(name) for name in self._values['arms']}
+        self._measures = chosen_measures(self._values['measures'], self._values['pacing'])
         self._out = ReportFolder(
             Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
         self._progress = Progress(self._values['progress_file'])
@@ -100,6 +103,7 @@ class MonitorNode(Node):
                                  qos.stream(1000))
         self.create_subscription(LabelInfo, 'label_info', self._on_label_info, qos.latched())
         self.create_subscription(Image, 'labels', self._on_labels, qos.stream(10))
+        TruthSubscriptions(self, self._measures, self._arms, self._hand)
         self.create_subscription(Image, 'sample', self._on_sample, qos.stream(10))
         for arm in self._arms:
             self.create_subscription(Image, f'{arm}/segmentation/mask',
@@ -164,6 +168,11 @@ class MonitorNode(Node):
         recorder = self._recorder
         if recorder is not None:
             self._work.put(lambda: recorder.on_labels(_key(message), decode_label_image(message)))
+
+    def _hand(self, call: Callable[[Recorder], None]) -> None:
+        recorder = self._recorder
+        if recorder is not None:
+            self._work.put(lambda: call(recorder))
 
     def _on_sample(self, message: Image) -> None:
         recorder = self._recorder
@@ -267,7 +276,7 @@ class MonitorNode(Node):
         source = classes_by_names(self._source_names, 'source') if self._source_names else None
         class_map, note = self._class_map(source, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
-                            source=source)
+                            source=source, measures=self._measures)
         recorder.notes += [note] if note else []
         self._out.prepare()
         self._camera_seen_at = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 import json
 import re
@@ -13,7 +13,8 @@ import pytest
 
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation import report as report_module
-from kd_perception.evaluation.report import write_report
+from kd_perception.evaluation.baseline import compare_reports, Limits
+from kd_perception.evaluation.report import write_analysis, write_report
 
 
 class _Checker(HTMLParser):
@@ -224,7 +225,11 @@ def test_documentation_names_every_key_of_the_json(report):
         return set()
 
     free = set(data['host']) | set(data['versions']) | {'a', 'b', '0', '1'}
+    against = asdict(compare_reports(data, data, Limits()))
     assert keys(data) - free - documented == set()
+    assert keys(against) - documented == set()
+    assert {c['metric'] for c in against['changes']} - set(data['classes']) <= documented
+    assert set(report.csv.read_text().splitlines()[0].split(',')) <= documented
 
 
 def test_worst_frames_are_shown_with_what_they_scored(make_run, tmp_path):
@@ -258,3 +263,33 @@ def test_few_frames_leave_an_end_of_a_percentile_open(report):
     assert found['p99']['high'] is None
     assert found['p50']['low'] < data['arms']['a']['statistics']['latency']['p50']
     assert '…\u00a0?)' in report.html.read_text()
+
+
+def test_what_a_mean_iou_hides_has_its_own_section(make_run, tmp_path, report):
+    page = write_report(make_run(frames=30, pictures=0, detailed=True), tmp_path).html.read_text()
+    parse(page)
+    own = page.split('<h2>Where accuracy matters</h2>')[1].split('</section>')[0]
+    for phrase in ('boundary F-score', 'pixels that flicker', 'calibration error',
+                   'Objects found by distance', 'Boundary F-score by class', 'vehicle'):
+        assert phrase in own, phrase
+    assert own.count('<img ') == 2
+    assert 'Where accuracy matters' not in report.html.read_text()  # nothing of it was measured
+
+
+def test_a_baseline_has_its_section_and_its_place_in_the_json(run, report, tmp_path):
+    data = json.loads(report.json.read_text())
+    assert data['baseline'] is None
+    found = compare_reports(data, data, Limits(), source='old/report.json')
+    written = write_analysis(report.analysis, tmp_path, found)
+    page = written.html.read_text()
+    own = page.split('<h2>Against the baseline</h2>')[1].split('</section>')[0]
+    assert 'No regression shown' in own
+    assert 'street-student: latency, median' in own
+    again = json.loads(written.json.read_text())['baseline']
+    assert (again['source'], again['failed']) == ('old/report.json', False)
+    assert {c['metric'] for c in again['changes']} >= {'p50', 'lost', 'miou', 'road'}
+
+
+def test_report_of_one_arm_that_answered_once(make_run, tmp_path):
+    run = make_run(frames=1, pictures=1)
+    parse(write_report(replace(run, arms=run.arms[:1]), tmp_path).html.read_text())

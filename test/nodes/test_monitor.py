@@ -18,6 +18,7 @@ from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
+from kd_perception.evaluation.flicker import REPROJECTED
 from kd_perception.nodes.camera import CameraNode
 from kd_perception.nodes.monitor import MonitorNode
 from kd_perception.nodes.pending import read_live, read_progress
@@ -96,6 +97,23 @@ def test_a_labelled_bag_in_lockstep(bench, bundles, tmp_path):
     assert not run.interrupted
     assert read_progress(tmp_path / 'out.json') == (1, 1, 'writing the report')
     assert json.loads((out / 'report.json').read_text())['arms']['b']['accuracy']
+
+
+def test_the_street_in_lockstep_is_measured_where_it_matters(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    with comparing(bench, bundles, out, '', camera={
+            'source': 'sim', 'frames': 4, 'width': 96, 'height': 64}) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+    run = load_run(out / RECORDING)
+    assert run.flicker_method == REPROJECTED
+    assert all(r.detail.boundary.sum() and len(r.detail.objects) for r in run.rows)
+    # The first frames may go out before every topic is connected.
+    for arm in 'ab':
+        assert all(r.detail.flicker[1] > 500 for r in run.arm_rows(arm) if r.index > 1)
+        assert run.confidences[arm].sum() > 0
+    report = json.loads((out / 'report.json').read_text())['arms']['b']
+    assert report['objects']['cells']
+    assert report['boundary']['score']['estimate'] < 0.9
 
 
 def test_realtime_with_both_arms_together_and_no_labels(bench, bundles, tmp_path):
