@@ -10,6 +10,7 @@ Examples:
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
   kd_perception compare student student --engine onnxruntime,openvino   (one per model)
   kd_perception compare teacher student --peak-rate   (the highest rate that each sustains)
+  kd_perception compare teacher student --baseline last/report.json     (exit code 3: regression)
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from kd_perception.cli.carla_arguments import (
     refuse_carla_arguments,
 )
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
-from kd_perception.cli.progress import progress
+from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
+from kd_perception.cli.live_table import comparison_progress
 from kd_perception.cli.tables import print_comparison
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS
 from kd_perception.evaluation.comparison_files import RECORDING
 from kd_perception.evaluation.report import HTML_FILE
@@ -48,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='directory of the report (default: comparison_<time>)')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a comparison that is in --out')
+    parser.add_argument('--baseline', type=Path, metavar='REPORT',
+                        help='older report.json (or its directory): show what got worse')
     frames = parser.add_argument_group('frames')
     frames.add_argument('--source', choices=('sim', 'bag', 'carla'), default=None,
                         help='the embedded street, a recording, or a CARLA server (default: bag '
@@ -99,27 +104,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f'{", ".join(PRECISIONS)} (%(default)s)')
     engine.add_argument('--threads', default='0', help='0: the runtime chooses (%(default)s)')
     peak_rate.add_arguments(parser)
+    add_gate_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    request = _request(args)
+    request, limits = _request(args), limits_of(args)
     if args.peak_rate:
         return peak_rate.run(request, args)
+    baseline = load_baseline(args.baseline) if args.baseline else None
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
     there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
     if there and not args.overwrite:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
                           '--overwrite')
     try:
-        with progress('comparing') as update:
-            result = run_comparison(request, out, update)
+        names = [f'{arm.name}: {Path(arm.model).name}' for arm in request.arms]
+        with comparison_progress('comparing', names) as view:
+            result = run_comparison(request, out, view.update, view.arms)
     except KeyboardInterrupt:
         if (out / HTML_FILE).is_file():
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
         raise
     print_comparison(result.analysis, result.html)
-    return 0
+    return gate(result.analysis, out, baseline, limits) if baseline else 0
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:

@@ -7,7 +7,7 @@ starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
 from kd_perception.nodes.carla_pictures import carla_spec
 from kd_perception.nodes.graph import comparison_graph, RunGraph
+from kd_perception.nodes.live_figures import LiveArm
 from kd_perception.simulation.carla.session import connect
 from kd_perception.simulation.scenario import load_scenario
 
@@ -120,11 +121,13 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
-                   progress: Callable[[int, int, str], None] | None = None) -> ComparisonResult:
+                   progress: Callable[[int, int, str], None] | None = None,
+                   arms: Callable[[Sequence[LiveArm]], None] | None = None) -> ComparisonResult:
     """
     Run a comparison and return what its report says.
 
     :param out: directory of the report, the recording and the nodes' logs.
+    :param progress, arms: see ``run_graph``.
     :raises KdPerceptionError: before anything starts, or when a node dies.
     :raises KeyboardInterrupt: when interrupted; the report of what was measured is there.
     """
@@ -136,7 +139,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
     from kd_perception.nodes.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
-        run_graph(graph, out / LOGS, progress=progress)
+        run_graph(graph, out / LOGS, progress=progress, arms=arms)
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 

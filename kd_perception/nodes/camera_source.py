@@ -6,7 +6,7 @@ The first two give any picture by index, so that an order of serving may come ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,42 @@ from kd_perception.errors import ConfigError
 _ENDLESS_S = 86_400.0
 
 
+class KnownInstances(Protocol):
+    """
+    The N instances of a picture, as the simulator's ``InstanceRows`` has them.
+
+    ``names`` begin with the id; ``tags`` are ids of the source's class set, ``visible`` shares,
+    ``boxes`` left, top, right, bottom in pixels, ``positions`` metres right, down and ahead.
+    """
+
+    @property
+    def tags(self) -> np.ndarray:
+        """Return uint8 ``[N]``."""
+        ...
+
+    @property
+    def visible(self) -> np.ndarray:
+        """Return float ``[N]``."""
+        ...
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Return ``[N, 4]``."""
+        ...
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Return float ``[N, 3]``."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return N texts."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Picture:
     """
@@ -27,6 +63,10 @@ class Picture:
     :param image: uint8 ``[H, W, 3]`` RGB.
     :param labels: uint8 ``[H, W]`` ids of the source's class set, or None.
     :param instances: uint16 ``[H, W]``, or None.
+    :param table: makes the table of the instances, which takes its time; or None.
+    :param depth: float32 ``[H, W]`` metres along the optical axis, or None.
+    :param pose: rotation ``[3, 3]`` from the world to the optical frame and position ``[3]`` of
+        the camera in metres, or None.
     """
 
     image: np.ndarray
@@ -34,6 +74,9 @@ class Picture:
     frame_id: str
     labels: np.ndarray | None = None
     instances: np.ndarray | None = None
+    table: Callable[[], KnownInstances] | None = None
+    depth: np.ndarray | None = None
+    pose: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,11 +133,14 @@ class StreetPictures:
         self.classes = self._source.label_classes
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
         self.notes: tuple[str, ...] = ()
+        self.depth = False  # whether pictures shall have it
 
     def picture(self, index: int) -> Picture:
         """Return the street at ``index / rate_hz`` seconds."""
-        shot = self._source.simulated(index)
-        return Picture(shot.image, shot.stamp_ns, self._frame_id, shot.labels, shot.instances)
+        shot = self._source.simulated(index, depth=self.depth)
+        return Picture(shot.image, shot.stamp_ns, self._frame_id, shot.labels, shot.instances,
+                       shot.instances_table, shot.depth,
+                       None if shot.scene is None else shot.scene.pose.optical())
 
     def close(self) -> None:
         """Free the renderer."""

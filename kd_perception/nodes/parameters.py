@@ -221,6 +221,9 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('placement', 'turns', 'How the arms share the machine.',
                   choices=PLACEMENTS),
     ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
+    ParameterSpec('measures', ('auto',), 'What is measured beside mean IoU: boundary, objects, '
+                  'flicker, calibration, or none; auto: all of them in lockstep, none otherwise, '
+                  'where counting would take time from the arms.'),
     ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
                   'one that fits by name.'),
     ParameterSpec('margin_miou', 2.0, 'Loss of mIoU, in points, up to which arms count as equal.',

@@ -95,6 +95,14 @@ class CameraPose:
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         return np.array([[cos, -sin, 0.], [sin, cos, 0.], [0., 0., 1.]]) @ level
 
+    def optical(self) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return the rotation ``[3, 3]`` from the world to the optical frame, and the eye ``[3]``.
+
+        Right, down and ahead (REP 103).
+        """
+        return self.axes() * np.array([[1.], [-1.], [-1.]]), self.eye
+
     def view(self) -> np.ndarray:
         """Return the 4x4 matrix from world to camera."""
         return view_matrix(self.axes(), self.eye)
