@@ -8,6 +8,7 @@ Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
   kd_perception compare student student --engine onnxruntime,openvino   (one per model)
+  kd_perception compare teacher student --peak-rate   (the highest rate that each sustains)
   kd_perception compare teacher student --baseline last/report.json     (exit code 3: regression)
 """
 
@@ -18,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 import sys
 
+from kd_perception.cli import peak_rate
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
 from kd_perception.cli.live_table import comparison_progress
@@ -82,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a result later than this is lost (%(default)s)')
     course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
                         help='loss of mIoU up to which models count as equal (%(default)s)')
+    course.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
+                        help='how much slower a model may be (default: say only whether it is)')
     engine = parser.add_argument_group('engine (one value for all models, or one each: x,y)')
     engine.add_argument('--engine', default='auto',
                         help=f'auto, {", ".join(ENGINES)} (%(default)s)')
@@ -89,12 +93,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument('--precision', default='auto',
                         help=f'{", ".join(PRECISIONS)} (%(default)s)')
     engine.add_argument('--threads', default='0', help='0: the runtime chooses (%(default)s)')
+    peak_rate.add_arguments(parser)
     add_gate_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     request, limits = _request(args), limits_of(args)
+    if args.peak_rate:
+        return peak_rate.run(request, args)
     baseline = load_baseline(args.baseline) if args.baseline else None
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
     there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
@@ -133,7 +140,7 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
         class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
         pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
-        margin_miou=args.margin_miou)
+        margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms)
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

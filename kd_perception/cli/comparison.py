@@ -62,6 +62,7 @@ class ComparisonRequest:
     rate_hz: float = 30.0
     timeout_s: float = 10.0
     margin_miou: float = 2.0
+    margin_latency_ms: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,8 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
                   else request.scenario),
         seed=request.seed, frames=frames, warmup=request.warmup, pacing=request.pacing,
         placement=request.placement, rate_hz=request.rate_hz, width=request.width,
-        height=request.height, class_map=request.class_map, margin_miou=request.margin_miou)
+        height=request.height, class_map=request.class_map, margin_miou=request.margin_miou,
+        margin_latency_ms=request.margin_latency_ms)
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
     return comparison_graph(spec, str(out.resolve()), camera=camera,

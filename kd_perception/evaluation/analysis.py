@@ -22,7 +22,7 @@ from kd_perception.evaluation.accuracy import (
     PairedAccuracy,
 )
 from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
-from kd_perception.evaluation.bootstrap import Interval
+from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval, RESAMPLES
 from kd_perception.evaluation.boundary import arm_boundary, BoundaryScore, paired_boundary
 from kd_perception.evaluation.calibration import reliabilities, Reliability
 from kd_perception.evaluation.class_difference import class_differences
@@ -114,16 +114,21 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
     comparisons = []
+    # Bonferroni: with several arms all intervals shall hold together as often as one would.
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(arms) - 1)
+    resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
-        latency = paired_latency(both, arms[0], other, seed=seed)
-        quality = paired_accuracy(both, arms[0], other, seed=seed)
+        latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
+                                 confidence=confidence)
+        quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
+                                  confidence=confidence)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
-                          run.spec.margin_miou),
+                          run.spec.margin_miou, run.spec.margin_latency_ms),
             classes=class_differences(both, arms[0], other, seed=seed),
             boundary=paired_boundary(both, arms[0], other, seed=seed),
             objects=paired_objects(both, arms[0], other, seed=seed),

@@ -124,7 +124,8 @@ def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
         rows = analysis.run.arm_rows(arm, warmup=True)
         # Arms side by side within the edge, so that none hides another's losses.
         height = top * (1.0 - 0.035 * k)
-        for status, marker in (('lost', 'x'), ('late', 'v'), ('duplicate', '+')):
+        for status, marker in (('lost', 'x'), ('late', 'v'), ('ambiguous', '*'),
+                               ('duplicate', '+')):
             found = [r.index for r in rows if r.status == status]
             if found:
                 axes.plot(found, [height] * len(found), marker, color=color, ms=5,

@@ -21,6 +21,7 @@ from kd_perception.evaluation.accuracy import MIN_SHARE
 from kd_perception.evaluation.analysis import analyse, Analysis, ArmComparison
 from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow, STAGES
+from kd_perception.evaluation.joining import reordered_rows
 from kd_perception.evaluation.report_html import render
 from kd_perception.paths import atomic_file
 
@@ -98,7 +99,9 @@ def frames_csv(run: ComparisonRun) -> str:
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow([
         'arm', 'index', 'warmup', 'stamp_ns', 'frame_id', 'status', 'turn', 'published_ns',
-        'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou'])
+        'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou',
+        'reordered'])
+    overtaken = {id(row) for row in reordered_rows(run.rows)}
     for row in run.rows:
         latency = row.latency_ms
         writer.writerow([
@@ -106,7 +109,7 @@ def frames_csv(run: ComparisonRun) -> str:
             row.frame_id, row.status, row.turn, _cell(row.published_ns), _cell(row.received_ns),
             '' if latency is None else f'{latency:.6f}',
             *(f'{row.stages[s]:.6f}' if s in row.stages else '' for s in stages),
-            *_frame_accuracy(row)])
+            *_frame_accuracy(row), int(id(row) in overtaken)])
     return stream.getvalue()
 
 

@@ -103,7 +103,8 @@ def difference_table(analysis: Analysis) -> Table | None:
         f'{c.latency.n} (unpaired {c.latency.unpaired})' if c.latency else NONE
         for c in chosen)))
     reference = analysis.labels[chosen[0].reference]
-    return Table(f'Against {reference}, frame by frame, with 95 % intervals',
+    together = ' that hold together' if len(chosen) > 1 else ''
+    return Table(f'Against {reference}, frame by frame, with 95 % intervals{together}',
                  ('', *(analysis.labels[c.other] for c in chosen)), tuple(rows), strong=(0, 2))
 
 

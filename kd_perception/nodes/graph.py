@@ -159,7 +159,8 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
         'arms': names, 'source': spec.source, 'scenario': spec.scenario, 'seed': spec.seed,
         'frames': spec.frames, 'warmup': spec.warmup, 'pacing': spec.pacing,
         'placement': spec.placement, 'rate_hz': spec.rate_hz, 'class_map': spec.class_map,
-        'margin_miou': spec.margin_miou, 'out': out, **(monitor or {})}))
+        'margin_miou': spec.margin_miou, 'margin_latency_ms': spec.margin_latency_ms,
+        'out': out, **(monitor or {})}))
     return RunGraph(tuple(nodes), ends_with='monitor')
 
 

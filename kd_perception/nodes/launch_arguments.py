@@ -58,7 +58,7 @@ _CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes')
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
 _SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'warmup', 'pacing', 'placement',
-                       'rate_hz', 'class_map', 'margin_miou')
+                       'rate_hz', 'class_map', 'margin_miou', 'margin_latency_ms')
 
 
 def of_parameters(node: str, *, without: Sequence[str] = ()) -> tuple[Argument, ...]:

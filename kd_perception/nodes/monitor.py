@@ -272,7 +272,8 @@ class MonitorNode(Node):
             scenario=values['scenario'], seed=values['seed'], frames=values['frames'],
             warmup=values['warmup'], pacing=values['pacing'], placement=values['placement'],
             rate_hz=values['rate_hz'], class_map=values['class_map'],
-            margin_miou=values['margin_miou'])
+            margin_miou=values['margin_miou'],
+            margin_latency_ms=values['margin_latency_ms'])
         source = classes_by_names(self._source_names, 'source') if self._source_names else None
         class_map, note = self._class_map(source, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,

@@ -217,6 +217,8 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
                   'one that fits by name.'),
     ParameterSpec('margin_miou', 2.0, 'Loss of mIoU, in points, up to which arms count as equal.',
                   minimum=0.0, maximum=100.0),
+    ParameterSpec('margin_latency_ms', 0.0, 'Milliseconds by which an arm may be slower; 0 to say '
+                  'only whether it is.', minimum=0.0, maximum=1e6),
     ParameterSpec('timeout_s', 10.0, 'Time after which a result counts as lost.',
                   minimum=0.01, maximum=3600.0),
     ParameterSpec('start_timeout_s', 120.0, 'Time for camera and arms to be ready.',
