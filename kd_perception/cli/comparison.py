@@ -22,6 +22,7 @@ from kd_perception.errors import BundleError, ConfigError, EngineError, ImageErr
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
 from kd_perception.nodes.graph import comparison_graph, RunGraph
@@ -40,6 +41,7 @@ class ComparisonRequest:
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
     :param timeout_s: a result later than this is lost.
+    :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -63,6 +65,7 @@ class ComparisonRequest:
     timeout_s: float = 10.0
     margin_miou: float = 2.0
     margin_latency_ms: float = 0.0
+    measures: tuple[str, ...] = ('auto',)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,7 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         for arm, bundle in zip(request.arms, bundles, strict=True))
     for arm in arms:
         check_device(arm.engine, arm.device)
+    chosen_measures(request.measures, request.pacing)
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
@@ -108,7 +112,8 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
     return comparison_graph(spec, str(out.resolve()), camera=camera,
-                            monitor={'timeout_s': float(request.timeout_s)})
+                            monitor={'timeout_s': float(request.timeout_s),
+                                     'measures': request.measures})
 
 
 def run_comparison(request: ComparisonRequest, out: Path,

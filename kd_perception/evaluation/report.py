@@ -13,7 +13,6 @@ import csv
 from dataclasses import asdict, dataclass
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from kd_perception.evaluation.analysis import analyse, Analysis, ArmComparison
 from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow, STAGES
 from kd_perception.evaluation.joining import reordered_rows
+from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.report_html import render
 from kd_perception.paths import atomic_file
 
@@ -156,14 +156,3 @@ def _frame_accuracy(row: FrameRow) -> tuple[str, str]:
 
 def _cell(value: int | None) -> str:
     return '' if value is None else str(value)
-
-
-def plain(value: Any) -> Any:
-    """Return JSON types: tuples as lists, keys as strings, NaN and infinity as null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
