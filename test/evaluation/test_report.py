@@ -20,7 +20,7 @@ from kd_perception.evaluation.report import write_analysis, write_report
 class _Checker(HTMLParser):
     """Collects what a browser would load or run, and checks that tags close."""
 
-    VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}  # noqa: RUF012
+    VOID = {'meta', 'img', 'br', 'link', 'input', 'hr', 'wbr'}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
