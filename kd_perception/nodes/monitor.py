@@ -369,7 +369,7 @@ class MonitorNode(Node):
             note = 'measuring' if self._measuring else 'warm-up'
             self._view.tick()
             self._progress.tell(min(recorder.published, total or recorder.published), total, note,
-                                arms=self._view.figures.arms)
+                                arms=self._view.arms)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
