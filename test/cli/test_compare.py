@@ -189,7 +189,8 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
         assert data['arms'][arm]['info']['engine'] == engine
         assert data['arms'][arm]['info']['precision'] == 'fp32'
         assert data['arms'][arm]['statistics']['status'] == {
-            'ok': 30, 'late': 0, 'lost': 0, 'duplicate': 0, 'unknown': 0}
+            'ok': 30, 'late': 0, 'lost': 0, 'ambiguous': 0, 'duplicate': 0,
+                'unknown': 0}
         counters = data['arms'][arm]['counters']
         assert counters['received'] == counters['published'] == 33
         assert data['arms'][arm]['accuracy']['n'] == 30
