@@ -20,6 +20,7 @@ from kd_perception.bags.files import (
     VIDEO_SUFFIXES,
     VideoSource,
 )
+from kd_perception.bags.known import RecordedTruth
 from kd_perception.bags.labels import (
     choose_classes,
     has_carla_labels,
@@ -37,7 +38,7 @@ from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.topics import header_times, TopicInfo
 from kd_perception.bags.unfinished import how_to_recover, is_unfinished
 from kd_perception.errors import BagError, ConfigError, ImageError
-from kd_perception.frames import Frame, FrameKey, FrameSource, Progress
+from kd_perception.frames import Frame, FrameKey, FrameSource, KnownTruth, Progress
 from kd_perception.imaging import decode_label_image
 
 _log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ class BagSource(FrameSequence):
             self.topic = choose_camera(self._reader, image_topic)
             self._images = self._reader.index(self.topic)
             self._pictures = TopicPictures(self._images)
+            self._known: RecordedTruth | None = None  # stamps are read when first asked for
             self.fingerprint = self._reader.fingerprint
             times = self._images.log_ns
             if sampling is not None and sampling.order == 'header':
@@ -201,6 +203,12 @@ class BagSource(FrameSequence):
                      log_ns=int(self._images.log_ns[position]),
                      key=FrameKey(self.fingerprint, self.topic, position),
                      frame_id=msgs.frame_id_of(message), labels=labels)
+
+    def known_truth(self, index: int) -> KnownTruth | None:
+        """Return what is known of a chosen frame beside its labels; None for nothing."""
+        if self._known is None:
+            self._known = RecordedTruth(self._reader, self.topic)
+        return self._known.of(self.position(index))
 
     def _where(self, position: int) -> str:
         return f'{self._reader.path}: {self.topic}[{position}]'

@@ -36,6 +36,7 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS
 from kd_perception.evaluation.comparison_files import RECORDING
+from kd_perception.evaluation.detail_counter import MEASURES
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.nodes.schedule import PLACEMENTS
 
@@ -96,6 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='loss of mIoU up to which models count as equal (%(default)s)')
     course.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
                         help='how much slower a model may be (default: say only whether it is)')
+    course.add_argument('--measures', default='auto', metavar='NAMES',
+                        help=f'what is measured beside mean IoU: {",".join(MEASURES)}, or none; '
+                        'auto: all of them in lockstep, none otherwise (%(default)s)')
     engine = parser.add_argument_group('engine (one value for all models, or one each: x,y)')
     engine.add_argument('--engine', default='auto',
                         help=f'auto, {", ".join(ENGINES)} (%(default)s)')
@@ -153,7 +157,8 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
         pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
         margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms,
-        carla=carla_parameters(args, args.carla) if source == 'carla' else {})
+        carla=carla_parameters(args, args.carla) if source == 'carla' else {},
+        measures=tuple(m.strip() for m in args.measures.split(',')))
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

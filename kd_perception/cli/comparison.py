@@ -24,6 +24,7 @@ from kd_perception.errors import BundleError, ConfigError, EngineError, ImageErr
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
 from kd_perception.nodes.carla_pictures import carla_spec
@@ -45,6 +46,7 @@ class ComparisonRequest:
     :param bag: rosbag, video or image folder for the source ``bag``.
     :param timeout_s: a result later than this is lost.
     :param carla: parameters ``carla_*`` of the camera for the source ``carla``.
+    :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -69,6 +71,7 @@ class ComparisonRequest:
     margin_miou: float = 2.0
     margin_latency_ms: float = 0.0
     carla: Mapping[str, Any] = field(default_factory=dict)
+    measures: tuple[str, ...] = ('auto',)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,7 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         for arm, bundle in zip(request.arms, bundles, strict=True))
     for arm in arms:
         check_device(arm.engine, arm.device)
+    chosen_measures(request.measures, request.pacing)
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
@@ -114,7 +118,8 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
     graph = comparison_graph(spec, str(out.resolve()), camera={**camera, **request.carla},
-                             monitor={'timeout_s': float(request.timeout_s)})
+                             monitor={'timeout_s': float(request.timeout_s),
+                                      'measures': request.measures})
     if request.source == 'carla':
         _check_server(request)  # last: it takes longest
     return graph

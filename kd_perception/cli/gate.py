@@ -18,7 +18,7 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.baseline import BaselineComparison, compare_reports, Limits
 from kd_perception.evaluation.baseline_files import Baseline
-from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_table
+from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_tables
 from kd_perception.evaluation.report import report_dict, write_analysis
 
 REGRESSION = 3
@@ -77,9 +77,10 @@ def gate(analysis: Analysis, folder: Path, baseline: Baseline, limits: Limits,
 def print_changes(found: BaselineComparison, labels: Mapping[str, str],
                   console: Console) -> None:
     """Print table, notes and outcome; of the classes those that changed."""
-    table = baseline_table(found, labels, all_classes=False)
-    console.print(Text(f'\n{table.title} ({found.source})', style='bold'))
-    console.print(rich_table(table))
+    console.print(Text(f'\nBaseline: {found.source}, {found.started}'), soft_wrap=True)
+    for table in baseline_tables(found, labels, all_classes=False):
+        console.print(Text(f'\n{table.title}', style='bold'))
+        console.print(rich_table(table))
     for note in found.notes:
         console.print(Text(f'Beware: {note}', style='yellow'))
     console.print(Text(baseline_headline(found), style='bold red' if found.failed else 'bold'))

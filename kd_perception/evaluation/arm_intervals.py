@@ -22,8 +22,8 @@ from kd_perception.evaluation.bootstrap import (
     RESAMPLES,
     small_sample_factor,
 )
-from kd_perception.evaluation.comparison import FrameRow
-from kd_perception.evaluation.paired import ANSWERED, rate
+from kd_perception.evaluation.comparison import ANSWERED, FrameRow, FRAMES
+from kd_perception.evaluation.paired import rate
 from kd_perception.evaluation.shares import drawn_sums, wilson
 
 _QUANTILES = (0.5, 0.95, 0.99)
@@ -131,7 +131,7 @@ def _lost(rows: Sequence[FrameRow], resamples: int, seed: int) -> Interval:
     Wilson's interval (1927), which knows that none seen is not none ever.
     """
     flags = np.array([r.status == 'lost' for r in rows
-                      if r.status in (*ANSWERED, 'lost')], float)
+                      if r.status in FRAMES], float)
     n = flags.size
     if n == 0:
         return Interval(math.nan, 0.0, 1.0)

@@ -239,14 +239,20 @@ def _times(old: Mapping[str, Any], new: Mapping[str, Any], arm: str, limits: Lim
         yield change('fps', 'rate', a, b, mirrored(relative_change(a, b)), limits.latency, gated)
     a, b = _interval(before['lost']), _interval(after['lost'])
     if math.isfinite(a.estimate) and math.isfinite(b.estimate):
-        yield change('lost', 'loss', a, b, difference(a, b), limits.loss, gated)
+        lost = change('lost', 'loss', a, b, difference(a, b), limits.loss, gated)
+        # None lost now is no worse than anything, however few frames it was.
+        none = lost.state == 'undecided' and b.estimate == 0.0
+        yield replace(lost, state='within limit') if none else lost
     for key, metric in (('rss_mb', 'memory'), ('gpu_mb', 'gpu_memory')):
         was, now = ((side['resources'] or {}).get(key) for side in (old, new))
         if was and now:
             share = now / was - 1.0
+            state = judge_change(Interval(share, share, share), limits.memory, gated)
+            # One number each: as much as may be worse may be better by chance.
+            if state == 'improved' and share >= -limits.memory:
+                state = 'within limit'
             yield Change(arm, metric, 'memory', was, now, Interval(share, share, share),
-                         limits.memory, False,
-                         judge_change(Interval(share, share, share), limits.memory, gated))
+                         limits.memory, False, state)
 
 
 def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after: str,

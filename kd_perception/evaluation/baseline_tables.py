@@ -1,12 +1,12 @@
 """
 A comparison against an older one in words and tables, for terminal and page alike.
 
-In: a ``BaselineComparison``; out: sentences and a ``Table``.
+In: a ``BaselineComparison``; out: sentences and ``Table`` s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import math
 
 from kd_perception.evaluation.baseline import BaselineComparison, Change
@@ -33,26 +33,30 @@ def baseline_headline(found: BaselineComparison) -> str:
             + (f'; {len(left)} undecided.' if left else '.'))
 
 
-def baseline_table(found: BaselineComparison, labels: Mapping[str, str], *,
-                   all_classes: bool = True) -> Table:
+def baseline_tables(found: BaselineComparison, labels: Mapping[str, str], *,
+                    all_classes: bool = True) -> list[Table]:
     """
-    Return every change, one per row.
+    Return every change, one table per arm.
 
     :param labels: names to show, by arm.
     :param all_classes: with the classes of which there is nothing to tell.
     """
+    return [_table([c for c in found.changes if c.arm == arm], labels[arm], all_classes)
+            for arm in dict.fromkeys(c.arm for c in found.changes)]
+
+
+def _table(changes: Sequence[Change], label: str, all_classes: bool) -> Table:
     rows: list[tuple[str, ...]] = []
     strong: list[int] = []
-    for change in found.changes:
+    for change in changes:
         if (change.kind == 'class' and not all_classes
                 and change.state in ('within limit', 'not gated', 'undecided')):
             continue
         if change.state == 'regression':
             strong.append(len(rows))
-        rows.append((f'{labels[change.arm]}: {_name(change)}', _value(change, change.old),
-                     _value(change, change.new), _worsening(change), _limit(change),
-                     change.state))
-    return Table('Against the baseline; a positive change is worse',
+        rows.append((_name(change), _value(change, change.old), _value(change, change.new),
+                     _worsening(change), _limit(change), change.state))
+    return Table(f'{label} against the baseline; a positive change is worse',
                  ('', 'then', 'now', 'worse by (95 %)', 'limit', ''), tuple(rows),
                  strong=tuple(strong))
 
@@ -81,7 +85,9 @@ def _worsening(change: Change) -> str:
     unit = ' %' if change.kind in ('latency', 'rate', 'memory') else ''
 
     def shown(value: float) -> str:
-        return f'{100 * value:+.1f}'.replace('-', '−') if math.isfinite(value) else '?'
+        # A relative change of -100 % is what an open end comes to.
+        known = math.isfinite(value) and not (unit and value <= -1.0)
+        return f'{100 * value:+.1f}'.replace('-', '−') if known else '?'
 
     if worse.low == worse.high:
         return f'{shown(worse.estimate)}{unit}'

@@ -26,6 +26,7 @@ from kd_perception.classes import UNLABELLED
 from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.shares import drawn_sums, measured, measured_pairs, PairedShare
+from kd_perception.frames import CameraPlace
 
 REPROJECTED, FLOW, SAME_PIXEL = 'reprojected', 'optical flow', 'same pixel'
 METHODS = (REPROJECTED, FLOW, SAME_PIXEL)
@@ -45,14 +46,11 @@ class View:
     What is known of one frame's geometry.
 
     :param depth: float32 ``[H, W]`` metres along the optical axis, infinite for the sky.
-    :param rotation: float64 ``[3, 3]``, from the world to the optical frame (right, down, ahead).
-    :param eye: float64 ``[3]``, where the camera is in the world, metres.
     :param lens: fx, fy, cx, cy in pixels; pixel (0, 0) has its middle at (0.5, 0.5).
     """
 
     depth: np.ndarray
-    rotation: np.ndarray
-    eye: np.ndarray
+    place: CameraPlace
     lens: tuple[float, float, float, float]
 
 
@@ -104,8 +102,9 @@ def reproject(now: View, before: View, stride: int = STRIDE) -> Matches:
     right = ((columns + 0.5 - cx) / fx).astype(np.float32)[None]
     down = ((rows + 0.5 - cy) / fy).astype(np.float32)[:, None]
     # One matrix for the ray and one vector for the parallax.
-    turn = (before.rotation @ now.rotation.T).astype(np.float32)
-    shift = (before.rotation @ (now.eye - before.eye)).astype(np.float32)
+    to_before = before.place.rotation
+    turn = (to_before @ now.place.rotation.T).astype(np.float32)
+    shift = (to_before @ (now.place.eye - before.place.eye)).astype(np.float32)
     x, y, ahead = ((t[0] * right + (t[1] * down + t[2])) * depth + s
                    for t, s in zip(turn, shift))
     front = ahead > _NEAR_M

@@ -25,6 +25,7 @@ from kd_perception.evaluation.shares import (
     share_intervals,
     wilson,
 )
+from kd_perception.frames import InstanceTable
 
 KINDS = ('pedestrian', 'rider', 'traffic sign', 'traffic light', 'vehicle')
 DISTANCES_M = (0, 10, 20, 40, 80)
@@ -35,24 +36,6 @@ _KIND_OF = {
     'traffic_sign': 2, 'traffic_signs': 2, 'sign': 2, 'traffic_light': 3, 'traffic_lights': 3,
     'vehicle': 4, 'car': 4, 'truck': 4, 'bus': 4, 'train': 4, 'motorcycle': 4, 'bicycle': 4}
 _IDS = 1 << 16
-
-
-@dataclass(frozen=True, eq=False)
-class InstanceTable:
-    """
-    The N instances that a picture shows.
-
-    :param ids: uint16 ``[N]``, as in the instance image.
-    :param classes: uint8 ``[N]``, ids of the source's class set.
-    :param distance_m: float ``[N]`` metres from the camera.
-    :param visible: float ``[N]``, pixels that are seen over those that would be if nothing stood
-        before the thing.
-    """
-
-    ids: np.ndarray
-    classes: np.ndarray
-    distance_m: np.ndarray
-    visible: np.ndarray
 
 
 class ObjectCounter:

@@ -20,6 +20,7 @@ from kd_perception.evaluation.pictures import Panel
 from kd_perception.evaluation.tables import Bar, Table
 
 _TEMPLATES = Path(__file__).parent / 'templates'
+_LONG = 30  # letters of a word
 
 
 def page(*, title: str, kicker: str, headline: str, cards: Sequence[str],
@@ -108,7 +109,9 @@ def _row(cells: Sequence[str], bars: Sequence[Bar | None]) -> str:
     out = f'<th scope="row">{escape(first)}</th>'
     for i, cell in enumerate(rest, start=1):
         bar = bars[i] if i < len(bars) else None
-        out += f'<td>{_text(cell)}{_bar(bar) if bar else ""}</td>'
+        # A hash may break anywhere; a number may not.
+        kind = ' class="long"' if any(len(w) > _LONG for w in cell.split()) else ''
+        out += f'<td{kind}>{_text(cell)}{_bar(bar) if bar else ""}</td>'
     return out
 
 
@@ -138,7 +141,11 @@ def small(text: str) -> str:
 
 def plot(png: bytes | None, caption: str) -> str:
     """Return a figure with its caption, or nothing."""
-    return '' if png is None else _figure(Panel(caption, 'image/png', png))
+    if png is None:
+        return ''
+    # On a narrow page its words would be too small to read: there it is scrolled.
+    return (f'<div class="plot" tabindex="0" role="region" aria-label="{escape(caption)}">'
+            f'{_figure(Panel(caption, "image/png", png))}</div>')
 
 
 def legend(classes: ClassSet) -> str:
@@ -164,11 +171,12 @@ def _figure(panel: Panel) -> str:
 
 def _named(colors: Mapping[str, str], cell: str) -> str:
     """Return a header; its dot stays with the first word."""
-    if cell not in colors:
-        return escape(cell)
-    first, *rest = cell.split(' ')
-    dot = f'<span class="dot" style="background:{colors[cell]}"></span>'
-    return ' '.join([f'<span class="together">{dot}{escape(first)}</span>', *map(escape, rest)])
+    first, *rest = (escape(word).replace('_', '_<wbr>') for word in cell.split(' '))
+    if cell in colors:
+        start, *ends = first.split('<wbr>')
+        dot = f'<span class="dot" style="background:{colors[cell]}"></span>'
+        first = '<wbr>'.join([f'<span class="together">{dot}{start}</span>', *ends])
+    return ' '.join([first, *rest])
 
 
 def _text(text: str) -> str:

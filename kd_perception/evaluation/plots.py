@@ -30,7 +30,7 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
         return None
     drawing, axes = figure(6.4, 3.4)
     highest, lowest = 0.0, np.inf
-    for arm, color in _arms(analysis):
+    for k, (arm, color) in enumerate(_arms(analysis)):
         values = np.sort(_latencies(analysis, arm))
         if values.size == 0:
             continue
@@ -40,7 +40,8 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
         median = float(np.median(values))
         axes.plot([median], [0.5], 'o', color=color, ms=6)
         axes.annotate(f'{median:.1f} ms', (median, 0.5), textcoords='offset points',
-                      xytext=(8, -4), color=color, fontsize=9)
+                      xytext=(8, -4) if k % 2 == 0 else (-8, 2), color=color, fontsize=9,
+                      ha='left' if k % 2 == 0 else 'right')
         highest, lowest = max(highest, values[-1]), min(lowest, values[0])
     if highest > 5 * lowest:
         log_ticks(axes.set_xscale, axes.xaxis)
@@ -124,7 +125,8 @@ def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
         rows = analysis.run.arm_rows(arm, warmup=True)
         # Arms side by side within the edge, so that none hides another's losses.
         height = top * (1.0 - 0.035 * k)
-        for status, marker in (('lost', 'x'), ('late', 'v'), ('duplicate', '+')):
+        for status, marker in (('lost', 'x'), ('late', 'v'), ('ambiguous', '*'),
+                               ('duplicate', '+')):
             found = [r.index for r in rows if r.status == status]
             if found:
                 axes.plot(found, [height] * len(found), marker, color=color, ms=5,

@@ -13,7 +13,6 @@ import csv
 from dataclasses import asdict, dataclass
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from kd_perception.evaluation.accuracy import MIN_SHARE
 from kd_perception.evaluation.analysis import analyse, Analysis, ArmComparison
 from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow, STAGES
+from kd_perception.evaluation.frame_accuracy import frame_pixel_accuracy
 from kd_perception.evaluation.joining import reordered_rows
+from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.report_html import render
 from kd_perception.paths import atomic_file
 
@@ -145,25 +146,12 @@ def _comparison(comparison: ArmComparison) -> dict[str, Any]:
 
 def _frame_accuracy(row: FrameRow) -> tuple[str, str]:
     """Return pixel accuracy and the mean IoU over the classes of this one frame."""
-    if not row.counts:
-        return '', ''
-    truth = sum(t for _, t, _ in row.counts)
-    if truth == 0:
+    accuracy = frame_pixel_accuracy(row.counts or ())
+    if accuracy is None or not row.counts:
         return '', ''
     iou = [c / (t + p - c) for c, t, p in row.counts if t + p - c > 0]
-    return f'{sum(c for c, _, _ in row.counts) / truth:.6f}', f'{sum(iou) / len(iou):.6f}'
+    return f'{accuracy:.6f}', f'{sum(iou) / len(iou):.6f}'
 
 
 def _cell(value: int | None) -> str:
     return '' if value is None else str(value)
-
-
-def plain(value: Any) -> Any:
-    """Return JSON types: tuples as lists, keys as strings, NaN and infinity as null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

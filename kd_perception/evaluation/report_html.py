@@ -12,7 +12,7 @@ from dataclasses import asdict
 from kd_perception.evaluation import accuracy_plots, detail_tables, plots, tables
 from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.baseline import BaselineComparison
-from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_table
+from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_tables
 from kd_perception.evaluation.comparison import SamplePicture
 from kd_perception.evaluation.frame_accuracy import frame_miou
 from kd_perception.evaluation.page import (
@@ -53,7 +53,7 @@ def _baseline(analysis: Analysis, baseline: BaselineComparison | None) -> str:
         return ''
     return section('Against the baseline', [
         paragraphs([baseline_headline(baseline), *baseline.notes]),
-        _table(analysis, baseline_table(baseline, analysis.labels)),
+        *(_table(analysis, t) for t in baseline_tables(baseline, analysis.labels)),
         small(f'Baseline: {baseline.source}, {baseline.started}. A regression is a change that is '
               'shown (its interval lies above zero) and whose estimate is beyond the limit. Times '
               'are relative, accuracy and losses are points of 100. Intervals of the classes hold '

@@ -98,7 +98,8 @@ def wilson(estimate: float, n: int, confidence: float = CONFIDENCE) -> tuple[flo
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     middle = estimate + z * z / (2 * n)
     half = z * math.sqrt(estimate * (1 - estimate) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return (max(0.0, (middle - half) / (1 + z * z / n)),
+            min(1.0, (middle + half) / (1 + z * z / n)))
 
 
 def share_intervals(parts: np.ndarray, wholes: np.ndarray, *, resamples: int = RESAMPLES,

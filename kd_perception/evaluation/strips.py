@@ -66,5 +66,5 @@ def strip(interval: Interval, marks: Sequence[Mark], color: str, *, good_from: f
 
 def _inside(position: float, word: str) -> float:
     """Return a position at which a centred word does not leave the strip."""
-    half = 2.7 * len(word)
+    half = 3.2 * len(word)
     return round(min(max(position, half), _WIDTH - half), 1)

@@ -6,8 +6,9 @@ The first two give any picture by index, so that an order of serving may come ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,44 +16,9 @@ import numpy as np
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError
+from kd_perception.frames import KnowingSource, KnownTruth
 
 _ENDLESS_S = 86_400.0
-
-
-class KnownInstances(Protocol):
-    """
-    The N instances of a picture, as the simulator's ``InstanceRows`` has them.
-
-    ``names`` begin with the id; ``tags`` are ids of the source's class set, ``visible`` shares,
-    ``boxes`` left, top, right, bottom in pixels, ``positions`` metres right, down and ahead.
-    """
-
-    @property
-    def tags(self) -> np.ndarray:
-        """Return uint8 ``[N]``."""
-        ...
-
-    @property
-    def visible(self) -> np.ndarray:
-        """Return float ``[N]``."""
-        ...
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """Return ``[N, 4]``."""
-        ...
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Return float ``[N, 3]``."""
-        ...
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Return N texts."""
-        ...
-
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -63,10 +29,7 @@ class Picture:
     :param image: uint8 ``[H, W, 3]`` RGB.
     :param labels: uint8 ``[H, W]`` ids of the source's class set, or None.
     :param instances: uint16 ``[H, W]``, or None.
-    :param table: makes the table of the instances, which takes its time; or None.
-    :param depth: float32 ``[H, W]`` metres along the optical axis, or None.
-    :param pose: rotation ``[3, 3]`` from the world to the optical frame and position ``[3]`` of
-        the camera in metres, or None.
+    :param known: makes what is known beside labels, which takes its time; or None.
     """
 
     image: np.ndarray
@@ -74,9 +37,7 @@ class Picture:
     frame_id: str
     labels: np.ndarray | None = None
     instances: np.ndarray | None = None
-    table: Callable[[], KnownInstances] | None = None
-    depth: np.ndarray | None = None
-    pose: tuple[np.ndarray, np.ndarray] | None = None
+    known: Callable[[], KnownTruth | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +100,7 @@ class StreetPictures:
         """Return the street at ``index / rate_hz`` seconds."""
         shot = self._source.simulated(index, depth=self.depth)
         return Picture(shot.image, shot.stamp_ns, self._frame_id, shot.labels, shot.instances,
-                       shot.instances_table, shot.depth,
-                       None if shot.scene is None else shot.scene.pose.optical())
+                       shot.known_truth)
 
     def close(self) -> None:
         """Free the renderer."""
@@ -164,7 +124,8 @@ class RecordedPictures:
         self.name = self._source.name
         self.frames = len(self._source)
         self.classes = self._source.label_classes if self._source.has_labels else None
-        self.intrinsics: Intrinsics | None = None
+        known = self._known(0)
+        self.intrinsics = None if known is None or known.lens is None else Intrinsics(*known.lens)
         self._by_log = _zero_or_repeated(self._source)
         self.notes: tuple[str, ...] = ()
         if self._by_log:
@@ -179,7 +140,13 @@ class RecordedPictures:
         # Recording times can repeat too, and so can those of several recordings.
         while self._owners.setdefault(stamp, index) != index:
             stamp += 1
-        return Picture(frame.image, stamp, frame.frame_id or self._frame_id, frame.labels)
+        return Picture(frame.image, stamp, frame.frame_id or self._frame_id, frame.labels,
+                       known=partial(self._known, index))
+
+    def _known(self, index: int) -> KnownTruth | None:
+        source = self._source
+        return source.known_truth(index) if isinstance(source, KnowingSource) and len(source) \
+            else None
 
     def close(self) -> None:
         """Close the files."""

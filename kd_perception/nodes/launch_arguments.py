@@ -134,7 +134,8 @@ def _comparison(values: Mapping[str, str]) -> RunGraph:
     graph = comparison_graph(
         spec, values['out'], perception=arms,
         camera=given('camera', {k: values[k] for k in _CAMERA_OF_COMPARISON}),
-        monitor=given('monitor', {k: values[k] for k in ('timeout_s', 'start_timeout_s')}))
+        monitor=given('monitor', {k: values[k] for k in ('timeout_s', 'start_timeout_s',
+                                                           'measures')}))
     return _in_namespace(graph, values['namespace'])
 
 
@@ -164,7 +165,7 @@ def _comparison_arguments() -> tuple[Argument, ...]:
         arms.append(_argument(specs[parameter]))
         arms += [Argument(f'{n}_{parameter}', '', f'The same for arm {n} alone.') for n in 'ab']
     rest = ('models_dir', 'autostart', *_SPEC_OF_COMPARISON, 'bag', *_CAMERA_OF_COMPARISON,
-            'width', 'height', 'timeout_s', 'start_timeout_s', 'out')
+            'width', 'height', 'timeout_s', 'start_timeout_s', 'measures', 'out')
     return (*arms, *(_argument(specs[name]) for name in rest))
 
 

@@ -33,11 +33,11 @@ from kd_perception.bags.labels import classes_by_names
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.imaging import decode_image, decode_label_image
 from kd_perception.nodes import qos
 from kd_perception.nodes.arms import ArmState
 from kd_perception.nodes.conversion import label_info_names, stamp_to_ns, values_of
-from kd_perception.nodes.frame_truth import chosen_measures
 from kd_perception.nodes.parameters import declare, MONITOR, values_of_node
 from kd_perception.nodes.pending import Pending, Progress
 from kd_perception.nodes.process import Finished, run_node
@@ -369,7 +369,7 @@ class MonitorNode(Node):
             note = 'measuring' if self._measuring else 'warm-up'
             self._view.tick()
             self._progress.tell(min(recorder.published, total or recorder.published), total, note,
-                                arms=self._view.figures.arms)
+                                arms=self._view.arms)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None

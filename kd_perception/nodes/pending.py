@@ -13,7 +13,6 @@ from kd_perception.nodes.live_figures import live_arms, LiveArm
 from kd_perception.nodes.recorder import Key, Recorder
 
 _TELL_EVERY_S = 0.3
-_FIGURES_EVERY_S = 0.5
 
 
 class Pending:
@@ -59,7 +58,7 @@ class Progress:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
-        self._next = self._next_arms = 0.0
+        self._next = 0.0
         self._arms: list[dict[str, Any]] = []
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,14 +68,13 @@ class Progress:
         """
         Write how far the run is, at most every 0.3 s unless forced.
 
-        :param arms: the figures of the arms so far; called at most twice a second.
+        :param arms: returns the figures of the arms so far.
         """
         now = time.monotonic()
         if self._path is None or (now < self._next and not force):
             return
         self._next = now + _TELL_EVERY_S
-        if arms is not None and now >= self._next_arms:
-            self._next_arms = now + _FIGURES_EVERY_S
+        if arms is not None:
             self._arms = [arm.to_dict() for arm in arms()]
         # Whole or not there, but not brought to the disk: waiting for that in the thread that
         # receives results would show as latency.

@@ -24,12 +24,12 @@ from kd_perception.evaluation.comparison import (
     ResourceUsage,
     SamplePicture,
 )
+from kd_perception.evaluation.detail_counter import DetailCounter, FrameTruth, Lens
 from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.evaluation.host import host_info, package_versions
 from kd_perception.evaluation.joining import join_events, Published, Received
-from kd_perception.evaluation.objects import InstanceTable
+from kd_perception.frames import CameraPlace, InstanceTable
 from kd_perception.imaging import resize_labels
-from kd_perception.nodes.frame_truth import DetailCounter, FrameTruth, Lens
 from kd_perception.nodes.worst_frames import FinishedFrame
 
 Key = tuple[int, str]  # stamp, frame id
@@ -89,7 +89,7 @@ class Recorder:
 
     :param class_map: from the ids of the labels to those of the models; None without truth.
     :param source: class set of the labels, to see ids that it does not have.
-    :param measures: what to count beside confusion matrices, of ``frame_truth.MEASURES``.
+    :param measures: what to count beside confusion matrices, of ``detail_counter.MEASURES``.
     :param kept_frames: frames whose masks are kept while an arm has not answered; may be set
         later. All but the newest are packed.
     """
@@ -172,9 +172,9 @@ class Recorder:
         self._frame(key).known.depth = depth
         self._settle(key)
 
-    def on_pose(self, key: Key, rotation: np.ndarray, eye: np.ndarray) -> None:
-        """Take where the camera was: ``[3, 3]`` world to optical frame, ``[3]`` metres."""
-        self._frame(key).known.pose = rotation, eye
+    def on_place(self, key: Key, place: CameraPlace) -> None:
+        """Take where the camera was."""
+        self._frame(key).known.place = place
         self._settle(key)
 
     def on_lens(self, lens: Lens) -> None:

@@ -26,6 +26,7 @@ from kd_perception.nodes.worst_frames import FinishedFrame, Key, WorstFrames
 from kd_perception.nodes.worst_pictures import WorstPictures
 
 _SUMMARY_EVERY_S = 1.0
+_FIGURES_EVERY_S = 0.5
 _PICTURE_EVERY_S = 0.2
 _WRONG = np.array([208, 38, 38], np.uint8)
 _RIGHT = np.array([225, 229, 234], np.uint8)
@@ -44,7 +45,9 @@ class RunView:
     def __init__(self, node: Any, arms: Sequence[str], warmup: int) -> None:
         self._node = node
         self._arms = tuple(arms)
-        self.figures = LiveFigures(arms, warmup)
+        self._figures = LiveFigures(arms, warmup)
+        self._now = self._figures.arms()
+        self._next_figures = 0.0
         self._summary = node.create_publisher(DiagnosticArray, '~/summary', qos.stream(5))
         self._picture = node.create_publisher(Image, '~/disagreement', qos.stream(1))
         self._worst: WorstFrames | None = None
@@ -64,15 +67,15 @@ class RunView:
 
     def on_published(self, record: Published) -> None:
         """Take the record of a publish call."""
-        self.figures.on_published(record)
+        self._figures.on_published(record)
 
     def on_result(self, arm: str, key: Key, received_ns: int) -> None:
         """Take the arrival of a result."""
-        self.figures.on_result(arm, key, received_ns)
+        self._figures.on_result(arm, key, received_ns)
 
     def on_frame(self, frame: FinishedFrame) -> None:
         """Take a finished frame, in the thread that counts."""
-        self.figures.on_frame(frame)
+        self._figures.on_frame(frame)
         if self._worst is not None:
             self._worst.offer(frame)
         now = time.monotonic()
@@ -84,17 +87,28 @@ class RunView:
         """Return whether this picture was asked for here; ``image`` makes the array."""
         return self._pictures is not None and self._pictures.take(key, image)
 
-    def tick(self) -> tuple[LiveArm, ...] | None:
-        """Publish the summary if it is time, and return it then."""
+    def arms(self) -> tuple[LiveArm, ...]:
+        """
+        Return the figures, new ones at most twice a second.
+
+        They cost a millisecond or two of the thread that takes the time of arrival.
+        """
+        now = time.monotonic()
+        if now >= self._next_figures:
+            self._next_figures = now + _FIGURES_EVERY_S
+            self._now = self._figures.arms()
+        return self._now
+
+    def tick(self) -> None:
+        """Publish the summary if it is time."""
         now = time.monotonic()
         if now < self._next_summary:
-            return None
+            return
         self._next_summary = now + _SUMMARY_EVERY_S
-        arms = self.figures.arms()
+        arms = self.arms()
         stamp_ns = self._node.get_clock().now().nanoseconds
         self._summary.publish(statuses(header(stamp_ns, ''), *(
             status(f'comparison: arm {a.arm}', a.arm, summary_values(a)) for a in arms)))
-        return arms
 
     def pictures_done(self) -> bool:
         """Return whether all pictures of the worst frames came that will come."""

@@ -14,7 +14,7 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports, judge_change, Limits
 from kd_perception.evaluation.baseline_files import load_baseline
-from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_table
+from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_tables
 from kd_perception.evaluation.bootstrap import Interval
 from kd_perception.evaluation.report import report_dict
 from kd_perception.evaluation.unpaired import difference, relative_change
@@ -134,8 +134,12 @@ def test_a_class_that_is_lost_is_named(report, run):
     found = compare_reports(report, report_dict(analyse(blind)), Limits(), old_run=run,
                             new_run=blind)
     assert [c.metric for c in found.of_state('regression') if c.kind == 'class'] == ['road']
-    table = baseline_table(found, {'a': 'teacher', 'b': 'student'}, all_classes=False)
-    assert any('IoU road' in row[0] and row[-1] == 'regression' for row in table.rows)
+    tables = baseline_tables(found, {'a': 'teacher', 'b': 'student'}, all_classes=False)
+    assert [t.title.split()[0] for t in tables] == ['teacher', 'student']
+    assert not any('IoU' in row[0] for row in tables[0].rows if 'mIoU' not in row[0])
+    row = next(row for row in tables[1].rows if row[0] == 'IoU road (paired)')
+    assert row[-1] == 'regression'
+    assert tables[1].rows.index(row) in tables[1].strong
 
 
 def test_losses_and_memory_count(report, run, make_run):
@@ -145,7 +149,7 @@ def test_losses_and_memory_count(report, run, make_run):
     found = compare_reports(report, report_dict(analyse(lossy)), Limits())
     assert states(found)['lost'] == 'regression'
     assert states(found)['memory'] == 'regression'
-    assert states(found, 'a')['memory'] == 'within limit'
+    assert states(found, 'a')['memory'] == states(found, 'a')['lost'] == 'within limit'
 
 
 def test_another_machine_is_said_and_not_judged_unless_asked(report, run):

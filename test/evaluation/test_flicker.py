@@ -22,6 +22,7 @@ from kd_perception.evaluation.flicker import (
     View,
 )
 from kd_perception.evaluation.frame_detail import FrameDetail
+from kd_perception.frames import CameraPlace
 
 LENS = (20., 20., 16., 12.)
 SIZE = (24, 32)
@@ -30,8 +31,8 @@ SIZE = (24, 32)
 def view(depth: float | np.ndarray, eye=(0., 0., 0.), turn: float = 0.) -> View:
     cos, sin = np.cos(turn), np.sin(turn)
     rotation = np.array([[cos, 0., -sin], [0., 1., 0.], [sin, 0., cos]])
-    return View(np.broadcast_to(np.asarray(depth, np.float32), SIZE), rotation,
-                np.array(eye), LENS)
+    return View(np.broadcast_to(np.asarray(depth, np.float32), SIZE),
+                CameraPlace(rotation, np.array(eye)), LENS)
 
 
 def shifts(matches: Matches) -> set[tuple[int, int]]:

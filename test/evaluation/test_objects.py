@@ -11,13 +11,13 @@ from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.evaluation.objects import (
     arm_objects,
     distance_names,
-    InstanceTable,
     KINDS,
     object_recall,
     ObjectCounter,
     paired_objects,
     visible_names,
 )
+from kd_perception.frames import InstanceTable
 
 CARLA, DRIVING = load_class_set('carla'), load_class_set('driving')
 PEDESTRIAN, SIGN, CAR, BUILDING = (CARLA.names.index(n) for n in
@@ -32,8 +32,11 @@ def counter() -> ObjectCounter:
 
 def table(*rows: tuple[int, int, float, float]) -> InstanceTable:
     ids, classes, distance, visible = zip(*rows)
+    positions = np.zeros((len(rows), 3))
+    positions[:, 2] = distance
     return InstanceTable(np.array(ids, np.uint16), np.array(classes, np.uint8),
-                         np.array(distance), np.array(visible))
+                         np.array(visible), positions, np.zeros((len(rows), 4)),
+                         ('',) * len(rows))
 
 
 def test_counts_the_right_pixels_of_each_instance(counter):

@@ -1,6 +1,6 @@
 """The monitor with real nodes in one process; whole runs are in test_runner."""
 
-from contextlib import contextmanager, ExitStack
+from contextlib import closing, contextmanager, ExitStack
 import json
 import time
 
@@ -86,7 +86,7 @@ def test_a_labelled_bag_in_lockstep(bench, bundles, tmp_path):
     # The models know nothing; each bad frame came once more from the bag.
     worst = [p for p in run.pictures if p.worst]
     assert len(worst) >= FRAMES - 2  # of one class all may be right
-    with open_source(str(tmp_path / 'bag')) as source:
+    with closing(open_source(str(tmp_path / 'bag'))) as source:
         for picture in worst:
             np.testing.assert_array_equal(picture.image, source[picture.index].image)
             assert set(picture.truth.ravel()) == {picture.index}

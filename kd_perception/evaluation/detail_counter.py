@@ -1,8 +1,8 @@
 """
-What the monitor counts of a frame beside its confusion matrix, from what it knows to be true.
+What is counted of a frame beside its confusion matrix; the monitor and ``evaluate`` count alike.
 
-No ROS here. Comes in: ground truth of a frame, masks and confidences of arms. Goes out:
-``FrameDetail`` per arm, and calibration counts.
+Comes in: what is known of a frame, masks and confidences of arms. Goes out: ``FrameDetail`` per
+arm, and calibration counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from kd_perception.evaluation.boundary import TrueBoundary
 from kd_perception.evaluation.calibration import Calibration
 from kd_perception.evaluation.flicker import (
     count_flicker,
+    FLOW,
+    follow,
     Matches,
     movable,
     reproject,
@@ -28,7 +30,8 @@ from kd_perception.evaluation.flicker import (
     View,
 )
 from kd_perception.evaluation.frame_detail import FrameDetail
-from kd_perception.evaluation.objects import InstanceTable, ObjectCounter
+from kd_perception.evaluation.objects import ObjectCounter
+from kd_perception.frames import CameraPlace, InstanceTable, KnownTruth
 from kd_perception.imaging import resize_labels
 
 MEASURES = ('boundary', 'objects', 'flicker', 'calibration')
@@ -61,18 +64,30 @@ class FrameTruth:
 
     :param labels: uint8 ``[H, W]``, ids of the counted classes.
     :param instances: uint16 ``[H, W]`` with ``table``.
-    :param depth: float32 ``[H, W]`` metres with ``pose``: rotation ``[3, 3]`` from the world to
-        the optical frame, and where the camera is ``[3]``.
+    :param depth: float32 ``[H, W]`` metres, with the ``place`` of the camera.
     :param parts: what will come beside labels, as the camera says: ``OBJECTS``, ``VIEW``.
+    :param image: uint8 ``[H, W, 3]``, to follow by optical flow where there is no view.
     """
 
     labels: np.ndarray | None = None
     instances: np.ndarray | None = None
     table: InstanceTable | None = None
     depth: np.ndarray | None = None
-    pose: tuple[np.ndarray, np.ndarray] | None = None
+    place: CameraPlace | None = None
     parts: frozenset[str] = field(default_factory=frozenset)
+    image: np.ndarray | None = None
     boundary: TrueBoundary | None = None
+
+    @classmethod
+    def of(cls, labels: np.ndarray, known: KnownTruth | None,
+           image: np.ndarray | None = None) -> FrameTruth:
+        """Return what a source says of a frame; ``labels`` in the counted classes."""
+        if known is None:
+            return cls(labels, image=image)
+        parts = {OBJECTS: (known.instances, known.table),
+                 VIEW: (known.depth, known.place, known.lens)}
+        return cls(labels, known.instances, known.table, known.depth, known.place, frozenset(
+            name for name, values in parts.items() if all(v is not None for v in values)), image)
 
     def complete(self, wanted: Collection[str]) -> bool:
         """Return whether labels and the wanted ones of the promised parts are there."""
@@ -80,13 +95,13 @@ class FrameTruth:
             ('objects' in wanted and OBJECTS in self.parts
              and (self.instances is None or self.table is None))
             or ('flicker' in wanted and VIEW in self.parts
-                and (self.depth is None or self.pose is None)))
+                and (self.depth is None or self.place is None)))
 
     def view(self, lens: Lens | None) -> View | None:
         """Return the geometry of the frame, or None where it is not known."""
-        if self.depth is None or self.pose is None or lens is None:
+        if self.depth is None or self.place is None or lens is None:
             return None
-        return View(self.depth, *self.pose, lens)
+        return View(self.depth, self.place, lens)
 
 
 class DetailCounter:
@@ -168,13 +183,17 @@ class DetailCounter:
         assert truth.labels is not None  # callers
         assert before.labels is not None  # have counted both
         now, then = truth.view(self.lens), before.view(self.lens)
-        method = SAME_PIXEL if VIEW not in truth.parts else REPROJECTED
+        image, last = truth.image, before.image
+        pictures = (image, last) if image is not None and last is not None else None
+        method = REPROJECTED if VIEW in truth.parts else FLOW if pictures else SAME_PIXEL
         self.flicker_method = self.flicker_method or method
         if method != self.flicker_method:
             return None  # figures of two ways must not be mixed
         if method == SAME_PIXEL:
             shape = truth.labels.shape
             return steady(stay((shape[0], shape[1])), truth.labels, before.labels)
+        if method == FLOW and pictures:
+            return steady(follow(*pictures), truth.labels, before.labels)
         if now is None or then is None or now.depth.shape != truth.labels.shape:
             return None
         return steady(reproject(now, then), truth.labels, before.labels, self._movable)

@@ -8,10 +8,10 @@ import pytest
 from kd_perception.classes import ClassMap, ClassSet
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ArmInfo, ArmSpec, ComparisonSpec
+from kd_perception.evaluation.detail_counter import chosen_measures, MEASURES, OBJECTS, VIEW
 from kd_perception.evaluation.flicker import REPROJECTED, SAME_PIXEL
 from kd_perception.evaluation.joining import Published
-from kd_perception.evaluation.objects import InstanceTable
-from kd_perception.nodes.frame_truth import chosen_measures, MEASURES, OBJECTS, VIEW
+from kd_perception.frames import CameraPlace, InstanceTable
 from kd_perception.nodes.recorder import Recorder
 from kd_perception.nodes.schedule import servings
 
@@ -21,7 +21,8 @@ SHAPE = (24, 32)
 TRUTH = np.zeros(SHAPE, np.uint8)
 TRUTH[4:12, 4:12] = 2
 INSTANCES = (TRUTH // 2).astype(np.uint16) * 7
-TABLE = InstanceTable(np.array([7]), np.array([2]), np.array([15.]), np.array([1.]))
+TABLE = InstanceTable(np.array([7]), np.array([2]), np.array([1.]), np.array([[0., 9., 12.]]),
+                      np.zeros((1, 4)), ('',))
 
 
 def make(measures=MEASURES, arms=('a', 'b'), **more):
@@ -47,7 +48,7 @@ def truth_events(recorder, index):
     return [lambda: recorder.on_labels(at, TRUTH), lambda: recorder.on_table(at, TABLE),
             lambda: recorder.on_instances(at, INSTANCES),
             lambda: recorder.on_depth(at, np.full(SHAPE, 10., np.float32)),
-            lambda: recorder.on_pose(at, np.eye(3), np.zeros(3))]
+            lambda: recorder.on_place(at, CameraPlace(np.eye(3), np.zeros(3)))]
 
 
 def publish(recorder, arm, index, parts=(OBJECTS, VIEW)):
