@@ -11,11 +11,13 @@ Examples:
   kd_perception compare student student --engine onnxruntime,openvino   (one per model)
   kd_perception compare teacher student --peak-rate   (the highest rate that each sustains)
   kd_perception compare teacher student --baseline last/report.json     (exit code 3: regression)
+  kd_perception compare teacher student --scenario all --out robustness (goes on where it stopped)
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 import sys
@@ -29,7 +31,9 @@ from kd_perception.cli.carla_arguments import (
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
 from kd_perception.cli.live_table import comparison_progress
-from kd_perception.cli.tables import print_comparison
+from kd_perception.cli.progress import progress
+from kd_perception.cli.robustness import run_robustness, scenarios_of
+from kd_perception.cli.tables import print_comparison, print_robustness
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
@@ -59,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='the embedded street, a recording, or a CARLA server (default: bag '
                         'with --bag, carla with --carla)')
     frames.add_argument('--scenario', default='clear',
-                        help='weather and light of the street (%(default)s)')
+                        help='weather and light of the street; all, or several behind commas, '
+                        'end in one table (%(default)s)')
     frames.add_argument('--seed', type=int, default=0, metavar='N',
                         help='of the street and of the order of the models (%(default)s)')
     frames.add_argument('--width', type=int, default=640, help='of the street (%(default)s)')
@@ -118,6 +123,12 @@ def run(args: argparse.Namespace) -> int:
         return peak_rate.run(request, args)
     baseline = load_baseline(args.baseline) if args.baseline else None
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
+    scenarios = scenarios_of(args.scenario)
+    if len(scenarios) > 1:
+        if baseline:
+            raise ConfigError('--baseline is for one scenario; judge each of several afterwards: '
+                              f'kd_perception report {out}/<scenario> --baseline <directory>')
+        return _under_many(args, request, scenarios, out)
     there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
     if there and not args.overwrite:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
@@ -132,6 +143,19 @@ def run(args: argparse.Namespace) -> int:
         raise
     print_comparison(result.analysis, result.html)
     return gate(result.analysis, out, baseline, limits) if baseline else 0
+
+
+def _under_many(args: argparse.Namespace, request: ComparisonRequest, scenarios: Sequence[str],
+                out: Path) -> int:
+    try:
+        with progress(f'comparing under {len(scenarios)} scenarios') as update:
+            result = run_robustness(request, scenarios, out, overwrite=args.overwrite,
+                                    progress=update)
+    except KeyboardInterrupt:
+        print(f'\ngo on with the same command and --out {out}', file=sys.stderr)
+        raise
+    print_robustness(result.table, result.html)
+    return 0
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:
