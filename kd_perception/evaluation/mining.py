@@ -74,6 +74,11 @@ class Choice:
     threshold: float = float('nan')
     refused: str = ''
 
+    def values(self) -> dict[str, str | float]:
+        """Return why the frame is kept, as key-value pairs."""
+        return {'reason': ', '.join(self.reasons), 'rank': self.rank,
+                'threshold': self.threshold}
+
 
 class Miner:
     """

@@ -51,7 +51,7 @@ from kd_perception.nodes.parameters import declare, SHADOW, values_of_node
 from kd_perception.nodes.process import run_node
 from kd_perception.nodes.serving import ServingModel, ServingSettings
 from kd_perception.nodes.shadow_frames import ShadowFrames
-from kd_perception.nodes.shadow_keeper import KeeperOptions, reason_values, ShadowKeeper
+from kd_perception.nodes.shadow_keeper import KeeperOptions, ShadowKeeper
 from kd_perception.nodes.shadow_pace import Pace, PaceOptions
 from kd_perception.nodes.shadow_teacher import Comparison, ShadowTeacher
 from kd_perception.nodes.timing import parse_timing
@@ -251,7 +251,7 @@ class ShadowNode(Node):
         name = self.get_fully_qualified_name()
         self._disagreement.publish(statuses(head, status(
             f'{name}: disagreement', self._bundle.hash[:12],
-            {**values, 'kept': choice.kept, **reason_values(choice),
+            {**values, 'kept': choice.kept, **choice.values(),
              'refused': choice.refused})))
         if self._picture.get_subscription_count():
             differs = how.differing(done.teacher, done.student)

@@ -114,7 +114,7 @@ class ShadowKeeper:
             scores, thumbnail(image_rgb), received=self.received,
             written=self._excerpt.promised, cost=self._excerpt.cost(message.number))
         if choice.kept and not self.stopped:
-            self._told[message.number] = ({**values, **reason_values(choice)}, mask)
+            self._told[message.number] = ({**values, **choice.values()}, mask)
             self._excerpt.choose(message)
         return choice
 
@@ -181,12 +181,6 @@ class ShadowKeeper:
         self.stopped = reason
         self._told.clear()
         self._tell(f'keeping frames {reason}')
-
-
-def reason_values(choice: Choice) -> dict[str, Any]:
-    """Return why a frame is kept, as key-value pairs."""
-    return {'reason': ', '.join(choice.reasons), 'rank': choice.rank,
-            'threshold': choice.threshold}
 
 
 def _require_folder(folder: Path) -> None:
