@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 import threading
@@ -113,7 +113,9 @@ class ShadowKeeper:
         choice = self._miner.offer(
             scores, thumbnail(image_rgb), received=self.received,
             written=self._excerpt.promised, cost=self._excerpt.cost(message.number))
-        if choice.kept and not self.stopped:
+        if choice.kept and self.stopped:
+            return replace(choice, kept=False, refused=f'keeping is {self.stopped}')
+        if choice.kept:
             self._told[message.number] = ({**values, **choice.values()}, mask)
             self._excerpt.choose(message)
         return choice

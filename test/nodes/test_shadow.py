@@ -1,6 +1,7 @@
 """The shadow node over real DDS: against a student that the test plays, and against a real one."""
 
 import json
+import re
 import signal
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -32,6 +33,7 @@ from kd_perception.nodes.graph import camera_node, NodeSpec, perception_node, Ru
 from kd_perception.nodes.runner import check, started
 from kd_perception.nodes.shadow import ShadowNode
 from kd_perception.nodes.shadow_frames import REASONS
+from kd_perception.paths import share_directory
 from kd_perception.tasks.familiarity import picture_features, summarize
 from kd_perception.tasks.placement import fit, place
 from kd_perception.tasks.segmentation import decode
@@ -198,6 +200,20 @@ def test_a_student_that_loses_frames_makes_the_shadow_back_off(bench, options):
         seen = bench.spin_until(lambda: student.status()['slowdown'] != '1' and student.status())
         assert seen['slowed_by'].startswith('the student loses 67% of its frames')
         assert seen['slowdown'] == '2'
+
+
+def test_the_layout_shows_topics_and_keys_that_exist(bench, options):
+    text = (share_directory() / 'config' / 'foxglove' / 'shadow.json').read_text()
+    layout = json.loads(text)
+    with bench.running(ShadowNode, **options | {'out_dir': ''}) as node:
+        there = {end.topic_name for end in (*node.publishers, *node.subscriptions)}
+        student = Student(bench)
+        student.ready()
+        known = {*student.ask(0), *student.status()}
+    assert set(re.findall(r'"(/[\w/]+)', text)) - {'/shadow'} <= there
+    assert set(re.findall(r'key==.?"(\w+)', text.replace('\\"', '"'))) <= known
+    placed = re.findall(r'"(\w+!\w+)"', json.dumps(layout['layout']))
+    assert sorted(placed) == sorted(layout['configById'])
 
 
 @pytest.mark.parametrize(('wrong', 'reason'), [

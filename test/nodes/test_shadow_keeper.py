@@ -24,7 +24,7 @@ class Street:
     """Offers pictures of noise to a keeper, the worst at every tenth."""
 
     def __init__(self, tmp_path, blur='none', max_bytes=10 * MB, ask=None, **mining):
-        self.asked, self.told = [], []
+        self.asked, self.told, self.choices = [], [], []
         self.draws = np.random.default_rng(0)
         self.pictures = {}
         self.keeper = ShadowKeeper(
@@ -45,7 +45,8 @@ class Street:
             message = RawMessage(number, data, 1000 + number, number, 'front')
             self.keeper.arrived(message)
             score = 0.9 + number * 1e-3 if number % 10 == 5 else 0.1 - number * 1e-4
-            self.keeper.offer(message, FrameScores(score, score), picture, MASK, {'v': 1})
+            self.choices.append(self.keeper.offer(message, FrameScores(score, score), picture,
+                                                  MASK, {'v': 1}))
             self.keeper.flush()
         return self
 
@@ -91,6 +92,8 @@ def test_what_cannot_be_looked_at_is_not_stored(tmp_path):
 def test_the_budget_ends_the_keeping_and_is_told_once(tmp_path):
     street = Street(tmp_path, max_bytes=50_000).drive(60)
     assert street.told == ['keeping frames stopped: the disk budget is reached']
+    assert not street.choices[55].kept
+    assert street.choices[55].refused == 'keeping is stopped: the disk budget is reached'
     path = street.close(tmp_path)
     assert 0 < len(open_source(path)) < 5
     assert sum(f.stat().st_size for f in path.iterdir()) < 60_000
