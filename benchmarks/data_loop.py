@@ -3,8 +3,8 @@ Does the data loop close: a student of the day, fog and night in shadow mode, di
 
     python benchmarks/data_loop.py --out runs/data_loop --budget cpu
 
-Simulated drives (config/suites/data_loop.yaml, 640x360, 12 classes), no ground truth in any
-training. A student is distilled from a teacher's soft labels of day drives. It then meets fog and
+Simulated drives (config/suites/data_loop.yaml, 640x360, 12 classes). Ground truth serves to choose
+checkpoints, on day drives, and to score, and teaches nobody. A student is distilled from a teacher's soft labels of day drives. It then meets fog and
 night with the teacher as its shadow, and at most a tenth of these frames is kept, by the scoring
 and choice of the shadow node, offline (``kd_perception mine``, context 0). From the day drives and
 these frames it is distilled again: anew, by the same recipe, with the same number of steps. The
@@ -144,7 +144,7 @@ class Bench:
         if not (folder / 'bundle').is_dir():
             more = {BEFORE: lambda seed: [], MINED: self._mined, RANDOM: self._random}[kind](seed)
             recipe = self._recipe_with(seed, [{'path': p} for p in self.parts['day']] + more)
-            for entry in [*recipe.data.train, *recipe.data.validation]:
+            for entry in recipe.data.train:
                 self._label(entry.path, str(entry.selection or ''))
             with progress(name) as update:
                 distill(recipe, folder, teacher=self._teacher, cache_dir=self.out / 'cache',
@@ -202,7 +202,7 @@ class Bench:
     def _recipe_with(self, seed: int, train: Sequence[dict[str, Any]]) -> Recipe:
         data = self._recipe['data'] | {
             'train': [{**entry, 'labels': False} for entry in train],
-            'validation': [{'path': p, 'labels': False} for p in self.parts['validation_day']]}
+            'validation': [{'path': p} for p in self.parts['validation_day']]}
         return recipe_from_dict({**self._recipe, 'seed': seed, 'data': data}, where='student')
 
     def scores(self, name: str, bundle: ModelBundle) -> dict[str, dict[str, float]]:

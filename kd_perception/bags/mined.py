@@ -92,12 +92,6 @@ class MinedBag:
         """Complete the recording, if there is one."""
         self.__exit__(None, None, None)
 
-    @property
-    def full(self) -> bool:
-        """Return whether another picture like those before would exceed the budget."""
-        mean = self.bytes / max(self.frames, 1)
-        return bool(self._max_bytes and self.bytes + mean > self._max_bytes)
-
     def write(self, data: bytes, log_ns: int, values: Mapping[str, Any], *,
               redact: Redact | None = None, mask: np.ndarray | None = None,
               camera_info: bytes | None = None) -> bool:
