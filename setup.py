@@ -64,6 +64,7 @@ setup(
         f'perception = {PACKAGE}.nodes.perception:main',
         f'camera = {PACKAGE}.nodes.camera:main',
         f'monitor = {PACKAGE}.nodes.monitor:main',
+        f'shadow = {PACKAGE}.nodes.shadow:main',
     ]},
     zip_safe=False,
     maintainer='kd_perception maintainers',

@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     'bag': 'look into, import and record rosbags',
     'train': 'train a network from labelled recordings',
     'select': 'choose the frames of recordings that are worth a label',
+    'mine': 'keep the frames of recordings on which a student is worth correcting',
     'label': 'let a teacher label recordings with soft labels',
     'distill': 'distil a student from soft labels',
     'report': 'look again at a finished training, distillation or comparison',

@@ -106,6 +106,22 @@ def perception_graph(model: str, *, image_topic: str = '', namespace: str = '',
     return RunGraph((NodeSpec('perception', 'perception', namespace, parameters, remappings),))
 
 
+def shadow_graph(model: str, *, image_topic: str = '', namespace: str = '',
+                 **parameters: Any) -> RunGraph:
+    """
+    Return one shadow node beside a perception node that runs already.
+
+    :param model: the teacher; empty leaves it to a parameter file.
+    :param image_topic: as for the perception node.
+    """
+    transport = parameters.get('image_transport', 'raw')
+    own = 'image/compressed' if transport == 'compressed' else 'image'
+    remappings = ((own, image_topic),) if image_topic else ()
+    if model:
+        parameters['model'] = model
+    return RunGraph((NodeSpec('shadow', 'shadow', namespace, parameters, remappings),))
+
+
 def simulation_graph(**camera: Any) -> RunGraph:
     """Return the embedded street, or CARLA with ``source='carla'``, as a camera."""
     return RunGraph((camera_node(**{'source': 'sim', **camera}),))

@@ -19,6 +19,7 @@ from kd_perception.nodes.graph import (
     perception_graph,
     replay_graph,
     RunGraph,
+    shadow_graph,
     simulation_graph,
 )
 from kd_perception.nodes.parameters import ParameterSpec, TABLES
@@ -100,6 +101,12 @@ def _perception(values: Mapping[str, str]) -> RunGraph:
                             image_topic=values['image_topic'], **parameters)
 
 
+def _shadow(values: Mapping[str, str]) -> RunGraph:
+    parameters = given('shadow', values)
+    return shadow_graph(parameters.pop('model', None) or '', namespace=values['namespace'],
+                        image_topic=values['image_topic'], **parameters)
+
+
 def _simulation(values: Mapping[str, str]) -> RunGraph:
     parameters = given('camera', values, without=('bag',))
     if parameters.get('source') == 'bag':
@@ -175,6 +182,10 @@ FILES: Mapping[str, LaunchFile] = {
          Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
                   'the namespace.'),
          _RVIZ, *common('perception.yaml')), _perception),
+    'shadow': LaunchFile(
+        (*of_parameters('shadow'),
+         Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
+                  'the namespace.'), *common('shadow.yaml')), _shadow),
     'simulation': LaunchFile(
         (*of_parameters('camera', without=('bag', 'image_topic', 'label_topic',
                                            'label_dir', 'classes', 'loop')),
