@@ -23,6 +23,7 @@ from kd_perception.bags.files import (
 from kd_perception.bags.known import RecordedTruth
 from kd_perception.bags.labels import (
     choose_classes,
+    has_carla_labels,
     LabelCheck,
     pair_labels,
     recorded_classes,
@@ -168,7 +169,10 @@ class BagSource(FrameSequence):
         if not self.has_labels:
             return
         self._labels = self._reader.index(self.label_topic)
-        self._partner, ambiguous = pair_labels(self._images, self._labels)
+        # In CARLA each sensor has a frame id of its own.
+        self._partner, ambiguous = pair_labels(
+            self._images, self._labels,
+            any_frame_id=has_carla_labels(self._reader, self.label_topic))
         if not (self._partner >= 0).any():
             problem = (f'{self._reader.path}: no image of {self.topic} has the stamp of a label '
                        f'image of {self.label_topic}')

@@ -7,15 +7,17 @@ starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
 from kd_perception.classes import load_class_map
+from kd_perception.cli.carla_arguments import camera_values
 from kd_perception.engines.engine import check_device, PRECISIONS
 from kd_perception.engines.loader import available_engines, ENGINES
 from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
@@ -25,7 +27,10 @@ from kd_perception.evaluation.comparison_files import check_replaceable, load_ru
 from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
+from kd_perception.nodes.carla_pictures import carla_spec
 from kd_perception.nodes.graph import comparison_graph, RunGraph
+from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.simulation.carla.session import connect
 from kd_perception.simulation.scenario import load_scenario
 
 LOGS = 'logs'
@@ -40,6 +45,7 @@ class ComparisonRequest:
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
     :param timeout_s: a result later than this is lost.
+    :param carla: parameters ``carla_*`` of the camera for the source ``carla``.
     :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
 
@@ -63,6 +69,8 @@ class ComparisonRequest:
     rate_hz: float = 30.0
     timeout_s: float = 10.0
     margin_miou: float = 2.0
+    margin_latency_ms: float = 0.0
+    carla: Mapping[str, Any] = field(default_factory=dict)
     measures: tuple[str, ...] = ('auto',)
 
 
@@ -97,7 +105,7 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
-    else:
+    elif request.source == 'sim':
         load_scenario(request.scenario)
     spec = ComparisonSpec(
         arms=arms, source=request.source,
@@ -105,20 +113,26 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
                   else request.scenario),
         seed=request.seed, frames=frames, warmup=request.warmup, pacing=request.pacing,
         placement=request.placement, rate_hz=request.rate_hz, width=request.width,
-        height=request.height, class_map=request.class_map, margin_miou=request.margin_miou)
+        height=request.height, class_map=request.class_map, margin_miou=request.margin_miou,
+        margin_latency_ms=request.margin_latency_ms)
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
-    return comparison_graph(spec, str(out.resolve()), camera=camera,
-                            monitor={'timeout_s': float(request.timeout_s),
-                                     'measures': request.measures})
+    graph = comparison_graph(spec, str(out.resolve()), camera={**camera, **request.carla},
+                             monitor={'timeout_s': float(request.timeout_s),
+                                      'measures': request.measures})
+    if request.source == 'carla':
+        _check_server(request)  # last: it takes longest
+    return graph
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
-                   progress: Callable[[int, int, str], None] | None = None) -> ComparisonResult:
+                   progress: Callable[[int, int, str], None] | None = None,
+                   arms: Callable[[Sequence[LiveArm]], None] | None = None) -> ComparisonResult:
     """
     Run a comparison and return what its report says.
 
     :param out: directory of the report, the recording and the nodes' logs.
+    :param progress, arms: see ``run_graph``.
     :raises KdPerceptionError: before anything starts, or when a node dies.
     :raises KeyboardInterrupt: when interrupted; the report of what was measured is there.
     """
@@ -130,7 +144,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
     from kd_perception.nodes.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
-        run_graph(graph, out / LOGS, progress=progress)
+        run_graph(graph, out / LOGS, progress=progress, arms=arms)
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 
@@ -173,6 +187,17 @@ def _fastest() -> str:
         if not state.startswith('missing'):
             return name
     raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+
+
+def _check_server(request: ComparisonRequest) -> None:
+    """
+    Look whether the server can be driven, without a change to it.
+
+    :raises SimulationError: when it cannot.
+    """
+    values = camera_values(scenario=request.scenario, seed=request.seed, width=request.width,
+                           height=request.height, rate_hz=request.rate_hz, **request.carla)
+    connect(carla_spec(values))
 
 
 def _check_labels(source: FrameSource) -> None:

@@ -21,8 +21,11 @@ from kd_perception.evaluation.accuracy import (
     paired_accuracy,
     PairedAccuracy,
 )
+from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
+from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval, RESAMPLES
 from kd_perception.evaluation.boundary import arm_boundary, BoundaryScore, paired_boundary
 from kd_perception.evaluation.calibration import reliabilities, Reliability
+from kd_perception.evaluation.class_difference import class_differences
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.flicker import arm_flicker, Flicker, paired_flicker
 from kd_perception.evaluation.objects import arm_objects, ObjectRecall, paired_objects
@@ -45,6 +48,7 @@ class ArmComparison:
 
     :param agreement: share of pixels on which both masks agree, or None when not compared.
     :param agreement_miou: mean IoU between the two masks.
+    :param classes: difference of IoU by class, other minus reference, -1 … 1; empty without truth.
     :param boundary: difference of the boundary F-score; ``objects``: of the share of found
         objects; ``flicker``: of the share of pixels that flicker. Other minus reference; None
         where not measured.
@@ -57,6 +61,7 @@ class ArmComparison:
     agreement: float | None
     agreement_miou: float | None
     verdict: Verdict
+    classes: tuple[Interval, ...] = ()
     boundary: PairedShare | None = None
     objects: PairedShare | None = None
     flicker: PairedShare | None = None
@@ -76,6 +81,7 @@ class Analysis:
     accuracies: Mapping[str, Accuracy]
     comparisons: tuple[ArmComparison, ...]
     cautions: tuple[str, ...]
+    intervals: Mapping[str, ArmIntervals]
     boundary: Mapping[str, BoundaryScore] | None = None
     objects: Mapping[str, ObjectRecall] | None = None
     flicker: Mapping[str, Flicker] | None = None
@@ -108,22 +114,29 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
     comparisons = []
+    # Bonferroni: with several arms all intervals shall hold together as often as one would.
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(arms) - 1)
+    resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
-        latency = paired_latency(both, arms[0], other, seed=seed)
-        quality = paired_accuracy(both, arms[0], other, seed=seed)
+        latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
+                                 confidence=confidence)
+        quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
+                                  confidence=confidence)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
-                          run.spec.margin_miou),
+                          run.spec.margin_miou, run.spec.margin_latency_ms),
+            classes=class_differences(both, arms[0], other, seed=seed),
             boundary=paired_boundary(both, arms[0], other, seed=seed),
             objects=paired_objects(both, arms[0], other, seed=seed),
             flicker=paired_flicker(both, arms[0], other, seed=seed)))
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),
+        intervals={arm: arm_intervals(rows[arm], seed=seed) for arm in arms},
         cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}),
         boundary=_of_arms(arms, lambda a: arm_boundary(a, rows[a], seed=seed)),
         objects=_of_arms(arms, lambda a: arm_objects(a, rows[a], seed=seed)),

@@ -24,7 +24,9 @@ from kd_perception.tasks.metrics import ConfusionMatrix
 SOURCES = ('sim', 'carla', 'bag', 'topic')
 PACINGS = ('lockstep', 'realtime', 'max')
 PLACEMENTS = ('turns', 'concurrent', 'isolated', 'alternate')
-STATUSES = ('ok', 'late', 'lost', 'duplicate', 'unknown')
+STATUSES = ('ok', 'late', 'lost', 'ambiguous', 'duplicate', 'unknown')
+ANSWERED = ('ok', 'late')
+FRAMES = ('ok', 'late', 'lost', 'ambiguous')  # statuses of rows that stand for a published frame
 STAGES = ('wait', 'decode', 'preprocess', 'inference', 'postprocess', 'publish', 'total')
 
 
@@ -61,6 +63,7 @@ class ComparisonSpec:
     :param height: rows of the camera image.
     :param class_map: name of the class map from source labels to model classes, or ''.
     :param margin_miou: loss of mIoU, in points of 100, up to which the arms count as equal.
+    :param margin_latency_ms: milliseconds by which an arm may be slower; 0 for no such margin.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -76,6 +79,7 @@ class ComparisonSpec:
     height: int = 0
     class_map: str = ''
     margin_miou: float = 2.0
+    margin_latency_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for key, value, known in (('source', self.source, SOURCES),
@@ -129,7 +133,8 @@ class FrameRow:
     :param published_ns: steady clock at the camera's publish call; None when unknown.
     :param received_ns: steady clock when the monitor had the result; None when it never came.
     :param status: ``ok``; ``late``: came after the monitor had given up waiting; ``lost``: never
-        came; ``duplicate``: a second result for one frame; ``unknown``: for no published frame.
+        came; ``ambiguous``: a frame whose stamp others bear too; ``duplicate``: a second result
+        for one frame; ``unknown``: for no published frame. ``joining`` has the policies.
     :param turn: place of the arm among those served with this frame, from 0; -1 when together.
     :param stages: milliseconds by stage (``STAGES``), as the node says of itself.
     :param counts: per class (correct, in truth, predicted) pixels over labelled truth, or None.
@@ -185,16 +190,18 @@ class SamplePicture:
     """
     One frame as seen by all arms.
 
-    :param image: uint8 ``[H, W, 3]`` RGB.
+    :param image: uint8 ``[H, W, 3]`` RGB; None where it could not be had again.
     :param truth: uint8 ``[H, W]`` ids of the run's classes, or None without ground truth.
     :param masks: by arm, uint8 ``[H, W]``.
+    :param worst: chosen because an arm did badly on it; else one of those spread over the run.
     """
 
     index: int
     stamp_ns: int
-    image: np.ndarray
+    image: np.ndarray | None
     truth: np.ndarray | None
     masks: Mapping[str, np.ndarray]
+    worst: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,6 +98,7 @@ def run_to_dict(run: ComparisonRun) -> dict[str, Any]:
         'host': dict(run.host),
         'versions': dict(run.versions),
         'pictures': [{'index': p.index, 'stamp_ns': p.stamp_ns, 'truth': p.truth is not None,
+                      'image': p.image is not None, 'worst': p.worst,
                       'arms': sorted(p.masks)} for p in run.pictures],
         'notes': list(run.notes),
         'started': run.started,
@@ -170,7 +171,8 @@ def _matrices(data: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _save_picture(picture: SamplePicture, folder: Path) -> None:
     stem = f'{picture.index:06d}'
-    (folder / f'{stem}_image.png').write_bytes(encode_png(picture.image))
+    if picture.image is not None:
+        (folder / f'{stem}_image.png').write_bytes(encode_png(picture.image))
     if picture.truth is not None:
         (folder / f'{stem}_truth.png').write_bytes(encode_png(picture.truth))
     for arm, mask in picture.masks.items():
@@ -179,14 +181,15 @@ def _save_picture(picture: SamplePicture, folder: Path) -> None:
 
 def _load_picture(entry: Mapping[str, Any], folder: Path) -> SamplePicture:
     stem = f'{int(entry["index"]):06d}'
-    image = _read_png(folder / f'{stem}_image.png', cv2.IMREAD_COLOR)
+    there = entry.get('image', True)  # runs of earlier releases do not say
+    image = _read_png(folder / f'{stem}_image.png', cv2.IMREAD_COLOR) if there else None
     truth = folder / f'{stem}_truth.png'
     return SamplePicture(
         index=int(entry['index']), stamp_ns=int(entry['stamp_ns']),
-        image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+        image=None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
         truth=_read_png(truth, cv2.IMREAD_UNCHANGED) if entry['truth'] else None,
         masks={arm: _read_png(folder / f'{stem}_arm_{arm}.png', cv2.IMREAD_UNCHANGED)
-               for arm in entry['arms']})
+               for arm in entry['arms']}, worst=bool(entry.get('worst', False)))
 
 
 def _read_png(path: Path, flags: int) -> np.ndarray:

@@ -136,7 +136,7 @@ def evaluate(bundle: ModelBundle, source: FrameSource, *, engine: str = 'auto',
     if source.label_classes is None:
         raise ConfigError(f'{source.name}: has labels, but what do their ids mean? Name their '
                           'class set with --classes')
-    classes, map_truth, map_prediction = _maps(source.label_classes, bundle.spec.classes,
+    classes, map_truth, map_prediction = common_classes(source.label_classes, bundle.spec.classes,
                                                class_map)
     known_drives = drives_trained_on(bundle, source)
     if known_drives:
@@ -255,7 +255,7 @@ def drives_trained_on(bundle: ModelBundle, source: FrameSource) -> Counter[str]:
     return Counter(drive.name for drive, known in zip(held, again, strict=True) if known)
 
 
-def _maps(truth: ClassSet, predicted: ClassSet,
+def common_classes(truth: ClassSet, predicted: ClassSet,
           name: str) -> tuple[ClassSet, ClassMap, ClassMap]:
     """Return the classes to count in and the maps of truth and prediction to them."""
     try:

@@ -20,6 +20,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
@@ -39,6 +40,7 @@ from kd_perception.nodes.process import run_node
 from kd_perception.nodes.published import end_message, published_message, skipped_message
 from kd_perception.nodes.schedule import Serving, servings
 from kd_perception.nodes.truth_topics import TruthPublishers
+from kd_perception.nodes.worst_pictures import parse_show_request
 
 # Discovery of publishers in other processes and on other hosts takes about so long.
 _DISCOVERY_S = 2.0
@@ -114,6 +116,7 @@ class CameraNode(Node):
         self._parts: tuple[str, ...] = ()
         self._sample = self.create_publisher(Image, 'sample', qos.stream(10))
         self._published = self.create_publisher(DiagnosticArray, '~/published', qos.stream(1000))
+        self.create_subscription(String, '~/show', self._on_show, qos.stream(10))
         self._label_info = self.create_publisher(LabelInfo, 'label_info', qos.latched())
         # Without ground truth an empty one, so that nobody waits for classes in vain.
         classes = self._source.classes
@@ -234,6 +237,19 @@ class CameraNode(Node):
         self._parts = self._truth.publish(picture, head)
         if index in self._samples:
             self._sample.publish(image_message(picture.image, 'rgb8', head))
+
+    def _on_show(self, message: String) -> None:
+        """Publish the picture of a frame once more on ``sample``, for the report."""
+        if self._values['source'] not in ('sim', 'bag'):
+            return  # what is gone is gone
+        try:
+            index, key = parse_show_request(message)
+            there = self._source.frames
+            picture = self._source.picture(index % there if there else index)
+        except (ValueError, ImageError) as error:
+            self.get_logger().warning(f'~/show: {error}')
+            return
+        self._sample.publish(image_message(picture.image, 'rgb8', header(*key)))
 
     def _publish_info(self, arm: str, picture: Picture, head: Any) -> None:
         lens = self._source.intrinsics

@@ -1,7 +1,7 @@
 """
-Where the camera node takes its pictures from: the embedded street, or a recording.
+Where the camera node takes its pictures from: the embedded street, a recording, or CARLA.
 
-Both give pictures by index, so that an order of serving may come back to a frame.
+The first two give any picture by index, so that an order of serving may come back to a frame.
 """
 
 from __future__ import annotations
@@ -170,6 +170,10 @@ def open_pictures(values: Mapping[str, Any]) -> PictureSource:
         return StreetPictures(values['scenario'], seed=values['seed'], rate_hz=values['rate_hz'],
                               width=values['width'], height=values['height'],
                               frame_id=values['frame_id'])
+    if values['source'] == 'carla':
+        from kd_perception.nodes.carla_pictures import open_carla
+
+        return open_carla(values)
     return RecordedPictures(values['bag'], frame_id=values['frame_id'],
                             image_topic=values['image_topic'],
                             label_topic=values['label_topic'], label_dir=values['label_dir'],

@@ -10,6 +10,7 @@ that is measured. At the end it writes the recording and the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import logging
@@ -43,6 +44,7 @@ from kd_perception.nodes.process import Finished, run_node
 from kd_perception.nodes.published import parse_published, Skipped
 from kd_perception.nodes.recorder import FRESH_FRAMES, Key, Recorder
 from kd_perception.nodes.report_folder import ReportFolder
+from kd_perception.nodes.run_view import RunView
 from kd_perception.nodes.timing import parse_timing, STAGES
 from kd_perception.nodes.truth_topics import TruthSubscriptions
 
@@ -78,6 +80,7 @@ class MonitorNode(Node):
         self._stepped_at = self._camera_seen_at = time.monotonic()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker_error: Exception | None = None
+        self._view = RunView(self, list(self._arms), self._values['warmup'])
         self._subscribe()
         self._step = self.create_client(Trigger, 'camera/step')
         self._advance_soon = self.create_guard_condition(self._advance)
@@ -117,6 +120,7 @@ class MonitorNode(Node):
             received_ns = time.monotonic_ns()
             recorder = self._recorder
             if recorder is not None:
+                self._view.on_result(arm, _key(message), received_ns)
                 self._work.put(lambda: recorder.on_result(
                     arm, _key(message), received_ns, decode_label_image(message)))
         return on_mask
@@ -147,6 +151,7 @@ class MonitorNode(Node):
             if recorder is not None:
                 self._work.put(lambda: recorder.on_skipped(record.index))
         elif recorder is not None and record.arm in self._arms:
+            self._view.on_published(record)
             self._work.put(lambda: recorder.on_published(record))
             if not self._measuring and record.index >= self._values['warmup']:
                 self._measuring = True
@@ -171,7 +176,8 @@ class MonitorNode(Node):
 
     def _on_sample(self, message: Image) -> None:
         recorder = self._recorder
-        if recorder is not None:
+        if recorder is not None and not self._view.on_sample(
+                _key(message), lambda: decode_image(message)):
             self._work.put(lambda: recorder.on_sample(_key(message), decode_image(message)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -266,7 +272,8 @@ class MonitorNode(Node):
             scenario=values['scenario'], seed=values['seed'], frames=values['frames'],
             warmup=values['warmup'], pacing=values['pacing'], placement=values['placement'],
             rate_hz=values['rate_hz'], class_map=values['class_map'],
-            margin_miou=values['margin_miou'])
+            margin_miou=values['margin_miou'],
+            margin_latency_ms=values['margin_latency_ms'])
         source = classes_by_names(self._source_names, 'source') if self._source_names else None
         class_map, note = self._class_map(source, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
@@ -276,6 +283,8 @@ class MonitorNode(Node):
         self._camera_seen_at = time.monotonic()
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         self._total = values['frames'] + values['warmup'] if values['frames'] else 0
+        self._view.begin(classes, self._total)
+        recorder.watchers.append(self._view.on_frame)
         self._recorder = recorder
         self._retry_at = time.monotonic()
         self.get_logger().info('comparing ' + ' with '.join(
@@ -349,15 +358,18 @@ class MonitorNode(Node):
         fresh = all(a.counters_ns > self._ended_at * 1e9 + 5e7 for a in self._arms.values())
         if not fresh and since < self._values['timeout_s'] + 3.0:
             return
-        self._write(interrupted=False)
-        raise Finished
+        if self._view.pictures_done():
+            self._write(interrupted=False)
+            raise Finished
 
     def _tell(self) -> None:
         recorder = self._recorder
         if recorder is not None:
             total = self._total * len(self._arms)
             note = 'measuring' if self._measuring else 'warm-up'
-            self._progress.tell(min(recorder.published, total or recorder.published), total, note)
+            self._view.tick()
+            self._progress.tell(min(recorder.published, total or recorder.published), total, note,
+                                arms=self._view.arms)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
@@ -375,6 +387,7 @@ class MonitorNode(Node):
             patience_ms=self._values['timeout_s'] * 1e3, resources=usage,
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted)
+        run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
         self._progress.tell(1, 1, 'writing the report', force=True)
         try:
             report = self._out.write(run)

@@ -7,7 +7,7 @@ A recorder belongs to one thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 import zlib
@@ -30,6 +30,7 @@ from kd_perception.evaluation.host import host_info, package_versions
 from kd_perception.evaluation.joining import join_events, Published, Received
 from kd_perception.frames import CameraPlace, InstanceTable
 from kd_perception.imaging import resize_labels
+from kd_perception.nodes.worst_frames import FinishedFrame
 
 Key = tuple[int, str]  # stamp, frame id
 FRESH_FRAMES = 16
@@ -117,6 +118,7 @@ class Recorder:
         self._size = (0, 0)
         self._skipped: set[int] = set()
         self.notes: list[str] = []
+        self.watchers: list[Callable[[FinishedFrame], None]] = []
 
     @property
     def published(self) -> int:
@@ -305,6 +307,12 @@ class Recorder:
             if reference is not None and arm != first:
                 self._agreement[arm] += confusion_matrix(
                     reference, resize_labels(mask, *reference.shape), len(self.classes))
+        finished = FinishedFrame(
+            frame.index, key, frame.truth, dict(frame.masks),
+            {arm: counts for arm in frame.masks
+             if (counts := self._answers[arm, key][0].counts) is not None})
+        for watch in self.watchers:
+            watch(finished)
         if frame.image is not None and len(frame.masks) == len(self.arms):
             self._pictures.append(SamplePicture(
                 frame.index, key[0], frame.image, frame.truth, dict(frame.masks)))
