@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_perception.classes import ClassMap, ClassSet, UNLABELLED
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.shares import (
     drawn_sums,
@@ -177,7 +183,8 @@ def arm_objects(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLE
 
 
 def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
-                   resamples: int = RESAMPLES, seed: int = 0) -> PairedShare | None:
+                   resamples: int = RESAMPLES, seed: int = 0,
+                   confidence: float = CONFIDENCE) -> PairedShare | None:
     """Return the difference of the share of found instances; None where it was not measured."""
     pairs = measured_pairs(rows, reference, other, 'objects')
     # Columns: instances, found by the first, found by the other.
@@ -193,7 +200,7 @@ def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
     series = (counts[:, 2] - counts[:, 1]) / np.maximum(counts[:, 0], 1)
     return PairedShare(reference, other, len(pairs), bootstrap(
         difference, len(pairs), block_length(series), resamples=resamples, seed=seed,
-        bounds=(-1.0, 1.0)))
+        confidence=confidence, bounds=(-1.0, 1.0)))
 
 
 def _at_least(interval: Interval, things: int) -> Interval:
