@@ -188,7 +188,7 @@ def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
     """Return the difference of the share of found instances; None where it was not measured."""
     pairs = measured_pairs(rows, reference, other, 'objects')
     # Columns: instances, found by the first, found by the other.
-    counts = np.array([[len(a), _found(a).sum(), _found(b).sum()] for a, b in pairs],
+    counts = np.array([[len(a), found_of(a).sum(), found_of(b).sum()] for a, b in pairs],
                       float).reshape(-1, 3)
     if not counts[:, 0].any():
         return None
@@ -240,10 +240,11 @@ def _members(objects: np.ndarray, names: Sequence[tuple[str, str, str]]) -> np.n
 def _by_cell(objects: np.ndarray, names: Sequence[tuple[str, str, str]]) -> np.ndarray:
     """Return int64 ``[cells, 4]``: instances, found ones, pixels, right pixels."""
     member = _members(objects, names).astype(np.int64)
-    values = np.stack([np.ones(len(objects), np.int64), _found(objects), objects[:, 4],
+    values = np.stack([np.ones(len(objects), np.int64), found_of(objects), objects[:, 4],
                        objects[:, 5]], axis=1)
     return member.T @ values
 
 
-def _found(objects: np.ndarray) -> np.ndarray:
+def found_of(objects: np.ndarray) -> np.ndarray:
+    """Return int64 ``[N]``, 1 for what is found, of ``[N, 6]`` of ``ObjectCounter.count``."""
     return (objects[:, 5] >= FOUND * objects[:, 4]).astype(np.int64)
