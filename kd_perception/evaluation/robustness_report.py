@@ -109,8 +109,8 @@ def render(found: Robustness, reports: Mapping[str, str]) -> str:
                section('How to read it', [paragraphs([
                    'All scenarios have the same seed. Where weather and light alone differ, every '
                    'frame has its twin with equal ground truth: "against '
-                   f'{found.baseline or "the baseline"}" is the mean change over twins, which '
-                   'needs far fewer frames than a difference of two means.']),
+                   f'{found.baseline or "the baseline"}" is the change over twins, with an '
+                   'interval of its own: what is hard about the frames themselves is in both.']),
                    small('mIoU covers classes with at least 0.1 % of the labelled pixels. Objects '
                          'is the share of pedestrians, riders, signs, lights and vehicles of '
                          'which half of the visible pixels are right; boundary is the boundary '
