@@ -7,24 +7,30 @@ starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
 from kd_perception.classes import load_class_map
+from kd_perception.cli.carla_arguments import camera_values
 from kd_perception.engines.engine import check_device, PRECISIONS
 from kd_perception.engines.loader import available_engines, ENGINES
 from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
+from kd_perception.nodes.carla_pictures import carla_spec
 from kd_perception.nodes.graph import comparison_graph, RunGraph
+from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.simulation.carla.session import connect
 from kd_perception.simulation.scenario import load_scenario
 
 LOGS = 'logs'
@@ -39,6 +45,8 @@ class ComparisonRequest:
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
     :param timeout_s: a result later than this is lost.
+    :param carla: parameters ``carla_*`` of the camera for the source ``carla``.
+    :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -62,6 +70,8 @@ class ComparisonRequest:
     timeout_s: float = 10.0
     margin_miou: float = 2.0
     margin_latency_ms: float = 0.0
+    carla: Mapping[str, Any] = field(default_factory=dict)
+    measures: tuple[str, ...] = ('auto',)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +101,11 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         for arm, bundle in zip(request.arms, bundles, strict=True))
     for arm in arms:
         check_device(arm.engine, arm.device)
+    chosen_measures(request.measures, request.pacing)
     frames = request.frames
     if request.source == 'bag':
         frames = _check_recording(request, first)
-    else:
+    elif request.source == 'sim':
         load_scenario(request.scenario)
     spec = ComparisonSpec(
         arms=arms, source=request.source,
@@ -106,16 +117,22 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         margin_latency_ms=request.margin_latency_ms)
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
-    return comparison_graph(spec, str(out.resolve()), camera=camera,
-                            monitor={'timeout_s': float(request.timeout_s)})
+    graph = comparison_graph(spec, str(out.resolve()), camera={**camera, **request.carla},
+                             monitor={'timeout_s': float(request.timeout_s),
+                                      'measures': request.measures})
+    if request.source == 'carla':
+        _check_server(request)  # last: it takes longest
+    return graph
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
-                   progress: Callable[[int, int, str], None] | None = None) -> ComparisonResult:
+                   progress: Callable[[int, int, str], None] | None = None,
+                   arms: Callable[[Sequence[LiveArm]], None] | None = None) -> ComparisonResult:
     """
     Run a comparison and return what its report says.
 
     :param out: directory of the report, the recording and the nodes' logs.
+    :param progress, arms: see ``run_graph``.
     :raises KdPerceptionError: before anything starts, or when a node dies.
     :raises KeyboardInterrupt: when interrupted; the report of what was measured is there.
     """
@@ -127,7 +144,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
     from kd_perception.nodes.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
-        run_graph(graph, out / LOGS, progress=progress)
+        run_graph(graph, out / LOGS, progress=progress, arms=arms)
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 
@@ -170,6 +187,17 @@ def _fastest() -> str:
         if not state.startswith('missing'):
             return name
     raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+
+
+def _check_server(request: ComparisonRequest) -> None:
+    """
+    Look whether the server can be driven, without a change to it.
+
+    :raises SimulationError: when it cannot.
+    """
+    values = camera_values(scenario=request.scenario, seed=request.seed, width=request.width,
+                           height=request.height, rate_hz=request.rate_hz, **request.carla)
+    connect(carla_spec(values))
 
 
 def _check_labels(source: FrameSource) -> None:

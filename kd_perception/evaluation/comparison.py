@@ -18,6 +18,7 @@ import numpy as np
 
 from kd_perception.classes import ClassSet, UNLABELLED
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 SOURCES = ('sim', 'carla', 'bag', 'topic')
@@ -137,6 +138,7 @@ class FrameRow:
     :param turn: place of the arm among those served with this frame, from 0; -1 when together.
     :param stages: milliseconds by stage (``STAGES``), as the node says of itself.
     :param counts: per class (correct, in truth, predicted) pixels over labelled truth, or None.
+    :param detail: counts of boundaries, objects and flicker, or None.
     """
 
     arm: str
@@ -149,6 +151,7 @@ class FrameRow:
     turn: int = -1
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
+    detail: FrameDetail | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -187,16 +190,18 @@ class SamplePicture:
     """
     One frame as seen by all arms.
 
-    :param image: uint8 ``[H, W, 3]`` RGB.
+    :param image: uint8 ``[H, W, 3]`` RGB; None where it could not be had again.
     :param truth: uint8 ``[H, W]`` ids of the run's classes, or None without ground truth.
     :param masks: by arm, uint8 ``[H, W]``.
+    :param worst: chosen because an arm did badly on it; else one of those spread over the run.
     """
 
     index: int
     stamp_ns: int
-    image: np.ndarray
+    image: np.ndarray | None
     truth: np.ndarray | None
     masks: Mapping[str, np.ndarray]
+    worst: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +220,9 @@ class ComparisonRun:
     :param pictures: sample frames, spread over the run.
     :param notes: things a reader must know (a busy machine, an interrupted run, …).
     :param interrupted: the run ended before its frames were served.
+    :param confidences: by arm, int64 ``[2, 256]``: pixels by confidence, and those that were right
+        (``calibration.Calibration``); empty where it was not measured.
+    :param flicker_method: how frames were brought together, one of ``flicker.METHODS``, or ''.
     """
 
     spec: ComparisonSpec
@@ -231,6 +239,8 @@ class ComparisonRun:
     notes: tuple[str, ...] = ()
     started: str = ''
     interrupted: bool = False
+    confidences: Mapping[str, np.ndarray] = field(default_factory=dict)
+    flicker_method: str = ''
 
     def arm_rows(self, arm: str, *, warmup: bool = False) -> tuple[FrameRow, ...]:
         """Return the rows of ``arm``, without those of the warm-up unless asked."""

@@ -24,13 +24,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kd_perception.evaluation.comparison import ANSWERED, FrameRow
+from kd_perception.evaluation.frame_detail import FrameDetail
 
 _Key = tuple[str, int, str]
 
 
 @dataclass(frozen=True)
 class Published:
-    """A frame that the camera gave to one arm, at ``published_ns`` of the steady clock."""
+    """
+    A frame that the camera gave to one arm, at ``published_ns`` of the steady clock.
+
+    :param truth: parts of the ground truth that were published with it beside labels.
+    """
 
     arm: str
     stamp_ns: int
@@ -38,6 +43,7 @@ class Published:
     index: int
     published_ns: int
     turn: int = -1
+    truth: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Received:
     received_ns: int
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
+    detail: FrameDetail | None = None
 
 
 def join_events(published: Iterable[Published], received: Iterable[Received],
@@ -115,4 +122,5 @@ def _row(frame: Published, result: Received | None, status: str) -> FrameRow:
         arm=frame.arm, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, index=frame.index,
         published_ns=frame.published_ns,
         received_ns=result.received_ns if result else None, status=status, turn=frame.turn,
-        stages=result.stages if result else {}, counts=result.counts if result else None)
+        stages=result.stages if result else {}, counts=result.counts if result else None,
+        detail=result.detail if result else None)

@@ -15,6 +15,7 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ComparisonSpec
 from kd_perception.nodes.parameters import check_values, TABLES
 from kd_perception.nodes.schedule import PLACEMENTS
+from kd_perception.simulation.carla.spec import ONCE
 
 PACKAGE = 'kd_perception'
 SAMPLES = 6
@@ -105,9 +106,25 @@ def perception_graph(model: str, *, image_topic: str = '', namespace: str = '',
     return RunGraph((NodeSpec('perception', 'perception', namespace, parameters, remappings),))
 
 
+def shadow_graph(model: str, *, image_topic: str = '', namespace: str = '',
+                 **parameters: Any) -> RunGraph:
+    """
+    Return one shadow node beside a perception node that runs already.
+
+    :param model: the teacher; empty leaves it to a parameter file.
+    :param image_topic: as for the perception node.
+    """
+    transport = parameters.get('image_transport', 'raw')
+    own = 'image/compressed' if transport == 'compressed' else 'image'
+    remappings = ((own, image_topic),) if image_topic else ()
+    if model:
+        parameters['model'] = model
+    return RunGraph((NodeSpec('shadow', 'shadow', namespace, parameters, remappings),))
+
+
 def simulation_graph(**camera: Any) -> RunGraph:
-    """Return the embedded street as a camera."""
-    return RunGraph((camera_node(source='sim', **camera),))
+    """Return the embedded street, or CARLA with ``source='carla'``, as a camera."""
+    return RunGraph((camera_node(**{'source': 'sim', **camera}),))
 
 
 def replay_graph(bag: str, **camera: Any) -> RunGraph:
@@ -129,16 +146,18 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
     :param monitor: more parameters for the monitor, e.g. ``timeout_s``.
     :raises ConfigError: for what cannot be run.
     """
-    if spec.source not in ('sim', 'bag'):
+    if spec.source not in ('sim', 'bag', 'carla'):
         raise ConfigError(f'source {spec.source!r} cannot be compared by this release; '
-                          'choose sim or bag')
+                          'choose sim, bag or carla')
     if spec.placement not in PLACEMENTS:
         raise ConfigError(f'placement {spec.placement} cannot be run by this release; choose '
                           f'{", ".join(PLACEMENTS)}')
     if spec.placement == 'isolated' and spec.source == 'sim' and not spec.frames:
         raise ConfigError('placement isolated needs a number of frames')
-    if spec.source == 'sim' and not spec.frames:
-        raise ConfigError('source sim has no end: give a number of frames')
+    if spec.source == 'carla' and spec.placement == 'isolated':
+        raise ConfigError(f'placement isolated needs each frame more than once, and {ONCE}')
+    if spec.source in ('sim', 'carla') and not spec.frames:
+        raise ConfigError(f'source {spec.source} has no end: give a number of frames')
     names = tuple(arm.name for arm in spec.arms)
     total = spec.frames + spec.warmup if spec.frames else 0
     source: dict[str, Any] = {'source': spec.source, 'seed': spec.seed, 'rate_hz': spec.rate_hz}

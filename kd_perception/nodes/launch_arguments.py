@@ -19,6 +19,7 @@ from kd_perception.nodes.graph import (
     perception_graph,
     replay_graph,
     RunGraph,
+    shadow_graph,
     simulation_graph,
 )
 from kd_perception.nodes.parameters import ParameterSpec, TABLES
@@ -54,7 +55,8 @@ class LaunchFile:
 
 # Parameters of the arms that ab_comparison takes for all arms, or as a_<name>, b_<name>.
 _PER_ARM = ('engine', 'device', 'precision', 'threads')
-_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes')
+_CARLA = tuple(s.name for s in TABLES['camera'] if s.name.startswith('carla_'))
+_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', *_CARLA)
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
 _SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'warmup', 'pacing', 'placement',
@@ -99,8 +101,16 @@ def _perception(values: Mapping[str, str]) -> RunGraph:
                             image_topic=values['image_topic'], **parameters)
 
 
+def _shadow(values: Mapping[str, str]) -> RunGraph:
+    parameters = given('shadow', values)
+    return shadow_graph(parameters.pop('model', None) or '', namespace=values['namespace'],
+                        image_topic=values['image_topic'], **parameters)
+
+
 def _simulation(values: Mapping[str, str]) -> RunGraph:
-    parameters = given('camera', values, without=('source', 'bag'))
+    parameters = given('camera', values, without=('bag',))
+    if parameters.get('source') == 'bag':
+        raise ConfigError('source: bag is played by replay.launch.py; choose sim or carla')
     return _in_namespace(simulation_graph(**parameters), values['namespace'])
 
 
@@ -131,7 +141,8 @@ def _comparison(values: Mapping[str, str]) -> RunGraph:
     graph = comparison_graph(
         spec, values['out'], perception=arms,
         camera=given('camera', {k: values[k] for k in _CAMERA_OF_COMPARISON}),
-        monitor=given('monitor', {k: values[k] for k in ('timeout_s', 'start_timeout_s')}))
+        monitor=given('monitor', {k: values[k] for k in ('timeout_s', 'start_timeout_s',
+                                                           'measures')}))
     return _in_namespace(graph, values['namespace'])
 
 
@@ -161,7 +172,7 @@ def _comparison_arguments() -> tuple[Argument, ...]:
         arms.append(_argument(specs[parameter]))
         arms += [Argument(f'{n}_{parameter}', '', f'The same for arm {n} alone.') for n in 'ab']
     rest = ('models_dir', 'autostart', *_SPEC_OF_COMPARISON, 'bag', *_CAMERA_OF_COMPARISON,
-            'width', 'height', 'timeout_s', 'start_timeout_s', 'out')
+            'width', 'height', 'timeout_s', 'start_timeout_s', 'measures', 'out')
     return (*arms, *(_argument(specs[name]) for name in rest))
 
 
@@ -171,13 +182,18 @@ FILES: Mapping[str, LaunchFile] = {
          Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
                   'the namespace.'),
          _RVIZ, *common('perception.yaml')), _perception),
+    'shadow': LaunchFile(
+        (*of_parameters('shadow'),
+         Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
+                  'the namespace.'), *common('shadow.yaml')), _shadow),
     'simulation': LaunchFile(
-        (*of_parameters('camera', without=('source', 'bag', 'image_topic', 'label_topic',
+        (*of_parameters('camera', without=('bag', 'image_topic', 'label_topic',
                                            'label_dir', 'classes', 'loop')),
          *common('ab_comparison.yaml')), _simulation),
     'replay': LaunchFile(
         (Argument('bag', '', 'Recording to play: rosbag, video or image folder.'),
-         *of_parameters('camera', without=('source', 'bag', 'scenario', 'width', 'height')),
+         *of_parameters('camera', without=('source', 'bag', 'scenario', 'width', 'height',
+                                           *_CARLA)),
          *common('ab_comparison.yaml')), _replay),
     'ab_comparison': LaunchFile(
         (*_comparison_arguments(), _RVIZ, *common('ab_comparison.yaml')), _comparison),

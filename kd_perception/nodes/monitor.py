@@ -10,6 +10,7 @@ that is measured. At the end it writes the recording and the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import logging
@@ -32,6 +33,7 @@ from kd_perception.bags.labels import classes_by_names
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.imaging import decode_image, decode_label_image
 from kd_perception.nodes import qos
 from kd_perception.nodes.arms import ArmState
@@ -42,7 +44,9 @@ from kd_perception.nodes.process import Finished, run_node
 from kd_perception.nodes.published import parse_published, Skipped
 from kd_perception.nodes.recorder import FRESH_FRAMES, Key, Recorder
 from kd_perception.nodes.report_folder import ReportFolder
+from kd_perception.nodes.run_view import RunView
 from kd_perception.nodes.timing import parse_timing, STAGES
+from kd_perception.nodes.truth_topics import TruthSubscriptions
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class MonitorNode(Node):
         if not self._values['arms']:
             raise ConfigError('parameter arms: name at least one namespace')
         self._arms = {name: ArmState(name) for name in self._values['arms']}
+        self._measures = chosen_measures(self._values['measures'], self._values['pacing'])
         self._out = ReportFolder(
             Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
         self._progress = Progress(self._values['progress_file'])
@@ -75,6 +80,7 @@ class MonitorNode(Node):
         self._stepped_at = self._camera_seen_at = time.monotonic()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._worker_error: Exception | None = None
+        self._view = RunView(self, list(self._arms), self._values['warmup'])
         self._subscribe()
         self._step = self.create_client(Trigger, 'camera/step')
         self._advance_soon = self.create_guard_condition(self._advance)
@@ -97,6 +103,7 @@ class MonitorNode(Node):
                                  qos.stream(1000))
         self.create_subscription(LabelInfo, 'label_info', self._on_label_info, qos.latched())
         self.create_subscription(Image, 'labels', self._on_labels, qos.stream(10))
+        TruthSubscriptions(self, self._measures, self._arms, self._hand)
         self.create_subscription(Image, 'sample', self._on_sample, qos.stream(10))
         for arm in self._arms:
             self.create_subscription(Image, f'{arm}/segmentation/mask',
@@ -113,6 +120,7 @@ class MonitorNode(Node):
             received_ns = time.monotonic_ns()
             recorder = self._recorder
             if recorder is not None:
+                self._view.on_result(arm, _key(message), received_ns)
                 self._work.put(lambda: recorder.on_result(
                     arm, _key(message), received_ns, decode_label_image(message)))
         return on_mask
@@ -143,6 +151,7 @@ class MonitorNode(Node):
             if recorder is not None:
                 self._work.put(lambda: recorder.on_skipped(record.index))
         elif recorder is not None and record.arm in self._arms:
+            self._view.on_published(record)
             self._work.put(lambda: recorder.on_published(record))
             if not self._measuring and record.index >= self._values['warmup']:
                 self._measuring = True
@@ -160,9 +169,15 @@ class MonitorNode(Node):
         if recorder is not None:
             self._work.put(lambda: recorder.on_labels(_key(message), decode_label_image(message)))
 
-    def _on_sample(self, message: Image) -> None:
+    def _hand(self, call: Callable[[Recorder], None]) -> None:
         recorder = self._recorder
         if recorder is not None:
+            self._work.put(lambda: call(recorder))
+
+    def _on_sample(self, message: Image) -> None:
+        recorder = self._recorder
+        if recorder is not None and not self._view.on_sample(
+                _key(message), lambda: decode_image(message)):
             self._work.put(lambda: recorder.on_sample(_key(message), decode_image(message)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -262,12 +277,14 @@ class MonitorNode(Node):
         source = classes_by_names(self._source_names, 'source') if self._source_names else None
         class_map, note = self._class_map(source, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
-                            source=source)
+                            source=source, measures=self._measures)
         recorder.notes += [note] if note else []
         self._out.prepare()
         self._camera_seen_at = time.monotonic()
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         self._total = values['frames'] + values['warmup'] if values['frames'] else 0
+        self._view.begin(classes, self._total)
+        recorder.watchers.append(self._view.on_frame)
         self._recorder = recorder
         self._retry_at = time.monotonic()
         self.get_logger().info('comparing ' + ' with '.join(
@@ -341,15 +358,18 @@ class MonitorNode(Node):
         fresh = all(a.counters_ns > self._ended_at * 1e9 + 5e7 for a in self._arms.values())
         if not fresh and since < self._values['timeout_s'] + 3.0:
             return
-        self._write(interrupted=False)
-        raise Finished
+        if self._view.pictures_done():
+            self._write(interrupted=False)
+            raise Finished
 
     def _tell(self) -> None:
         recorder = self._recorder
         if recorder is not None:
             total = self._total * len(self._arms)
             note = 'measuring' if self._measuring else 'warm-up'
-            self._progress.tell(min(recorder.published, total or recorder.published), total, note)
+            self._view.tick()
+            self._progress.tell(min(recorder.published, total or recorder.published), total, note,
+                                arms=self._view.arms)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
@@ -367,6 +387,7 @@ class MonitorNode(Node):
             patience_ms=self._values['timeout_s'] * 1e3, resources=usage,
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted)
+        run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
         self._progress.tell(1, 1, 'writing the report', force=True)
         try:
             report = self._out.write(run)

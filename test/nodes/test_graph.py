@@ -42,7 +42,9 @@ def test_a_bag_is_played_to_its_end():
 
 
 @pytest.mark.parametrize(('more', 'reason'), [
-    ({'source': 'carla'}, "source 'carla'"),
+    ({'source': 'topic'}, "source 'topic'"),
+    ({'source': 'carla', 'placement': 'isolated'}, 'frames of CARLA go by once'),
+    ({'source': 'carla', 'frames': 0}, 'source carla has no end'),
     ({'placement': 'alternate'}, 'placement alternate'),
     ({'frames': 0}, 'no end'),
     ({'frames': 0, 'placement': 'isolated'}, 'isolated needs')])
