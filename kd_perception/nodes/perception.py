@@ -27,7 +27,7 @@ from std_msgs.msg import String
 
 from kd_perception.bundle import ModelBundle
 from kd_perception.errors import ConfigError, KdPerceptionError
-from kd_perception.nodes import qos
+from kd_perception.nodes import qos, systemd
 from kd_perception.nodes.camera_topics import CameraTopics
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.diagnostics import Diagnostics, NodeView
@@ -48,6 +48,8 @@ from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptio
 _SPECS = {spec.name: spec for spec in PERCEPTION}
 _SERVING = tuple(f.name for f in fields(ServingSettings))
 _HANDOVER_S = 0.0002
+# How long a model that was not taken is a warning; the history keeps it.
+_REFUSED_S = 60.0
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -66,6 +68,8 @@ class PerceptionNode(LifecycleNode):
         self._painter: OverlayPainter | None = None
         self._topics: dict[str, CameraTopics] = {}
         self._model_error = ''
+        self._refused: tuple[str, float] = ('', 0.0)
+        self._stuck = ''
         self._restoring = False
         self._report = Diagnostics(self.get_fully_qualified_name())
         self._publish_confidence = True
@@ -138,14 +142,15 @@ class PerceptionNode(LifecycleNode):
                                   tell=self.get_logger().warning)
         self._health = Health(cameras)
         self._report = Diagnostics(self.get_fully_qualified_name())
-        self._model_error = ''
+        self._model_error, self._refused = '', ('', 0.0)
         self._publish_confidence = values['publish_confidence']
         self._publish_overlay = values['publish_overlay']
         self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
                                        lambda camera, why: self._on_failure(why, camera))
         self._worker.options = WorkerOptions(
             values['confidence_threshold'], values['output_size'], values['max_age_ms'],
-            values['latency_budget_ms'], Region.parse(values['region']))
+            values['latency_budget_ms'], Region.parse(values['region']),
+            values['hang_timeout_s'])
         self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
         self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
                                    on_refused=self._on_refused, batch=batch)
@@ -260,7 +265,7 @@ class PerceptionNode(LifecycleNode):
         model = self._worker.model if self._worker is not None else None
         if model is None or self._wanted() != failed:
             return  # a newer request came meanwhile; its own outcome decides
-        self._model_error = f'model {failed.model!r} was not taken: {reason}'
+        self._refused = f'model {failed.model!r} was not taken: {reason}', time.monotonic()
         self._restoring = True
         try:
             self.set_parameters([Parameter(k, value=v)
@@ -311,7 +316,7 @@ class PerceptionNode(LifecycleNode):
         self._post(lambda: self._restore_parameters(settings, reason))
 
     def _on_exchange(self, model: ServingModel) -> None:
-        self._model_error = ''
+        self._model_error, self._refused = '', ('', 0.0)
         worker = self._worker
         threshold = worker.options.confidence_threshold if worker is not None else 0.0
         for topics in self._topics.values():
@@ -341,8 +346,10 @@ class PerceptionNode(LifecycleNode):
         switch = self._switch
         if switch is not None:
             switch.tick()
+        refused, when = self._refused
         view = NodeView(
-            state, self._slots, self._health, self._topics,
+            state, self._slots, self._health, self._topics, stuck=self._stuck_now(),
+            refused=refused if time.monotonic() - when < _REFUSED_S else '',
             model=model.describe() if model is not None else {}, model_error=self._model_error,
             fallback=switch.trouble if switch is not None else '',
             values=switch.values() if switch is not None else {},
@@ -353,6 +360,18 @@ class PerceptionNode(LifecycleNode):
         self._qos_watch.amend(told[0], active=state == 'active')
         pictures = self._inputs.statuses(self.get_fully_qualified_name(), state)
         self._diagnostics.publish(statuses(head, *told, *pictures))
+        if not self._stuck:
+            systemd.alive()
+
+    def _stuck_now(self) -> str:
+        """Return what does not return in the inference thread, and log when that begins."""
+        stuck = self._worker.trouble if self._worker is not None else ''
+        if stuck and not self._stuck:
+            self.get_logger().fatal(stuck)
+        elif self._stuck and not stuck:
+            self.get_logger().warning('the inference thread goes on')
+        self._stuck = stuck
+        return stuck
 
 
 def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:
