@@ -79,6 +79,20 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
                              threads=threads, quantized=quantized)
 
 
+def check_possible(engine: str = 'auto', device: str = '') -> None:
+    """
+    Refuse what can be on no account, whatever else is asked for; imports and reads nothing.
+
+    :param device: must be known to some runtime; empty for no wish.
+    :raises EngineError: when the engine is not installed, or the device has no such name.
+    """
+    if engine != 'auto':
+        _choose(engine, device)
+    if device and all(device.partition(':')[0] not in known for known in DEVICES.values()):
+        every = sorted({kind for known in DEVICES.values() for kind in known})
+        raise EngineError(f'no engine has a device {device!r}; there are {", ".join(every)}')
+
+
 def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision: str = 'auto',
              graph: str = 'deploy', cache: ArtefactCache | None = None) -> bool:
     """
@@ -86,11 +100,12 @@ def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision
 
     True also where nothing is built that takes long, or loading is going to fail.
     """
-    file_name = _graph_file(bundle, precision, graph, 0)
     cache = cache or ArtefactCache()
-    if not bundle.has(file_name):
-        return True
     try:
+        file_name = _graph_file(bundle, precision, graph, 0)
+        check_device(_choose(engine, device), device)
+        if not bundle.has(file_name):
+            return True
         if engine == 'tensorrt':
             from kd_perception.engines import tensorrt_engine
             return tensorrt_engine.artefact_path(

@@ -26,11 +26,13 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.engines.loader import check_possible
 from kd_perception.errors import ConfigError, KdPerceptionError
 from kd_perception.nodes import qos, systemd
 from kd_perception.nodes.camera_topics import CameraTopics
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.diagnostics import Diagnostics, NodeView
+from kd_perception.nodes.executor import ImageExecutor
 from kd_perception.nodes.health import Health
 from kd_perception.nodes.model_switch import load_soon, ModelSwitch
 from kd_perception.nodes.overlay import OverlayPainter
@@ -236,6 +238,7 @@ class PerceptionNode(LifecycleNode):
             options['region'] = Region.parse(options['region'])
         serving = {k: v for k, v in values.items() if k in _SERVING}
         light = {k: v for k, v in values.items() if k == 'light_model'}
+        check_possible(serving.get('engine', 'auto'), serving.get('device', ''))
         if serving or light:
             self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
         self._worker.options = replace(self._worker.options, **options)
@@ -294,7 +297,8 @@ class PerceptionNode(LifecycleNode):
         if self._switch is not None:
             self._switch.answered()
         self._health.answered(frame.arrival.camera, stamp_ns, timing.total_ms, delay_ms)
-        self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
+        if self._timing.get_subscription_count():
+            self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
         painter = self._painter
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
@@ -380,7 +384,7 @@ def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    return run_node(PerceptionNode, args)
+    return run_node(PerceptionNode, args, executor_type=ImageExecutor)
 
 
 if __name__ == '__main__':

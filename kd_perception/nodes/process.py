@@ -46,11 +46,13 @@ class Finished(Exception):  # noqa: N818 (a request, not an error)
     """Raised in a callback by a node whose work is done; ends the process with its exit code."""
 
 
-def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+def run_node(make: Callable[[], Any], args: Sequence[str] | None = None, *,
+             executor_type: type[SingleThreadedExecutor] = SingleThreadedExecutor) -> int:
     """
     Create a node, spin it until a signal or its own end, and return the exit code.
 
     :param make: called after ``rclpy.init``; returns the node.
+    :param executor_type: which executor spins it.
     """
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
     end_with_parent()
@@ -60,7 +62,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _refused(None, f'ROS did not take the arguments: {error}')
     node: Any = None
-    executor = SingleThreadedExecutor()
+    executor = executor_type()
     code = 0
     try:
         node = make()

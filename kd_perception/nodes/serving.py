@@ -7,7 +7,7 @@ No ROS here, and no torch unless the engine is torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
 import os
@@ -117,7 +117,8 @@ class ServingModel:
     @classmethod
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
              bundle: ModelBundle | None = None, *, wanted: ServingSettings | None = None,
-             stands_in: str = '', batch: int = 1) -> ServingModel:
+             stands_in: str = '', batch: int = 1,
+             pause: Callable[[], None] = lambda: None) -> ServingModel:
         """
         Hash every file of the bundle, then load and warm the model.
 
@@ -126,6 +127,7 @@ class ServingModel:
 
         :param batch: frames that one call may have; each number is run once, because runtimes
             compile for it. Where the engine takes one only, ``max_batch`` stays 1.
+        :param pause: called before each inference that warms; returns when it may have the cores.
         :raises BundleError: when the bundle is not usable.
         :raises EngineError: when the runtime refuses it.
         """
@@ -144,6 +146,7 @@ class ServingModel:
                         wanted=wanted, stands_in=stands_in)
             blank = np.zeros((1, *model._size, 3), np.uint8)
             for _ in range(warmup_iterations):
+                pause()
                 model._infer(blank)
             model.max_batch = model._largest_batch(batch)
         except Exception:

@@ -24,6 +24,8 @@ from kd_perception.nodes.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5
+# Who waits for a gap between frames waits no longer: a camera of 20 Hz or more is usual.
+_GAP_S = 0.05
 
 Role = Literal['wanted', 'light']
 
@@ -88,6 +90,7 @@ class InferenceWorker:
         self._policy = LatencyPolicy()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._answered = threading.Event()
         self._watchdog = Watchdog()
 
     @property
@@ -143,6 +146,17 @@ class InferenceWorker:
         else:
             self._adopt()
 
+    def wait_for_gap(self) -> None:
+        """
+        Return when a frame was answered just now; soon where none comes.
+
+        What wants the cores for a moment (the first calls of another model) is done by the next
+        frame then, or shares with it what is left.
+        """
+        if self.running:
+            self._answered.clear()
+            self._answered.wait(_GAP_S)
+
     def start(self) -> None:
         """Serve frames from now on."""
         self._stop.clear()
@@ -194,6 +208,7 @@ class InferenceWorker:
                 began = time.monotonic()
                 self._some(arrivals[start:start + model.max_batch], model)
                 self._watchdog.rest(time.monotonic() - began)
+            self._answered.set()
 
     def _some(self, arrivals: list[Arrival], model: ServingModel) -> None:
         """Serve frames that share one call of the engine; each is finished once."""
