@@ -116,7 +116,8 @@ def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision
                 bundle, file_name, device=device, precision=precision, cache=cache).is_file()
         if device.startswith('tensorrt'):
             from kd_perception.engines import onnxruntime_engine
-            return any(onnxruntime_engine.artefacts(bundle.files[file_name]).glob('*.engine'))
+            built = onnxruntime_engine.artefacts(bundle.files[file_name], precision)
+            return any(built.glob('*.engine'))
     except (EngineError, ImportError, RuntimeError):
         return True  # loading will say what is missing
     return True

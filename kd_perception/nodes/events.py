@@ -14,9 +14,9 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import (  # type: ignore[no-redef]
         PublisherEventCallbacks,
-        QoSEventHandler as EventHandler,
         SubscriptionEventCallbacks,
     )
+    from rclpy.qos_event import QoSEventHandler as EventHandler
 
 __all__ = ['EventHandler', 'publisher_events', 'subscription_events']
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 import json
 import sys
@@ -25,7 +26,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
-from kd_perception.bundle import ModelBundle
 from kd_perception.engines.loader import check_possible
 from kd_perception.errors import ConfigError, KdPerceptionError
 from kd_perception.nodes import qos, systemd
@@ -40,7 +40,12 @@ from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
 from kd_perception.nodes.qos_watch import QosWatch
 from kd_perception.nodes.region import Region
-from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
+from kd_perception.nodes.serving import (
+    check_light,
+    check_settings,
+    ServingModel,
+    ServingSettings,
+)
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
 from kd_perception.nodes.transitions import each, Transitions
@@ -135,10 +140,23 @@ class PerceptionNode(LifecycleNode):
         cameras = values['cameras'] or ('',)
         if len(set(cameras)) != len(cameras):
             raise ConfigError(f'parameter cameras: names must differ: {list(cameras)}')
+        region = Region.parse(values['region'])
         self._warmup = values['warmup_iterations']
-        light = _light_bundle(settings, values['light_model'])
+        light = check_light(settings, values['light_model'])
         batch = len(cameras) if values['batch_wait_ms'] else 1
-        model = load_soon(settings, self._warmup, batch)
+        with ExitStack() as undo:
+            model = load_soon(settings, self._warmup, batch)
+            undo.callback(model.close)
+            worker, switch = self._make(cameras, values, region, batch)
+            undo.pop_all()  # from here on it is the worker's
+        worker.exchange(model)
+        switch.replace_stand_in(model, self._warmup)
+        switch.light.choose(light)
+        return super().on_configure(state)
+
+    def _make(self, cameras: Sequence[str], values: dict[str, Any], region: Region | None,
+              batch: int) -> tuple[InferenceWorker, ModelSwitch]:
+        """Make everything but the model."""
         self._slots = FrameSlots(cameras)
         self._inputs = InputWatch(cameras, values['watch_input'],
                                   tell=self.get_logger().warning)
@@ -151,8 +169,7 @@ class PerceptionNode(LifecycleNode):
                                        lambda camera, why: self._on_failure(why, camera))
         self._worker.options = WorkerOptions(
             values['confidence_threshold'], values['output_size'], values['max_age_ms'],
-            values['latency_budget_ms'], Region.parse(values['region']),
-            values['hang_timeout_s'])
+            values['latency_budget_ms'], region, values['hang_timeout_s'])
         self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
         self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
                                    on_refused=self._on_refused, batch=batch)
@@ -164,10 +181,7 @@ class PerceptionNode(LifecycleNode):
                 reliability=values['reliability'], on_arrival=self._on_arrival,
                 watch=self._qos_watch)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
-        self._worker.exchange(model)
-        self._switch.replace_stand_in(model, self._warmup)
-        self._switch.light.choose(light)
-        return super().on_configure(state)
+        return self._worker, self._switch
 
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
@@ -255,7 +269,7 @@ class PerceptionNode(LifecycleNode):
         assert self._switch is not None
         # Both are looked at before either is loaded.
         bundle = check_settings(wanted) if changed else None
-        light = _light_bundle(wanted, light_model or '')
+        light = check_light(wanted, light_model or '')
         if bundle is not None:
             self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
             self._switch.request(wanted, bundle, self._warmup)
@@ -376,10 +390,6 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().warning('the inference thread goes on')
         self._stuck = stuck
         return stuck
-
-
-def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:
-    return check_settings(replace(wanted, model=name)) if name else None
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ No ROS here, and no torch unless the engine is torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 import os
 import time
@@ -88,6 +88,15 @@ def check_settings(settings: ServingSettings) -> ModelBundle:
         raise BundleError(f'{bundle.path}: task {bundle.spec.task!r} is not served by this '
                           'release; it serves segmentation')
     return bundle
+
+
+def check_light(wanted: ServingSettings, name: str) -> ModelBundle | None:
+    """
+    Find the bundle of the light model beside ``wanted``; None where ``name`` is empty.
+
+    :raises BundleError: as ``check_settings``.
+    """
+    return check_settings(replace(wanted, model=name)) if name else None
 
 
 class ServingModel:

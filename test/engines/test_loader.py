@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kd_perception.bundle import DEPLOY, load_bundle, ModelBundle, WEIGHTS, write_bundle
-from kd_perception.engines import loader
+from kd_perception.engines import loader, onnxruntime_engine
 from kd_perception.engines.loader import (
     available_engines,
     check_possible,
@@ -82,6 +82,16 @@ def test_impossible_wishes(small: ModelBundle, wish: dict[str, Any], says: str) 
     {'engine': 'onnxruntime', 'device': 'tpu'}, {'engine': 'tensorflow'}])
 def test_what_cannot_be_needs_no_building(small: ModelBundle, wish: dict[str, Any]) -> None:
     assert is_built(small, **wish)
+
+
+def test_what_tensorrt_built_in_one_precision_is_not_the_other(small: ModelBundle) -> None:
+    wish = {'engine': 'onnxruntime', 'device': 'tensorrt'}
+    folder = onnxruntime_engine.artefacts(small.files[DEPLOY], 'fp16')
+    folder.mkdir(parents=True)
+    (folder / 'graph_sm90.engine').touch()
+    assert is_built(small, **wish, precision='fp16')
+    assert not is_built(small, **wish, precision='fp32')
+    assert not is_built(small, **wish)
 
 
 @pytest.mark.parametrize('engine', ['torch', 'onnxruntime'])
