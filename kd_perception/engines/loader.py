@@ -94,11 +94,13 @@ def check_possible(engine: str = 'auto', device: str = '') -> None:
 
 
 def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision: str = 'auto',
-             graph: str = 'deploy', cache: ArtefactCache | None = None) -> bool:
+             graph: str = 'deploy', batch: int = 1, cache: ArtefactCache | None = None) -> bool:
     """
     Return whether ``load_engine`` would find what it needs in the artefact cache.
 
     True also where nothing is built that takes long, or loading is going to fail.
+
+    :param batch: pictures that one call may have, where each number is built by itself.
     """
     cache = cache or ArtefactCache()
     try:
@@ -112,8 +114,9 @@ def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision
                 bundle, file_name, device=device, precision=precision, cache=cache).is_file()
         if engine == 'openvino':
             from kd_perception.engines import openvino_engine
-            return openvino_engine.artefact_path(
-                bundle, file_name, device=device, precision=precision, cache=cache).is_file()
+            return all(openvino_engine.artefact_path(
+                bundle, file_name, device=device, precision=precision, batch=number,
+                cache=cache).is_file() for number in range(1, batch + 1))
         if device.startswith('tensorrt'):
             from kd_perception.engines import onnxruntime_engine
             built = onnxruntime_engine.artefacts(bundle.files[file_name], precision)

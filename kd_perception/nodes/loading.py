@@ -143,7 +143,7 @@ class ModelLoader:
         """
         wish, bundle = request.first, request.bundle
         options: dict[str, Any] = {'device': wish.device, 'precision': wish.precision,
-                                   'threads': wish.threads}
+                                   'threads': wish.threads, 'batch': request.batch}
         # Where nothing serves any more there is nothing to be careful of.
         if request.kind == 'fallback' or is_prepared(bundle, wish.engine, **options):
             return True

@@ -54,6 +54,7 @@ from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptio
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
 _SERVING = tuple(f.name for f in fields(ServingSettings))
+_OPTIONS = tuple(f.name for f in fields(WorkerOptions))
 _HANDOVER_S = 0.0002
 # How long a model that was not taken is a warning; the history keeps it.
 _REFUSED_S = 60.0
@@ -127,6 +128,11 @@ class PerceptionNode(LifecycleNode):
         """Stop all threads and release the model."""
         self._transitions.run('close', self._release)
 
+    @property
+    def hangs(self) -> bool:
+        """Return whether a runtime does not return, so that the process must be ended."""
+        return self._worker is not None and bool(self._worker.trouble)
+
     def counters(self) -> dict[str, int]:
         """Return the frame counters since the node was last configured."""
         return self._slots.snapshot()
@@ -167,9 +173,8 @@ class PerceptionNode(LifecycleNode):
         self._publish_overlay = values['publish_overlay']
         self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
                                        lambda camera, why: self._on_failure(why, camera))
-        self._worker.options = WorkerOptions(
-            values['confidence_threshold'], values['output_size'], values['max_age_ms'],
-            values['latency_budget_ms'], region, values['hang_timeout_s'])
+        self._worker.options = WorkerOptions(region=region, **{
+            name: values[name] for name in _OPTIONS if name != 'region'})
         self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
         self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
                                    on_refused=self._on_refused, batch=batch)
@@ -247,7 +252,7 @@ class PerceptionNode(LifecycleNode):
         :raises KdPerceptionError: when the model that they ask for cannot be.
         """
         assert self._worker is not None
-        options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
+        options = {k: v for k, v in values.items() if k in _OPTIONS}
         if 'region' in options:
             options['region'] = Region.parse(options['region'])
         serving = {k: v for k, v in values.items() if k in _SERVING}

@@ -13,8 +13,6 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 from typing import Any, Protocol
 
 import rclpy
@@ -28,12 +26,14 @@ _PR_SET_PDEATHSIG = 1
 # A thread that finishes its numpy work asks for the interpreter lock; the default of 5 ms before
 # another thread must yield it would show as latency.
 _SWITCH_INTERVAL_S = 0.0005
-# Threads that release something are given so long at the end.
-_LAST_THREADS_S = 5.0
 
 
 class RunnableNode(Protocol):
-    """What ``run_node`` needs of a node beside being an rclpy node."""
+    """
+    What ``run_node`` needs of a node beside being an rclpy node.
+
+    A node may have ``hangs``: that a thread of its own did not return when it was closed.
+    """
 
     exit_code: int
 
@@ -95,22 +95,13 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None, *,
             node.destroy_node()
         rclpy.try_shutdown()
         answered()
-        _end_in_spite_of_threads()
-    return code
-
-
-def _end_in_spite_of_threads() -> None:
-    """End the process with 1 where a thread does not return: Python would wait for it for ever."""
-    end = time.monotonic() + _LAST_THREADS_S
-    main = threading.main_thread()
-    left = [t for t in threading.enumerate() if t is not main and not t.daemon]
-    for thread in left:
-        thread.join(max(0.0, end - time.monotonic()))
-    if names := ', '.join(t.name for t in left if t.is_alive()):
-        print(f'the process is ended in spite of threads that do not return: {names}',
-              file=sys.stderr, flush=True)
+    if getattr(node, 'hangs', False):
+        # Python would wait for that thread for ever.
+        print('kd_perception: ended in spite of a thread that does not return', file=sys.stderr,
+              flush=True)
         sys.stdout.flush()
         os._exit(1)
+    return code
 
 
 def end_with_parent() -> None:

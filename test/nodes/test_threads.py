@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+from kd_perception.nodes import loading
 from kd_perception.nodes import worker as worker_module
 from kd_perception.nodes.loading import LoadRequest, ModelLoader
 from kd_perception.nodes.model_switch import ModelSwitch
@@ -70,6 +71,17 @@ def test_the_loader_is_free_again_after_a_failed_handover(settings, on_failure):
         assert told.wait(20.0)
         wait_for(lambda: not loader.busy)
     loader.close()
+
+
+def test_what_is_built_beside_is_built_for_all_frames_of_a_call(settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loading, 'is_prepared', lambda bundle, engine, **more: (
+        asked.append((engine, more['batch']))) or True)
+    loader = ModelLoader(lambda model, *_: model.close(), refuse)
+    loader.request(LoadRequest(settings, check_settings(settings), 0, batch=3))
+    wait_for(lambda: not loader.busy)
+    loader.close()
+    assert asked == [('onnxruntime', 3)]
 
 
 def test_the_painter_outlives_a_picture_that_fails(settings):
