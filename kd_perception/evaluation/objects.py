@@ -160,9 +160,9 @@ def object_recall(arm: str, frames: Sequence[np.ndarray], *, resamples: int = RE
     if not any(len(f) for f in frames):
         return None
     names = _cells()
-    counts = np.stack([_by_cell(f, names) for f in frames])  # [n, cells, 4]
     every = np.concatenate(frames)
     member = _members(every, names)
+    counts = _by_frame(every, member, [len(f) for f in frames])
     used = counts[:, :, 0].any(axis=0)
     instances, pixels = counts[:, used, 0], counts[:, used, 2]
     found = share_intervals(counts[:, used, 1], instances, resamples=resamples, seed=seed)
@@ -237,12 +237,15 @@ def _members(objects: np.ndarray, names: Sequence[tuple[str, str, str]]) -> np.n
     return np.stack(columns, axis=1)
 
 
-def _by_cell(objects: np.ndarray, names: Sequence[tuple[str, str, str]]) -> np.ndarray:
-    """Return int64 ``[cells, 4]``: instances, found ones, pixels, right pixels."""
-    member = _members(objects, names).astype(np.int64)
-    values = np.stack([np.ones(len(objects), np.int64), found_of(objects), objects[:, 4],
-                       objects[:, 5]], axis=1)
-    return member.T @ values
+def _by_frame(objects: np.ndarray, member: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Return int64 ``[n, cells, 4]``: instances, found ones, pixels, right pixels."""
+    out = np.zeros((len(sizes), member.shape[1], 4), np.int64)
+    some = np.flatnonzero(sizes)  # sums over nothing are not what reduceat gives
+    starts = np.cumsum([0, *sizes])[:-1][some]
+    for k, values in enumerate((np.ones(len(objects), np.int64), found_of(objects),
+                                objects[:, 4], objects[:, 5])):
+        out[some, :, k] = np.add.reduceat(member * values[:, None].astype(np.int64), starts)
+    return out
 
 
 def found_of(objects: np.ndarray) -> np.ndarray:
