@@ -60,6 +60,8 @@ class ComparisonSpec:
     :param height: rows of the camera image.
     :param class_map: name of the class map from source labels to model classes, or ''.
     :param margin_miou: loss of mIoU, in points of 100, up to which the arms count as equal.
+    :param duration_s: seconds after the warm-up at which the run ends, if frames did not end it
+        before; 0 for no limit.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -75,6 +77,7 @@ class ComparisonSpec:
     height: int = 0
     class_map: str = ''
     margin_miou: float = 2.0
+    duration_s: float = 0.0
 
     def __post_init__(self) -> None:
         for key, value, known in (('source', self.source, SOURCES),
@@ -87,6 +90,8 @@ class ComparisonSpec:
             raise ConfigError(f'comparison: arms need different names, not {names}')
         if self.frames < 0 or self.warmup < 0 or self.width < 0 or self.height < 0:
             raise ConfigError('comparison: frames, warmup, width and height must not be negative')
+        if not 0 <= self.duration_s < float('inf'):
+            raise ConfigError(f'comparison: duration_s must be 0 or more, not {self.duration_s}')
         if not self.rate_hz > 0:  # NaN is not above zero either
             raise ConfigError(f'comparison: rate_hz must be above zero, not {self.rate_hz}')
 

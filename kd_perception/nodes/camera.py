@@ -37,6 +37,7 @@ from kd_perception.nodes.conversion import (
 from kd_perception.nodes.parameters import CAMERA, declare, values_of_node
 from kd_perception.nodes.process import run_node
 from kd_perception.nodes.published import end_message, published_message, skipped_message
+from kd_perception.nodes.sampling import SampleIndices
 from kd_perception.nodes.schedule import Serving, servings
 
 # Discovery of publishers in other processes and on other hosts takes about so long.
@@ -57,7 +58,7 @@ class CameraNode(Node):
         self._source = open_pictures(self._values)
         self._arms: tuple[str, ...] = self._values['arms'] or ('',)
         self._total = self._number_of_frames()
-        self._samples = _spread(self._values['samples'], self._total)
+        self._samples = SampleIndices(self._values['samples'], self._total)
         self._order: Iterator[Serving] = self._servings()
         self._picture: tuple[int, Picture, Image] | None = None
         self._ended = False
@@ -233,13 +234,6 @@ class CameraNode(Node):
             height, width = picture.image.shape[:2]
             self._infos[arm].publish(camera_info_message(
                 width, height, lens.fx, lens.fy, lens.cx, lens.cy, head))
-
-
-def _spread(count: int, total: int) -> frozenset[int]:
-    """Return ``count`` indices spread evenly over ``total`` frames, the middle of each part."""
-    if not count or not total:
-        return frozenset()
-    return frozenset(int((i + 0.5) * total / count) for i in range(min(count, total)))
 
 
 def main(args: Sequence[str] | None = None) -> int:

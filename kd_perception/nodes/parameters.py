@@ -204,6 +204,8 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('scenario', 'clear', 'Scenario or recording, for the report.'),
     ParameterSpec('seed', 0, 'Seed, for the report.', minimum=0),
     ParameterSpec('frames', 200, 'Frames that count; 0 for all of the source.', minimum=0),
+    ParameterSpec('duration_s', 0.0, 'Seconds after the warm-up at which the run ends, if frames '
+                  'did not end it before; 0 for no limit.', minimum=0.0, maximum=1e6),
     ParameterSpec('warmup', 10, 'Frames served before those that count.', minimum=0),
     ParameterSpec('pacing', 'lockstep', 'lockstep: the monitor calls for each frame; realtime: '
                   'the camera runs by its rate.', choices=PACINGS),
@@ -212,6 +214,15 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
     ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
                   'one that fits by name.'),
+    ParameterSpec('truth', 'auto', 'Ground truth: as the source has it (auto; of live topics '
+                  'none), left out, or the run is refused without.',
+                  choices=('auto', 'none', 'required')),
+    ParameterSpec('classes', '', 'Class set of the labels of a live topic; empty: label_info '
+                  'tells.'),
+    ParameterSpec('image_transport', 'raw', 'Live topics: raw: topic image; compressed: topic '
+                  'image/compressed.', choices=('raw', 'compressed')),
+    ParameterSpec('samples', 6, 'Live topics: number of frames, spread over the run, that are '
+                  'shown in the report.', minimum=0, maximum=100),
     ParameterSpec('margin_miou', 2.0, 'Loss of mIoU, in points, up to which arms count as equal.',
                   minimum=0.0, maximum=100.0),
     ParameterSpec('timeout_s', 10.0, 'Time after which a result counts as lost.',
