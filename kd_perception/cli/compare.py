@@ -2,12 +2,13 @@
 Run model A against model B as ROS 2 nodes on the same frames, and report.
 
 The same camera, perception and monitor nodes as in ab_comparison.launch.py, without launch, in a
-private DDS domain on this host. The first model is the reference.
+private DDS domain on this host (on a live topic in your own). The first model is the reference.
 
 Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
-  kd_perception compare student student --engine onnxruntime,openvino   (one per model)
+  kd_perception compare student --engine onnxruntime,openvino,torch     (one arm for each)
+  kd_perception compare teacher student --topic /camera/image --duration 60
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a comparison that is in --out')
     frames = parser.add_argument_group('frames')
-    frames.add_argument('--source', choices=('sim', 'bag'), default=None,
-                        help='the embedded street, or a recording (default: bag with --bag)')
+    frames.add_argument('--source', choices=('sim', 'bag', 'topic'), default=None,
+                        help='the embedded street, a recording (default with --bag), or a topic '
+                        'that somebody publishes (default with --topic)')
     frames.add_argument('--scenario', default='clear',
                         help='weather and light of the street (%(default)s)')
     frames.add_argument('--seed', type=int, default=0, metavar='N',
@@ -51,9 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument('--height', type=int, default=360, help='of the street (%(default)s)')
     frames.add_argument('--bag', default='', metavar='PATH',
                         help='rosbag, video or image folder')
+    frames.add_argument('--topic', default='', metavar='NAME',
+                        help='live image topic, raw or compressed, in your own ROS domain; '
+                        'with --label-topic and --classes for its ground truth')
     frames.add_argument('--image-topic', default='',
                         help='needed where a bag has several cameras')
-    frames.add_argument('--label-topic', default='', help='label images of a bag')
+    frames.add_argument('--label-topic', default='', help='label images of a bag or live')
     frames.add_argument('--label-dir', default='', metavar='FOLDER',
                         help='label PNGs of an image folder (default: <folder>_labels)')
     frames.add_argument('--classes', default='',
@@ -61,23 +66,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument('--class-map', default='',
                         help='map from the classes of the labels to those of the models')
     frames.add_argument('--frames', type=int, default=None, metavar='N',
-                        help='frames that count (default 200, or all of a recording)')
+                        help='frames that count (default 200; all of a recording, and as many '
+                        'as come within --duration)')
+    frames.add_argument('--duration', type=float, default=0.0, metavar='S',
+                        help='end the run so long after the warm-up, or at --frames')
+    frames.add_argument('--require-truth', action='store_true',
+                        help='refuse a source without ground truth')
     frames.add_argument('--warmup', type=int, default=10, metavar='N',
                         help='frames before them (%(default)s)')
     course = parser.add_argument_group('course')
-    course.add_argument('--placement', choices=PLACEMENTS, default='turns',
+    course.add_argument('--placement', choices=PLACEMENTS, default=None,
                         help='turns: one model after the other on each frame (default); '
-                        'concurrent: together; isolated: one model at a time over all frames')
-    course.add_argument('--pacing', choices=PACINGS, default='lockstep',
+                        'concurrent: together (the only one on a live topic); isolated: one '
+                        'model at a time over all frames')
+    course.add_argument('--pacing', choices=PACINGS, default=None,
                         help='lockstep: the next frame when the last was answered (default); '
-                        'realtime: by --rate; max: as fast as frames can be made')
+                        'realtime: by --rate, on a live topic as they come; max: as fast as '
+                        'frames can be made')
     course.add_argument('--rate', type=float, default=30.0, metavar='HZ',
                         help='frames per second of the street and of realtime (%(default)s)')
     course.add_argument('--timeout', type=float, default=10.0, metavar='S',
                         help='a result later than this is lost (%(default)s)')
+    course.add_argument('--start-timeout', type=float, default=120.0, metavar='S',
+                        help='how long nodes, and images of a live topic, are waited for '
+                        '(%(default)s)')
     course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
                         help='loss of mIoU up to which models count as equal (%(default)s)')
-    engine = parser.add_argument_group('engine (one value for all models, or one each: x,y)')
+    engine = parser.add_argument_group('engine (one value for all models, or one each: x,y; of '
+                                       'one model each value is an arm)')
     engine.add_argument('--engine', default='auto',
                         help=f'auto, {", ".join(ENGINES)} (%(default)s)')
     engine.add_argument('--device', default='cpu', help='cpu or cuda (%(default)s)')
@@ -106,26 +122,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:
-    source = args.source or ('bag' if args.bag else 'sim')
-    if source == 'sim' and args.bag:
-        raise ConfigError('--bag needs --source bag')
-    count = len(args.models)
+    source = args.source or ('bag' if args.bag else 'topic' if args.topic else 'sim')
+    for name in ('bag', 'topic'):
+        if getattr(args, name) and source != name:
+            raise ConfigError(f'--{name} needs --source {name}')
+    models = args.models
+    if len(models) == 1:  # several ways to run it may be what is compared
+        models = models * max(len(str(getattr(args, n)).split(','))
+                              for n in ('engine', 'device', 'precision', 'threads'))
+    count = len(models)
     if count > 26:
         raise ConfigError(f'{count} models are too many; 26 at most')
     engines, devices = _each(args, 'engine', count), _each(args, 'device', count)
     precisions, threads = _each(args, 'precision', count), _each(args, 'threads', count)
     if not all(t.isdecimal() for t in threads):
         raise ConfigError(f'--threads {args.threads}: whole numbers of 0 or more')
-    frames = args.frames if args.frames is not None else 200 if source == 'sim' else 0
+    endless = source == 'bag' or args.duration > 0
+    frames = args.frames if args.frames is not None else 0 if endless else 200
     return ComparisonRequest(
         arms=tuple(ArmSpec(chr(ord('a') + i), model, engines[i], devices[i], precisions[i],
-                           int(threads[i])) for i, model in enumerate(args.models)),
+                           int(threads[i])) for i, model in enumerate(models)),
         models_dir=args.models_dir, source=source, scenario=args.scenario, seed=args.seed,
-        width=args.width, height=args.height, bag=args.bag, image_topic=args.image_topic,
+        width=args.width, height=args.height, bag=args.bag, topic=args.topic,
+        image_topic=args.image_topic, duration_s=args.duration,
+        require_truth=args.require_truth, start_timeout_s=args.start_timeout,
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
-        class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
-        pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
-        margin_miou=args.margin_miou)
+        class_map=args.class_map, frames=frames, warmup=args.warmup,
+        placement=args.placement or '', pacing=args.pacing or '', rate_hz=args.rate,
+        timeout_s=args.timeout, margin_miou=args.margin_miou)
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

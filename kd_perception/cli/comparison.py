@@ -2,12 +2,13 @@
 A comparison from a request to its report; what ``compare`` and ``demo`` share.
 
 Everything that can be wrong with models, engines, classes and source is found before a process
-starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain.
+starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain; on a live topic in
+the user's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
-from kd_perception.classes import load_class_map
-from kd_perception.engines.engine import check_device, PRECISIONS
+from kd_perception.classes import load_class_map, load_class_set
+from kd_perception.cli.live_source import check_topics, NAMESPACE
+from kd_perception.engines.engine import check_device, DEVICES, PRECISIONS
 from kd_perception.engines.loader import available_engines, ENGINES
 from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
 from kd_perception.evaluation.analysis import analyse, Analysis
@@ -24,7 +26,7 @@ from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
-from kd_perception.nodes.graph import comparison_graph, RunGraph
+from kd_perception.nodes.graph import comparison_graph, in_namespace, RunGraph
 from kd_perception.simulation.scenario import load_scenario
 
 LOGS = 'logs'
@@ -38,7 +40,13 @@ class ComparisonRequest:
     :param arms: models by name or path; an engine may be ``auto``.
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
+    :param topic: image topic for the source ``topic``; its labels come on ``label_topic``.
+    :param duration_s: seconds after the warm-up at which the run ends; 0 for no limit.
+    :param placement: empty: ``turns``, of a live topic ``concurrent``.
+    :param pacing: empty: ``lockstep``, of a live topic ``realtime``.
+    :param require_truth: refuse a source without ground truth.
     :param timeout_s: a result later than this is lost.
+    :param start_timeout_s: time for nodes and images to come.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -49,17 +57,21 @@ class ComparisonRequest:
     width: int = 640
     height: int = 360
     bag: str = ''
+    topic: str = ''
     image_topic: str = ''
     label_topic: str = ''
     label_dir: str = ''
     classes: str = ''
     class_map: str = ''
     frames: int = 200
+    duration_s: float = 0.0
     warmup: int = 10
-    placement: str = 'turns'
-    pacing: str = 'lockstep'
+    placement: str = ''
+    pacing: str = ''
+    require_truth: bool = False
     rate_hz: float = 30.0
     timeout_s: float = 10.0
+    start_timeout_s: float = 120.0
     margin_miou: float = 2.0
 
 
@@ -85,27 +97,44 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
                 f'{bundles[0].path} has the classes {first.classes.name!r}, {bundle.path} has '
                 f'{bundle.spec.classes.name!r}: models of different classes cannot be compared')
     arms = tuple(
-        replace(arm, model=str(bundle.path.resolve()),
-                engine=_fastest() if arm.engine == 'auto' else _engine(arm.engine))
+        replace(arm, model=str(bundle.path.resolve()), engine=_fastest(request.arms)
+                if arm.engine == 'auto' else _engine(arm.engine))
         for arm, bundle in zip(request.arms, bundles, strict=True))
     for arm in arms:
         check_device(arm.engine, arm.device)
-    frames = request.frames
+    live = request.source == 'topic'
+    frames, scenario = request.frames, request.scenario
     if request.source == 'bag':
         frames = _check_recording(request, first)
+        scenario = str(Path(request.bag).expanduser().resolve())
+    elif live:
+        scenario = request.topic
     else:
         load_scenario(request.scenario)
+        if request.require_truth or request.class_map:
+            load_class_map(load_class_set('carla'), first.classes, request.class_map)
     spec = ComparisonSpec(
-        arms=arms, source=request.source,
-        scenario=(str(Path(request.bag).expanduser().resolve()) if request.source == 'bag'
-                  else request.scenario),
-        seed=request.seed, frames=frames, warmup=request.warmup, pacing=request.pacing,
-        placement=request.placement, rate_hz=request.rate_hz, width=request.width,
-        height=request.height, class_map=request.class_map, margin_miou=request.margin_miou)
+        arms=arms, source=request.source, scenario=scenario,
+        seed=request.seed, frames=frames, warmup=request.warmup,
+        pacing=request.pacing or ('realtime' if live else 'lockstep'),
+        placement=request.placement or ('concurrent' if live else 'turns'),
+        rate_hz=request.rate_hz, width=0 if live else request.width,
+        height=0 if live else request.height, class_map=request.class_map,
+        margin_miou=request.margin_miou, duration_s=float(request.duration_s))
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes}
-    return comparison_graph(spec, str(out.resolve()), camera=camera,
-                            monitor={'timeout_s': float(request.timeout_s)})
+    monitor = {'timeout_s': float(request.timeout_s),
+               'start_timeout_s': float(request.start_timeout_s),
+               'truth': 'required' if request.require_truth else 'auto'}
+    if not live:
+        return comparison_graph(spec, str(out.resolve()), camera=camera, monitor=monitor)
+    comparison_graph(spec, '', camera=camera, monitor=monitor)  # before ROS is asked
+    if request.classes and request.label_topic:
+        load_class_map(load_class_set(request.classes), first.classes, request.class_map)
+    found = check_topics(request.topic, request.label_topic, classes=request.classes)
+    return in_namespace(comparison_graph(
+        spec, str(out.resolve()), perception={'image_transport': found.image_transport},
+        camera={**camera, 'label_info_topic': found.label_info}, monitor=monitor), NAMESPACE)
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
@@ -125,7 +154,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
     from kd_perception.nodes.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
-        run_graph(graph, out / LOGS, progress=progress)
+        run_graph(graph, out / LOGS, progress=progress, isolated=request.source != 'topic')
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 
@@ -162,12 +191,18 @@ def _engine(name: str) -> str:
     return name
 
 
-def _fastest() -> str:
-    """Return the engine that ``auto`` means: named, so that all arms have the same."""
-    for name, state in available_engines().items():
-        if not state.startswith('missing'):
+def _fastest(arms: Sequence[ArmSpec]) -> str:
+    """Return the engine that ``auto`` means: one that has all devices, the same for all arms."""
+    present = [n for n, state in available_engines().items() if not state.startswith('missing')]
+    if not present:
+        raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+    devices = {arm.device.partition(':')[0] for arm in arms if arm.engine == 'auto'}
+    for name in present:
+        if devices <= set(DEVICES[name]):
             return name
-    raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+    raise EngineError(f'no installed engine ({", ".join(present)}) has '
+                      f'{"the device" if len(devices) == 1 else "all of the devices"} '
+                      f'{", ".join(sorted(devices))}; name the engines')
 
 
 def _check_labels(source: FrameSource) -> None:
@@ -201,6 +236,8 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
             _check_labels(source)
         elif request.class_map:
             raise ConfigError(f'{request.bag}: has no labels, so a class map is of no use')
+        elif request.require_truth:
+            raise ConfigError(f'{request.bag}: has no labels, and ground truth is required')
     finally:
         source.close()
     left = there - request.warmup

@@ -177,8 +177,9 @@ class CameraNode(Node):
         if self._picture is not None and self._picture[0] == index:
             return self._picture[1:]
         there = self._source.frames
+        rounds, place = divmod(index, there) if there else (0, index)
         try:
-            picture = self._source.picture(index % there if there else index)
+            picture = self._source.picture(place)
         except LabelError:
             raise  # not one bad picture: the labels of this recording mean something else
         except ImageError as error:
@@ -189,7 +190,8 @@ class CameraNode(Node):
         image = picture.image
         if self._values['encoding'] == 'bgr8':
             image = np.ascontiguousarray(image[..., ::-1])
-        stamp = picture.stamp_ns
+        # A recording that is played again goes on in time: no stamp comes twice.
+        stamp = picture.stamp_ns + rounds * self._source.round_ns
         if self._values['stamps'] == 'clock':
             stamp = self.get_clock().now().nanoseconds
         message = image_message(image, self._values['encoding'], header(stamp, picture.frame_id))

@@ -1,4 +1,4 @@
-"""The ground truth of a comparison: its topics, what its ids mean, and whether it must be there."""
+"""The ground truth of a comparison: its topics, what its ids mean, whether it must be there."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from kd_perception.nodes.events import subscription_events
 from kd_perception.nodes.pending import Pending
 from kd_perception.nodes.sampling import SampleIndices
 from kd_perception.nodes.source_control import Events, Key
+from kd_perception.nodes.stamps import SET_BACK_NS
 
 # Older distributions (Humble) call back with the message alone.
 _HAS_MESSAGE_INFO = hasattr(Subscription, 'CallbackType')
@@ -33,6 +34,7 @@ _DEPTH = 10
 _LOOK_EVERY_S = 1.0
 # Results that were under way when the run began answer one of these.
 _KEPT_BEFORE = 300
+_SAME_STAMPS = 5
 # No image lies longer in a middleware that works.
 _LONGEST_TRANSPORT_NS = 10_000_000_000
 # In Fast DDS vendor and host fill the first four bytes of an end's identifier.
@@ -77,6 +79,7 @@ class LiveTopic:
         self._one_host = False
         self._last_at = self._look_at = 0.0
         self._count = self._lost = self._repeated = 0
+        self._newest_ns = 0
         self._reliable = False
         self._subscription = self._subscribe()
 
@@ -111,8 +114,11 @@ class LiveTopic:
         """
         Notice the end of the frames.
 
-        :raises GraphError: when no image came since the arms were ready.
+        :raises GraphError: when no image came since the arms were ready, or all are alike.
         """
+        if self._repeated > _SAME_STAMPS and self._repeated * 2 > self._count:
+            raise GraphError(f'images on {self.topic} bear the same stamp again and again: '
+                             'nobody can tell which one a result answers')
         silent = time.monotonic() - self._last_at
         if self.ended_ns is not None or silent <= self._values['timeout_s']:
             return
@@ -155,6 +161,14 @@ class LiveTopic:
             f"Live topic: latency runs from the monitor's own reception of the image, because "
             f'{why}; the transport of the image is not in it.')
         return {key: image.received_ns for key, image in self._images.items()}
+
+    def _played_again(self, key: Key) -> None:
+        """A recording runs in a loop: stop where frames come that were counted already."""
+        self._repeated -= 1
+        if key in self._images:
+            self._stop()
+            self.notes.append(f'{self.topic} began again with old stamps (a recording in a loop): '
+                              f'the run was ended after {self._count} frames.')
 
     def _stop(self) -> None:
         self.ended_ns = self.stopped_ns = time.monotonic_ns()
@@ -208,8 +222,13 @@ class LiveTopic:
             return
         if self.ended_ns is not None:
             return
+        if key in self.before or key in self._images:
+            self._repeated += 1
+            if self._newest_ns - key[0] > SET_BACK_NS:
+                self._played_again(key)
+                return
+        self._newest_ns = max(self._newest_ns, key[0])
         index, self._count = self._count, self._count + 1
-        self._repeated += key in self._images
         self._images[key] = SeenImage(received_ns, source_ns)
         for arm in self._values['arms']:
             self._events.published(Published(arm, *key, index, received_ns, -1))

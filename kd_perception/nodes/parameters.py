@@ -194,7 +194,8 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('hold', False, 'Hold the first frame back until ~/step is called.'),
     ParameterSpec('stamps', 'source', 'source: stamps of the recording or of simulated time; '
                   'clock: the time of publishing.', choices=('source', 'clock')),
-    ParameterSpec('loop', False, 'Start again at the end of a recording.'),
+    ParameterSpec('loop', False, 'Start again at the end of a recording; stamps go on, so that none '
+                  'comes twice.'),
 )
 
 MONITOR: tuple[ParameterSpec, ...] = _fixed(

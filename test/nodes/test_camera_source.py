@@ -56,3 +56,12 @@ def test_stamps_that_repeat_between_recordings_are_seen(drives):
     assert 'zero or repeat' in pictures.notes[0]
     assert len({pictures.picture(n).stamp_ns for n in range(6)}) == 6
     pictures.close()
+
+
+def test_a_recording_played_again_goes_on_in_time(drives):
+    for path in (drives / 'a', drives):
+        pictures = RecordedPictures(str(path), frame_id='front')
+        first = [pictures.picture(n).stamp_ns for n in range(pictures.frames)]
+        again = [stamp + pictures.round_ns for stamp in first]
+        assert min(again) - max(first) > 900_000_000
+        pictures.close()

@@ -65,7 +65,7 @@ def test_launch_arguments_are_the_declared_parameters(name, node, absent):
 
 def test_comparison_arguments_are_parameters_or_models():
     known = {spec.name for table in TABLES.values() for spec in table}
-    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - {'a', 'b', 'rviz'}
+    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - {'a', 'b', 'rviz', 'image'}
     assert {n.removeprefix('a_').removeprefix('b_') for n in rest} <= known
 
 
