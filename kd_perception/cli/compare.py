@@ -70,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'as come within --duration)')
     frames.add_argument('--duration', type=float, default=0.0, metavar='S',
                         help='end the run so long after the warm-up, or at --frames')
+    frames.add_argument('--loop', action='store_true',
+                        help='play a recording again when it ends; its stamps go on')
     frames.add_argument('--require-truth', action='store_true',
                         help='refuse a source without ground truth')
     frames.add_argument('--warmup', type=int, default=10, metavar='N',
@@ -83,8 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='lockstep: the next frame when the last was answered (default); '
                         'realtime: by --rate, on a live topic as they come; max: as fast as '
                         'frames can be made')
-    course.add_argument('--rate', type=float, default=30.0, metavar='HZ',
-                        help='frames per second of the street and of realtime (%(default)s)')
+    course.add_argument('--rate', type=_rate, default=(30.0, 0.0), metavar='HZ|FACTORx',
+                        help='frames per second of the street and of realtime (30); 1x: as '
+                        'recorded, 0.5x: half as fast (--bag, realtime, concurrent)')
     course.add_argument('--timeout', type=float, default=10.0, metavar='S',
                         help='a result later than this is lost (%(default)s)')
     course.add_argument('--start-timeout', type=float, default=120.0, metavar='S',
@@ -148,8 +151,20 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         require_truth=args.require_truth, start_timeout_s=args.start_timeout,
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
         class_map=args.class_map, frames=frames, warmup=args.warmup,
-        placement=args.placement or '', pacing=args.pacing or '', rate_hz=args.rate,
-        timeout_s=args.timeout, margin_miou=args.margin_miou)
+        placement=args.placement or '', pacing=args.pacing or '', rate_hz=args.rate[0],
+        speed=args.rate[1], loop=args.loop, timeout_s=args.timeout,
+        margin_miou=args.margin_miou)
+
+
+def _rate(text: str) -> tuple[float, float]:
+    """Return frames per second and factor of ``30`` or ``2x``; the factor is 0 for none."""
+    try:
+        if text.endswith('x'):
+            return 30.0, float(text[:-1])
+        return float(text), 0.0
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is neither a rate in Hz (30) nor a factor (2x)') from None
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

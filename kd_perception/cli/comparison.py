@@ -26,6 +26,7 @@ from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
+from kd_perception.nodes.camera_times import playing_times
 from kd_perception.nodes.graph import comparison_graph, in_namespace, RunGraph
 from kd_perception.simulation.scenario import load_scenario
 
@@ -44,6 +45,9 @@ class ComparisonRequest:
     :param duration_s: seconds after the warm-up at which the run ends; 0 for no limit.
     :param placement: empty: ``turns``, of a live topic ``concurrent``.
     :param pacing: empty: ``lockstep``, of a live topic ``realtime``.
+    :param rate_hz: of the street, and of realtime pacing.
+    :param speed: realtime pacing of a recording by its own time, as a factor; 0 for ``rate_hz``.
+    :param loop: play a recording again when it ends.
     :param require_truth: refuse a source without ground truth.
     :param timeout_s: a result later than this is lost.
     :param start_timeout_s: time for nodes and images to come.
@@ -70,6 +74,8 @@ class ComparisonRequest:
     pacing: str = ''
     require_truth: bool = False
     rate_hz: float = 30.0
+    speed: float = 0.0
+    loop: bool = False
     timeout_s: float = 10.0
     start_timeout_s: float = 120.0
     margin_miou: float = 2.0
@@ -103,9 +109,11 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     for arm in arms:
         check_device(arm.engine, arm.device)
     live = request.source == 'topic'
-    frames, scenario = request.frames, request.scenario
+    frames, scenario, rate_hz = request.frames, request.scenario, request.rate_hz
+    if (request.speed or request.loop) and request.source != 'bag':
+        raise ConfigError('a rate as a factor and --loop are for recordings (--bag)')
     if request.source == 'bag':
-        frames = _check_recording(request, first)
+        frames, rate_hz = _check_recording(request, first)
         scenario = str(Path(request.bag).expanduser().resolve())
     elif live:
         scenario = request.topic
@@ -118,11 +126,12 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         seed=request.seed, frames=frames, warmup=request.warmup,
         pacing=request.pacing or ('realtime' if live else 'lockstep'),
         placement=request.placement or ('concurrent' if live else 'turns'),
-        rate_hz=request.rate_hz, width=0 if live else request.width,
+        rate_hz=rate_hz, width=0 if live else request.width,
         height=0 if live else request.height, class_map=request.class_map,
         margin_miou=request.margin_miou, duration_s=float(request.duration_s))
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
-              'label_dir': request.label_dir, 'classes': request.classes}
+              'label_dir': request.label_dir, 'classes': request.classes, 'loop': request.loop,
+              'speed': float(request.speed)}
     monitor = {'timeout_s': float(request.timeout_s),
                'start_timeout_s': float(request.start_timeout_s),
                'truth': 'required' if request.require_truth else 'auto'}
@@ -200,8 +209,10 @@ def _fastest(arms: Sequence[ArmSpec]) -> str:
     for name in present:
         if devices <= set(DEVICES[name]):
             return name
-    raise EngineError(f'no installed engine ({", ".join(present)}) has '
-                      f'{"the device" if len(devices) == 1 else "all of the devices"} '
+    if len(devices) == 1:
+        raise EngineError(f'no device {devices.pop()!r} for any engine that is installed: '
+                          f'{", ".join(present)}')
+    raise EngineError(f'no installed engine ({", ".join(present)}) has all of the devices '
                       f'{", ".join(sorted(devices))}; name the engines')
 
 
@@ -219,8 +230,8 @@ def _check_labels(source: FrameSource) -> None:
         pass  # one bad picture is skipped, and counted, when its turn comes
 
 
-def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
-    """Open the recording once; return how many frames will count (0: all)."""
+def _check_recording(request: ComparisonRequest, model: BundleSpec) -> tuple[int, float]:
+    """Open the recording once; return how many frames will count and at which rate they come."""
     if not request.bag:
         raise ConfigError('source bag needs --bag: a rosbag, video or image folder')
     source = open_source(request.bag, image_topic=request.image_topic,
@@ -228,7 +239,10 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
                          classes=request.classes)
     try:
         there = len(source)
-        if there <= request.warmup:
+        rate_hz = request.rate_hz
+        if request.speed:
+            rate_hz = request.speed * there / float(playing_times(source.times_ns)[-1])
+        if there <= request.warmup and not request.loop:
             raise ConfigError(f'{request.bag}: has {there} frames and the warm-up takes '
                               f'{request.warmup}; lower --warmup')
         if source.has_labels and source.label_classes is not None:
@@ -240,5 +254,9 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
             raise ConfigError(f'{request.bag}: has no labels, and ground truth is required')
     finally:
         source.close()
+    if request.loop:
+        if not request.frames and not request.duration_s:
+            raise ConfigError('--loop has no end: give --frames or --duration')
+        return request.frames, rate_hz
     left = there - request.warmup
-    return min(request.frames, left) if request.frames else left
+    return min(request.frames, left) if request.frames else left, rate_hz

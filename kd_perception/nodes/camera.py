@@ -56,6 +56,11 @@ class CameraNode(Node):
                            if self._values['publish_clock'] else None)
         self._refuse_second_clock(_DISCOVERY_S)
         self._source = open_pictures(self._values)
+        if self._values['speed'] and (
+                not self._source.schedule_s.size or self._values['pacing'] != 'realtime'
+                or self._values['placement'] != 'concurrent'):
+            raise ConfigError('speed needs a recording, pacing realtime and placement '
+                              'concurrent')
         self._arms: tuple[str, ...] = self._values['arms'] or ('',)
         self._total = self._number_of_frames()
         self._samples = SampleIndices(self._values['samples'], self._total)
@@ -63,6 +68,7 @@ class CameraNode(Node):
         self._picture: tuple[int, Picture, Image] | None = None
         self._ended = False
         self._served = False
+        self._playing_since = 0.0
         self._bad: set[int] = set()
         self._create_topics()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -128,9 +134,25 @@ class CameraNode(Node):
     def _on_timer(self) -> None:
         if self._held or self._ended:
             return
-        self._serve_next()
+        served = self._serve_next()
         # Draw the next picture now, so that it goes out on time.
         self._prepare()
+        if self._values['speed'] and served:
+            self._keep_time(served[0].index)
+
+    def _keep_time(self, index: int) -> None:
+        """Set the timer to when the frame after ``index`` is due in the recording's own time."""
+        now = time.monotonic()
+        self._playing_since = self._playing_since or now - self._due_s(index)
+        wait_s = self._playing_since + self._due_s(index + 1) - now
+        self._timer.timer_period_ns = max(0, int(wait_s * 1e9))
+        self._timer.reset()
+
+    def _due_s(self, index: int) -> float:
+        """Return when a frame is due after the first one."""
+        times = self._source.schedule_s
+        rounds, place = divmod(index, len(times) - 1)
+        return float(rounds * times[-1] + times[place]) / float(self._values['speed'])
 
     def _on_step(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         unheard = [p.topic_name for p in self._images.values() if not p.get_subscription_count()]

@@ -15,9 +15,9 @@ import numpy as np
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError
+from kd_perception.nodes.camera_times import playing_times, round_ns
 
 _ENDLESS_S = 86_400.0
-_PERIOD_NS = 100_000_000  # of a recording of one frame
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,15 @@ class PictureSource(Protocol):
 
     :param frames: how many there are; 0 for as many as wanted.
     :param round_ns: how much later a frame is when the source is played once more.
+    :param schedule_s: float ``[n + 1]``: when each frame is due in the recording's own time, and
+        at last when the next round begins; empty where the source has no time of its own.
     :param notes: what a reader of a report must know of the source.
     """
 
     name: str
     frames: int
     round_ns: int
+    schedule_s: np.ndarray
     classes: ClassSet | None
     intrinsics: Intrinsics | None
     notes: tuple[str, ...]
@@ -89,6 +92,7 @@ class StreetPictures:
         self._frame_id = frame_id
         self.name = self._source.name
         self.frames = self.round_ns = 0
+        self.schedule_s = np.zeros(0)
         model = self._source.camera
         self.classes = self._source.label_classes
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
@@ -123,8 +127,9 @@ class RecordedPictures:
         self.classes = self._source.label_classes if self._source.has_labels else None
         self.intrinsics: Intrinsics | None = None
         self._by_log = _zero_or_repeated(self._source)
-        self.round_ns = _round_ns(self._source.times_ns if self._by_log
+        self.round_ns = round_ns(self._source.times_ns if self._by_log
                                   else self._source.stamps_ns)
+        self.schedule_s = playing_times(self._source.times_ns)
         self.notes: tuple[str, ...] = ()
         if self._by_log:
             self.notes = ('Header stamps of the recording are zero or repeat: its frames were '
@@ -150,14 +155,6 @@ def _zero_or_repeated(source: Any) -> bool:
     stamps = source.stamps_ns
     stamps = stamps[stamps >= 0]
     return bool((stamps == 0).any()) or len(np.unique(stamps)) < len(stamps)
-
-
-def _round_ns(stamps_ns: np.ndarray) -> int:
-    """Return the length of a recording with one period more: so much later it begins again."""
-    stamps = np.unique(stamps_ns[stamps_ns >= 0])
-    if len(stamps) < 2:
-        return _PERIOD_NS
-    return int(stamps[-1] - stamps[0]) + max(1, int(np.median(np.diff(stamps))))
 
 
 def open_pictures(values: Mapping[str, Any]) -> PictureSource:

@@ -133,6 +133,9 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
     :raises ConfigError: for what cannot be run.
     """
     _check(spec)
+    if (camera or {}).get('speed') and (spec.pacing, spec.placement) != ('realtime', 'concurrent'):
+        raise ConfigError('a recording keeps its own time (speed, --rate as a factor) with pacing '
+                          'realtime and placement concurrent only')
     names = tuple(arm.name for arm in spec.arms)
     told = {
         'arms': names, 'source': spec.source, 'scenario': spec.scenario, 'seed': spec.seed,

@@ -55,7 +55,7 @@ class LaunchFile:
 
 # Parameters of the arms that ab_comparison takes for all arms, or as a_<name>, b_<name>.
 _PER_ARM = ('engine', 'device', 'precision', 'threads')
-_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes')
+_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', 'loop', 'speed')
 _MONITOR_OF_COMPARISON = ('timeout_s', 'start_timeout_s', 'truth')
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
@@ -174,7 +174,7 @@ FILES: Mapping[str, LaunchFile] = {
          _RVIZ, *common('perception.yaml')), _perception),
     'simulation': LaunchFile(
         (*of_parameters('camera', without=('source', 'bag', 'image_topic', 'label_topic',
-                                           'label_dir', 'classes', 'loop')),
+                                           'label_dir', 'classes', 'loop', 'speed')),
          *common('ab_comparison.yaml')), _simulation),
     'replay': LaunchFile(
         (Argument('bag', '', 'Recording to play: rosbag, video or image folder.'),

@@ -174,6 +174,8 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('classes', '', 'Class set of the labels where the recording does not say.'),
     ParameterSpec('rate_hz', 30.0, 'Frame rate of the simulator and of realtime pacing.',
                   minimum=0.01, maximum=1000.0),
+    ParameterSpec('speed', 0.0, 'Realtime pacing of a recording by its own time: 1 as recorded, '
+                  '0.5 half as fast; 0 for rate_hz.', minimum=0.0, maximum=100.0),
     ParameterSpec('width', 640, 'Columns of the simulated image.', minimum=16, maximum=8192),
     ParameterSpec('height', 360, 'Rows of the simulated image.', minimum=16, maximum=8192),
     ParameterSpec('frames', 0, 'Frames to publish; 0 for all of a recording, or without end.',
@@ -194,8 +196,8 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('hold', False, 'Hold the first frame back until ~/step is called.'),
     ParameterSpec('stamps', 'source', 'source: stamps of the recording or of simulated time; '
                   'clock: the time of publishing.', choices=('source', 'clock')),
-    ParameterSpec('loop', False, 'Start again at the end of a recording; stamps go on, so that none '
-                  'comes twice.'),
+    ParameterSpec('loop', False, 'Start again at the end of a recording; stamps go on, so that '
+                  'none comes twice.'),
 )
 
 MONITOR: tuple[ParameterSpec, ...] = _fixed(

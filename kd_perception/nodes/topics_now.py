@@ -57,7 +57,8 @@ def main() -> int:
                              enable_rosout=False)
     deadline = time.monotonic() + patience_s
     found = published(node)
-    while not (wanted and all(set(w.split('|')) & set(found) for w in wanted)) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and not (
+            wanted and all(set(w.split('|')) & set(found) for w in wanted)):
         time.sleep(0.05)
         found = published(node)
     node.destroy_node()

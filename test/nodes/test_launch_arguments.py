@@ -51,7 +51,7 @@ def test_yaml_keys_and_values_are_the_declared_parameters(node):
 @pytest.mark.parametrize(('name', 'node', 'absent'), [
     ('perception', 'perception', set()),
     ('simulation', 'camera', {'source', 'bag', 'image_topic', 'label_topic', 'label_dir',
-                              'classes', 'loop'}),
+                              'classes', 'loop', 'speed'}),
     ('replay', 'camera', {'source', 'scenario', 'width', 'height'})])
 def test_launch_arguments_are_the_declared_parameters(name, node, absent):
     declared = {spec.name for spec in TABLES[node]} - absent
@@ -65,7 +65,8 @@ def test_launch_arguments_are_the_declared_parameters(name, node, absent):
 
 def test_comparison_arguments_are_parameters_or_models():
     known = {spec.name for table in TABLES.values() for spec in table}
-    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - {'a', 'b', 'rviz', 'image'}
+    own = {'a', 'b', 'rviz', 'image'}
+    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - own
     assert {n.removeprefix('a_').removeprefix('b_') for n in rest} <= known
 
 

@@ -101,7 +101,7 @@ def test_a_duration_ends_the_run(bench, bundles, tmp_path, drive):
     run = load_run(out / RECORDING)
     assert run.spec.duration_s == 0.7
     seen = [r.published_ns for r in run.arm_rows('a')]
-    assert 3 <= len(seen)
+    assert len(seen) >= 3
     assert max(seen) - min(seen) < 1.5e9
     assert {r.status for r in run.rows} == {'ok'}
 
