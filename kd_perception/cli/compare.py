@@ -24,10 +24,9 @@ from kd_perception.cli.tables import print_comparison
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.comparison import ArmSpec, PACINGS
+from kd_perception.evaluation.comparison import ArmSpec, PACINGS, PLACEMENTS
 from kd_perception.evaluation.comparison_files import RECORDING
 from kd_perception.evaluation.report import HTML_FILE
-from kd_perception.nodes.schedule import PLACEMENTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     course.add_argument('--placement', choices=PLACEMENTS, default=None,
                         help='turns: one model after the other on each frame (default); '
                         'concurrent: together (the only one on a live topic); isolated: one '
-                        'model at a time over all frames')
+                        'model at a time over all frames; alternate: one node, its model '
+                        'exchanged every --swap-every frames')
+    course.add_argument('--swap-every', type=int, default=20, metavar='K',
+                        help='frames of a block of placement alternate (%(default)s); --frames '
+                        'are then those of each model, rounded up to whole rounds')
     course.add_argument('--pacing', choices=PACINGS, default=None,
                         help='lockstep: the next frame when the last was answered (default); '
                         'realtime: by --rate, on a live topic as they come; max: as fast as '
@@ -152,7 +155,7 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
         class_map=args.class_map, frames=frames, warmup=args.warmup,
         placement=args.placement or '', pacing=args.pacing or '', rate_hz=args.rate[0],
-        speed=args.rate[1], loop=args.loop, timeout_s=args.timeout,
+        speed=args.rate[1], loop=args.loop, swap_every=args.swap_every, timeout_s=args.timeout,
         margin_miou=args.margin_miou)
 
 

@@ -48,6 +48,7 @@ class ComparisonRequest:
     :param rate_hz: of the street, and of realtime pacing.
     :param speed: realtime pacing of a recording by its own time, as a factor; 0 for ``rate_hz``.
     :param loop: play a recording again when it ends.
+    :param swap_every: frames of a block of placement ``alternate``.
     :param require_truth: refuse a source without ground truth.
     :param timeout_s: a result later than this is lost.
     :param start_timeout_s: time for nodes and images to come.
@@ -76,6 +77,7 @@ class ComparisonRequest:
     rate_hz: float = 30.0
     speed: float = 0.0
     loop: bool = False
+    swap_every: int = 20
     timeout_s: float = 10.0
     start_timeout_s: float = 120.0
     margin_miou: float = 2.0
@@ -128,7 +130,8 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         placement=request.placement or ('concurrent' if live else 'turns'),
         rate_hz=rate_hz, width=0 if live else request.width,
         height=0 if live else request.height, class_map=request.class_map,
-        margin_miou=request.margin_miou, duration_s=float(request.duration_s))
+        margin_miou=request.margin_miou, duration_s=float(request.duration_s),
+        swap_every=request.swap_every)
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes, 'loop': request.loop,
               'speed': float(request.speed)}
@@ -258,5 +261,7 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> tuple[int
         if not request.frames and not request.duration_s:
             raise ConfigError('--loop has no end: give --frames or --duration')
         return request.frames, rate_hz
+    if request.placement == 'alternate':
+        return request.frames, rate_hz  # each frame is served to one model only
     left = there - request.warmup
     return min(request.frames, left) if request.frames else left, rate_hz

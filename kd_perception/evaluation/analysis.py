@@ -8,7 +8,7 @@ The first arm is the reference that the others are held against.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,13 @@ from kd_perception.evaluation.accuracy import (
     iou_by_class,
     paired_accuracy,
     PairedAccuracy,
+)
+from kd_perception.evaluation.alternate import (
+    alternate_accuracy,
+    alternate_latency,
+    steady_rows,
+    swap_costs,
+    SwapCost,
 )
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.paired import (
@@ -58,6 +65,7 @@ class Analysis:
     accuracies: Mapping[str, Accuracy]
     comparisons: tuple[ArmComparison, ...]
     cautions: tuple[str, ...]
+    swaps: Mapping[str, SwapCost] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -81,15 +89,20 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             f'the comparison holds no measured frames ({len(run.rows)} rows, warm-up '
             f'{run.spec.warmup}): serve more frames than the warm-up takes'
             + ''.join(f'; {note.rstrip(".")}' for note in run.notes))
-    statistics = {arm: arm_statistics(arm, rows[arm]) for arm in arms}
+    alternate = run.spec.placement == 'alternate'
+    statistics = {arm: arm_statistics(arm, steady_rows(rows[arm])) for arm in arms}
     accuracies = {arm: found for arm in arms
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
     comparisons = []
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
-        latency = paired_latency(both, arms[0], other, seed=seed)
-        quality = paired_accuracy(both, arms[0], other, seed=seed)
+        if alternate:
+            latency = alternate_latency(both, arms[0], other, len(arms), seed=seed)
+            quality = alternate_accuracy(both, arms[0], other, len(arms), seed=seed)
+        else:
+            latency = paired_latency(both, arms[0], other, seed=seed)
+            quality = paired_accuracy(both, arms[0], other, seed=seed)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
@@ -99,7 +112,8 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),
-        cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}))
+        cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}),
+        swaps=swap_costs(run))
 
 
 def _agreement(matrix: np.ndarray | None) -> tuple[float | None, float | None]:

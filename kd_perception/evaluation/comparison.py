@@ -62,6 +62,7 @@ class ComparisonSpec:
     :param margin_miou: loss of mIoU, in points of 100, up to which the arms count as equal.
     :param duration_s: seconds after the warm-up at which the run ends, if frames did not end it
         before; 0 for no limit.
+    :param swap_every: frames of a block in placement ``alternate``; 0 for the others.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -78,6 +79,7 @@ class ComparisonSpec:
     class_map: str = ''
     margin_miou: float = 2.0
     duration_s: float = 0.0
+    swap_every: int = 0
 
     def __post_init__(self) -> None:
         for key, value, known in (('source', self.source, SOURCES),
@@ -137,6 +139,8 @@ class FrameRow:
     :param turn: place of the arm among those served with this frame, from 0; -1 when together.
     :param stages: milliseconds by stage (``STAGES``), as the node says of itself.
     :param counts: per class (correct, in truth, predicted) pixels over labelled truth, or None.
+    :param block: placement ``alternate``: number of the block of frames, from 0; else -1.
+    :param swapping: the model was being exchanged, or had just been.
     """
 
     arm: str
@@ -149,6 +153,8 @@ class FrameRow:
     turn: int = -1
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
+    block: int = -1
+    swapping: bool = False
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

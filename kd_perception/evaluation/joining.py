@@ -18,7 +18,12 @@ _Key = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class Published:
-    """A frame that the camera gave to one arm, at ``published_ns`` of the steady clock."""
+    """
+    A frame that the camera gave to one arm, at ``published_ns`` of the steady clock.
+
+    :param block: placement ``alternate``: number of the block of frames; -1 outside of one.
+    :param swapping: a model was being exchanged meanwhile.
+    """
 
     arm: str
     stamp_ns: int
@@ -26,6 +31,8 @@ class Published:
     index: int
     published_ns: int
     turn: int = -1
+    block: int = -1
+    swapping: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,4 +88,5 @@ def _row(frame: Published, result: Received | None, status: str) -> FrameRow:
         arm=frame.arm, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, index=frame.index,
         published_ns=frame.published_ns,
         received_ns=result.received_ns if result else None, status=status, turn=frame.turn,
-        stages=result.stages if result else {}, counts=result.counts if result else None)
+        stages=result.stages if result else {}, counts=result.counts if result else None,
+        block=frame.block, swapping=frame.swapping)

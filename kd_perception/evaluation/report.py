@@ -85,7 +85,8 @@ def frames_csv(run: ComparisonRun) -> str:
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow([
         'arm', 'index', 'warmup', 'stamp_ns', 'frame_id', 'status', 'turn', 'published_ns',
-        'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou'])
+        'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou',
+        'block', 'swapping'])
     for row in run.rows:
         latency = row.latency_ms
         writer.writerow([
@@ -93,7 +94,7 @@ def frames_csv(run: ComparisonRun) -> str:
             row.frame_id, row.status, row.turn, _cell(row.published_ns), _cell(row.received_ns),
             '' if latency is None else f'{latency:.6f}',
             *(f'{row.stages[s]:.6f}' if s in row.stages else '' for s in stages),
-            *_frame_accuracy(row)])
+            *_frame_accuracy(row), row.block if row.block >= 0 else '', int(row.swapping)])
     return stream.getvalue()
 
 
@@ -110,6 +111,7 @@ def _arm(analysis: Analysis, arm: str) -> dict[str, Any]:
         'confusion': confusion.tolist() if confusion is not None else None,
         'resources': asdict(usage) if usage else None,
         'counters': dict(run.counters.get(arm, {})),
+        'swap': asdict(analysis.swaps[arm]) if arm in analysis.swaps else None,
     }
 
 

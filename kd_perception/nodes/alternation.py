@@ -1,7 +1,7 @@
 """
 One perception node whose model is exchanged between blocks of frames: placement ``alternate``.
 
-Blocks go a b, b a, a b, …: within each round every arm has one block, and the order turns round, so
+Blocks go a b, b a, a b, …: in each round every arm has one block, and the order turns round, so
 that a machine that warms up or slows down hits all arms alike. A model is exchanged as on a
 vehicle, by setting parameters while frames go on; the frames meanwhile are marked.
 """
@@ -18,11 +18,10 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 
 from kd_perception.errors import ConfigError, GraphError
-from kd_perception.evaluation.comparison import ArmSpec
 from kd_perception.evaluation.joining import Published
 from kd_perception.nodes.arms import ArmState
+from kd_perception.nodes.graph import SHARED
 
-SHARED = 'shared'  # namespace of the one node
 # Frames after an exchange that still carry its cost: cold caches, the old model being released.
 SETTLE_FRAMES = 5
 
@@ -149,9 +148,3 @@ class Alternation:
     def _fits(self, arm: str, model: Mapping[str, Any]) -> bool:
         told = {**model['requested'], 'model': model['model'], 'threads': model['threads']}
         return all(told[name] == value for name, value in self._settings[arm].items())
-
-
-def arm_settings(arm: ArmSpec) -> dict[str, Any]:
-    """Return the parameters of the perception node that make it serve an arm."""
-    return {'model': arm.model, 'engine': arm.engine, 'device': arm.device,
-            'precision': arm.precision, 'threads': arm.threads}

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+import json
 from typing import Any
 
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.comparison import ComparisonSpec
+from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.nodes.parameters import check_values, TABLES
-from kd_perception.nodes.schedule import PLACEMENTS
 
 PACKAGE = 'kd_perception'
 SAMPLES = 6
+SHARED = 'shared'  # namespace of the one node of placement alternate
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,14 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
         'pacing': spec.pacing, 'placement': spec.placement, 'rate_hz': spec.rate_hz,
         'class_map': spec.class_map, 'margin_miou': spec.margin_miou, 'out': out,
         **(monitor or {})}
-    arms = [perception_node(arm.name, **{
-        'model': arm.model, 'engine': arm.engine, 'device': arm.device,
-        'precision': arm.precision, 'threads': arm.threads, 'publish_overlay': False,
-        **(perception or {})}) for arm in spec.arms]
+    served = spec.arms
+    if spec.placement == 'alternate':
+        settings = [arm_settings(arm) for arm in spec.arms]
+        told |= {'settings': tuple(json.dumps(s) for s in settings),
+                 'swap_every': spec.swap_every or 20}
+        served = (replace(spec.arms[0], name=SHARED),)
+    arms = [perception_node(arm.name, **{**arm_settings(arm), 'publish_overlay': False,
+                                         **(perception or {})}) for arm in served]
     if spec.source == 'topic':
         return _live_graph(spec.scenario, arms, told, camera or {})
     if (perception or {}).get('image_transport', 'raw') != 'raw':
@@ -170,14 +175,17 @@ def full_topic(name: str) -> str:
     return f'/{name.strip("/")}'
 
 
+def arm_settings(arm: ArmSpec) -> dict[str, Any]:
+    """Return the parameters of a perception node that make it serve an arm."""
+    return {'model': arm.model, 'engine': arm.engine, 'device': arm.device,
+            'precision': arm.precision, 'threads': arm.threads}
+
+
 def _check(spec: ComparisonSpec) -> None:
     """Refuse what cannot be run."""
     if spec.source not in ('sim', 'bag', 'topic'):
         raise ConfigError(f'source {spec.source!r} cannot be compared by this release; '
                           'choose sim, bag or topic')
-    if spec.placement not in PLACEMENTS:
-        raise ConfigError(f'placement {spec.placement} cannot be run by this release; choose '
-                          f'{", ".join(PLACEMENTS)}')
     if spec.source == 'topic':
         if not spec.scenario.strip('/'):
             raise ConfigError('source topic needs the name of an image topic')
@@ -187,6 +195,11 @@ def _check(spec: ComparisonSpec) -> None:
                               'concurrent, realtime')
         if not spec.frames and not spec.duration_s:
             raise ConfigError('source topic has no end: give a number of frames or a duration')
+    if spec.placement == 'alternate':
+        settings = [tuple(arm_settings(arm).values()) for arm in spec.arms]
+        if len(set(settings)) != len(settings) or len(settings) < 2:
+            raise ConfigError('placement alternate exchanges models: it needs two arms or more '
+                              'that differ in model, engine, device, precision or threads')
     if spec.source == 'sim':
         if spec.placement == 'isolated' and not spec.frames:
             raise ConfigError('placement isolated needs a number of frames')
@@ -201,6 +214,9 @@ def _camera(spec: ComparisonSpec, more: Mapping[str, Any]) -> NodeSpec:
         'frames': spec.frames + spec.warmup if spec.frames else 0, 'pacing': spec.pacing,
         'arms': tuple(arm.name for arm in spec.arms), 'placement': spec.placement, 'hold': True,
         'samples': SAMPLES}
+    if spec.placement == 'alternate':
+        # How many frames pass while models are exchanged, nobody knows: the monitor ends the run.
+        source.update(arms=(SHARED,), placement='concurrent', frames=0, samples=0)
     if spec.source == 'bag':
         source['bag'] = spec.scenario
     else:

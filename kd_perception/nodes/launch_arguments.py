@@ -60,7 +60,7 @@ _MONITOR_OF_COMPARISON = ('timeout_s', 'start_timeout_s', 'truth')
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
 _SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'duration_s', 'warmup', 'pacing',
-                       'placement', 'rate_hz', 'class_map', 'margin_miou')
+                       'placement', 'swap_every', 'rate_hz', 'class_map', 'margin_miou')
 
 
 def of_parameters(node: str, *, without: Sequence[str] = ()) -> tuple[Argument, ...]:

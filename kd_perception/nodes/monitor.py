@@ -29,10 +29,13 @@ from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
 from kd_perception.evaluation.joining import Published
 from kd_perception.imaging import decode_label_image, decode_message
 from kd_perception.nodes import qos
+from kd_perception.nodes.alternate_recorder import AlternateRecorder
+from kd_perception.nodes.alternation import Alternation
 from kd_perception.nodes.arms import ArmState
 from kd_perception.nodes.camera_control import CameraControl
 from kd_perception.nodes.conversion import stamp_to_ns, values_of
 from kd_perception.nodes.counting import CountingThread
+from kd_perception.nodes.graph import SHARED
 from kd_perception.nodes.ground_truth import GroundTruth
 from kd_perception.nodes.live_topic import LiveTopic
 from kd_perception.nodes.parameters import declare, MONITOR, values_of_node
@@ -62,6 +65,11 @@ class MonitorNode(Node):
         self._arms = {name: ArmState(name) for name in self._values['arms']}
         self._out = ReportFolder(
             Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
+        alternate = self._values['placement'] == 'alternate'
+        self._alternation = Alternation(self, self._values, self._arms) if alternate else None
+        self._alternate: AlternateRecorder | None = None
+        # Perception nodes: one for each arm, or one for all.
+        self._nodes = {SHARED: ArmState(SHARED)} if alternate else self._arms
         self._progress = Progress(self._values['progress_file'])
         self._recorder: Recorder | None = None
         self._began = time.monotonic()
@@ -78,7 +86,7 @@ class MonitorNode(Node):
         self._truth = GroundTruth(self, self._values, self._on_labels)
         self.create_subscription(Image, 'sample', lambda m: self._on_sample(_key(m), m),
                                  qos.stream(10))
-        for name in self._arms:
+        for name in self._nodes:
             self._subscribe(name)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
                                  qos.stream(50))
@@ -103,40 +111,64 @@ class MonitorNode(Node):
     def _mask_callback(self, arm: str) -> Callable[[Image], None]:
         def on_mask(message: Image) -> None:
             received_ns = time.monotonic_ns()
-            recorder = self._recorder
-            if recorder is not None:
+            recorder, alternate = self._recorder, self._alternate
+            if alternate is not None:
+                self._work.put(lambda: alternate.on_result(
+                    _key(message), received_ns, decode_label_image(message)))
+            elif recorder is not None:
                 self._work.put(lambda: recorder.on_result(
                     arm, _key(message), received_ns, decode_label_image(message)))
         return on_mask
 
     def _timing_callback(self, arm: str) -> Callable[[DiagnosticArray], None]:
         def on_timing(message: DiagnosticArray) -> None:
-            recorder = self._recorder
-            if recorder is not None:
+            recorder, alternate = self._recorder, self._alternate
+            if alternate is not None:
+                self._work.put(lambda: alternate.on_timing(
+                    _key(message), _stages(message), parse_timing(message).exchange))
+            elif recorder is not None:
                 self._work.put(lambda: recorder.on_stages(arm, _key(message), _stages(message)))
         return on_timing
 
     def _model_callback(self, arm: str) -> Callable[[String], None]:
         def on_model(message: String) -> None:
-            state = self._arms[arm]
             fresh = json.loads(message.data)
+            if self._alternation is not None:
+                self._on_exchange(fresh)
+                return
+            state = self._arms[arm]
             if state.model and state.model['hash'] != fresh['hash'] and self._recorder:
                 self._recorder.notes.append(
                     f'the model of arm {arm} was exchanged during the run')
             state.model = fresh
         return on_model
 
+    def _on_exchange(self, model: dict[str, Any]) -> None:
+        assert self._alternation is not None
+        if self._alternation.on_model(model):
+            if (alternate := self._alternate) is not None:
+                self._work.put(alternate.resolve)
+        elif self._recorder is not None:
+            self._recorder.notes.append(f'{model["name"]} by {model["engine"]} served, which is '
+                                        f'none of the arms: {model["stands_in"]}')
+
     def _on_published(self, record: Published) -> None:
         recorder, stopped_ns = self._recorder, self._source.stopped_ns
-        if recorder is None or record.arm not in self._arms:
+        if recorder is None or record.arm not in self._nodes:
             return
         if stopped_ns is not None and record.published_ns > stopped_ns:
             return  # more than was asked for
-        self._work.put(lambda: recorder.on_published(record))
+        alternate = self._alternate
+        if self._alternation is not None and alternate is not None:
+            expected = self._alternation.expect(record)
+            self._work.put(lambda: alternate.on_published(expected))
+        else:
+            self._work.put(lambda: recorder.on_published(record))
         if not self._measuring_since and record.index >= self._values['warmup']:
             self._measuring_since = time.monotonic()
-            for arm in self._arms.values():
-                arm.begin_usage()
+            if self._alternation is None:  # one process serves all
+                for arm in self._arms.values():
+                    arm.begin_usage()
 
     def _on_skipped(self, index: int) -> None:
         recorder = self._recorder
@@ -155,7 +187,7 @@ class MonitorNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for entry in message.status:
-            for arm in self._arms.values():
+            for arm in self._nodes.values():
                 if entry.name == f'{self._full_name(arm.name)}: perception':
                     level = entry.level[0] if isinstance(entry.level, bytes) else entry.level
                     arm.on_diagnostics(int(level), entry.message, values_of(entry))
@@ -167,7 +199,7 @@ class MonitorNode(Node):
         """Look whether the frame that is waited for is complete; runs in the counting thread."""
         pending = self._source.pending
         if pending is not None and self._recorder is not None:
-            pending.update(self._recorder)
+            pending.update(self._alternate or self._recorder)
             if pending.done:
                 self._advance_soon.trigger()
 
@@ -183,6 +215,10 @@ class MonitorNode(Node):
             if duration_s and self._measuring_since and \
                     time.monotonic() - self._measuring_since >= duration_s:
                 self._source.stop()
+            if self._alternation is not None:
+                self._alternation.check()
+                if self._alternation.done:
+                    self._source.stop()
             self._source.advance()
             if self._values['placement'] == 'isolated':
                 # Half of the frames wait for the other arms, and those that one arm has lost.
@@ -192,10 +228,16 @@ class MonitorNode(Node):
         self._tell()
 
     def _try_to_begin(self) -> None:
-        for arm in self._arms.values():
+        for arm in self._nodes.values():
             if arm.error:
                 raise GraphError(f'arm {arm.name}: {arm.error}')
-        missing = [f'arm {a.name} (no active model)' for a in self._arms.values() if not a.model]
+        if self._alternation is not None:
+            self._alternation.check()
+            there = self._alternation.missing()
+            missing = [there] if there else []
+        else:
+            missing = [f'arm {a.name} (no active model)' for a in self._arms.values()
+                       if not a.model]
         if there := self._source.missing() or self._truth.missing():
             missing.append(there)
         if not missing:
@@ -219,7 +261,8 @@ class MonitorNode(Node):
             scenario=values['scenario'], seed=values['seed'], frames=values['frames'],
             warmup=values['warmup'], pacing=values['pacing'], placement=values['placement'],
             rate_hz=values['rate_hz'], class_map=values['class_map'],
-            margin_miou=values['margin_miou'], duration_s=values['duration_s'])
+            margin_miou=values['margin_miou'], duration_s=values['duration_s'],
+            swap_every=values['swap_every'] if self._alternation is not None else 0)
         labelled = self._truth.source_classes()
         class_map, note = self._truth.class_map(labelled, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
@@ -230,6 +273,8 @@ class MonitorNode(Node):
             recorder.kept_frames = _KEPT_LIVE
             recorder.ignored = frozenset(self._source.before)
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        if self._alternation is not None:
+            self._alternate = AlternateRecorder(recorder, self._alternation.arm_of)
         self._recorder = recorder
         self._source.begin()
         self.get_logger().info('comparing ' + ' with '.join(
@@ -239,11 +284,12 @@ class MonitorNode(Node):
     def _try_to_finish(self, ended_ns: int) -> None:
         assert self._recorder is not None
         since = (time.monotonic_ns() - ended_ns) / 1e9
-        everything = self._work.empty and not self._recorder.outstanding()
+        front = self._alternate or self._recorder
+        everything = self._work.empty and not front.outstanding()
         if not everything and since < self._values['timeout_s']:
             return
         # Counters come once a second: wait for a status that has seen the last frame.
-        fresh = all(a.counters_ns > ended_ns + 5e7 for a in self._arms.values())
+        fresh = all(a.counters_ns > ended_ns + 5e7 for a in self._nodes.values())
         if not fresh and since < self._values['timeout_s'] + 3.0:
             return
         # The counting thread may be at its last frame.
@@ -254,9 +300,11 @@ class MonitorNode(Node):
     def _tell(self) -> None:
         recorder = self._recorder
         if recorder is not None:
-            total = self._source.total * len(self._arms)
+            total, done = self._source.total * len(self._arms), recorder.published
+            if self._alternation is not None:
+                total, done = self._alternation.total, self._alternation.counted
             note = 'measuring' if self._measuring_since else 'warm-up'
-            self._progress.tell(min(recorder.published, total or recorder.published), total, note)
+            self._progress.tell(min(done, total or done), total, note)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
@@ -265,6 +313,8 @@ class MonitorNode(Node):
         for name, arm in self._arms.items():
             if (used := arm.usage()) is not None:
                 usage[name] = used
+        if self._alternate is not None:
+            self._alternate.flush()
         times = self._source.finish() if isinstance(self._source, LiveTopic) else {}
         self._recorder.notes += self._source.notes
         run = self._recorder.run(

@@ -14,8 +14,8 @@ import re
 from typing import Any
 
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.comparison import PACINGS
-from kd_perception.nodes.schedule import PLACEMENTS
+from kd_perception.evaluation.comparison import PACINGS, PLACEMENTS
+from kd_perception.nodes.schedule import SERVED
 from kd_perception.nodes.unknown_parameters import warn_of_unknown_parameters
 
 # Of ROS; a name that is no part of a topic fails only when its topics are made.
@@ -186,7 +186,7 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('placement', 'concurrent', 'Which arms get a frame at a time: all '
                   '(concurrent), one after the other in random order (turns), or one arm over '
                   'all frames before the next (isolated).',
-                  choices=PLACEMENTS),
+                  choices=SERVED),
     ParameterSpec('arms', (), 'Namespaces to publish into; empty for the topic image alone.'),
     ParameterSpec('encoding', 'rgb8', 'Encoding of the images.', choices=('rgb8', 'bgr8')),
     ParameterSpec('frame_id', 'camera', 'Coordinate frame of the simulated camera.'),
@@ -212,8 +212,12 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('warmup', 10, 'Frames served before those that count.', minimum=0),
     ParameterSpec('pacing', 'lockstep', 'lockstep: the monitor calls for each frame; realtime: '
                   'the camera runs by its rate.', choices=PACINGS),
-    ParameterSpec('placement', 'turns', 'How the arms share the machine.',
-                  choices=PLACEMENTS),
+    ParameterSpec('placement', 'turns', 'How the arms share the machine; alternate: one node, its '
+                  'model exchanged between blocks of frames.', choices=PLACEMENTS),
+    ParameterSpec('swap_every', 20, 'Placement alternate: frames of a block.', minimum=2,
+                  maximum=1_000_000),
+    ParameterSpec('settings', (), 'Placement alternate: for each arm a JSON object with model, '
+                  'engine, device, precision and threads.'),
     ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
     ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
                   'one that fits by name.'),
