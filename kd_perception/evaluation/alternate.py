@@ -2,9 +2,10 @@
 Statistics where one node exchanged its model between blocks of frames: placement ``alternate``.
 
 Each frame was answered by one model only, so nothing can be paired frame by frame. A round holds
-one block of every arm, close in time; the bootstrap draws whole rounds, so that what changes slowly
-hits both arms of a draw, and what neighbouring frames share stays together. The difference is that of the medians (means) over all frames drawn, not the median of differences. Rows whose
-model was being exchanged are left out and reported apart.
+one block of every arm, close in time; the bootstrap draws whole rounds, so that what changes
+slowly hits both arms of a draw, and what neighbouring frames share stays together. The difference
+is that of the medians (means) over all frames drawn, not the median of differences. Rows near an
+exchange of models are left out and reported apart.
 """
 
 from __future__ import annotations
