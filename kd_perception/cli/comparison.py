@@ -244,7 +244,8 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> tuple[int
         there = len(source)
         rate_hz = request.rate_hz
         if request.speed:
-            rate_hz = request.speed * there / float(playing_times(source.times_ns)[-1])
+            rate_hz = request.speed * there / float(
+                playing_times(source.times_ns)[-1])  # type: ignore[attr-defined]
         if there <= request.warmup and not request.loop:
             raise ConfigError(f'{request.bag}: has {there} frames and the warm-up takes '
                               f'{request.warmup}; lower --warmup')

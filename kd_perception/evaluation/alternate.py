@@ -102,8 +102,8 @@ def alternate_accuracy(rows: Iterable[FrameRow], reference: str, other: str, arm
     if len(rounds) < FEWEST_ROUNDS:
         return None
     # int64 [rounds, K, 3] of each arm: pixels add up.
-    sums = [np.array([np.sum([r.counts for r in pair[i]], axis=0) for pair in rounds])
-            for i in (0, 1)]
+    sums = [np.array([np.array([r.counts for r in pair[i]], np.int64).sum(axis=0)
+                      for pair in rounds]) for i in (0, 1)]
     truth = sums[0][..., 1].sum(axis=0) + sums[1][..., 1].sum(axis=0)
     if not truth.sum():
         return None

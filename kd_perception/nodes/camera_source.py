@@ -120,7 +120,7 @@ class RecordedPictures:
         if not path:
             raise ConfigError('source bag needs the parameter "bag": a rosbag, video or image '
                               'folder')
-        self._source = open_source(path, **options)
+        self._source: Any = open_source(path, **options)
         self._frame_id = frame_id
         self.name = self._source.name
         self.frames = len(self._source)

@@ -28,6 +28,7 @@ from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
 from kd_perception.evaluation.joining import Published
 from kd_perception.imaging import decode_label_image, decode_message
+from kd_perception.interrupts import deferred
 from kd_perception.nodes import qos
 from kd_perception.nodes.alternate_recorder import AlternateRecorder
 from kd_perception.nodes.alternation import Alternation
@@ -292,9 +293,11 @@ class MonitorNode(Node):
         fresh = all(a.counters_ns > ended_ns + 5e7 for a in self._nodes.values())
         if not fresh and since < self._values['timeout_s'] + 3.0:
             return
-        # The counting thread may be at its last frame.
-        self._work.drain(self._values['timeout_s'])
-        self._write(interrupted=False)
+        # A signal must not end the writing half way; whoever sent it waits for the report.
+        with deferred():
+            # The counting thread may be at its last frame.
+            self._work.drain(self._values['timeout_s'])
+            self._write(interrupted=False)
         raise Finished
 
     def _tell(self) -> None:

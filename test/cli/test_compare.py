@@ -304,6 +304,41 @@ def test_ctrl_c_leaves_a_report_and_no_child(bundle, tmp_path):
 
 
 @needs_ros
+@pytest.mark.parametrize(('number', 'written'), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_before_and_after_the_frames(bundle, clip, tmp_path, number, written):
+    """In set-up nothing is left but logs; while the report is written it is finished."""
+    out = tmp_path / 'out'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'kd_perception.cli.main', 'compare', str(bundle.path),
+         '--engine', 'onnxruntime', '--threads', '1', '--bag', str(clip), '--warmup', '1',
+         '--out', str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'TMPDIR': str(tmp_path)})
+    try:
+        deadline = time.monotonic() + 90
+        while not (any((read_progress(p) or (0, 0, ''))[2] == 'writing the report'
+                       for p in tmp_path.glob('*/progress.json')) if written
+                   else (out / 'logs' / 'monitor.log').exists()):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert 'Traceback' not in errors
+    assert (out / 'report.html').is_file() == written
+    if written:
+        assert json.loads((out / 'report.json').read_text())['arms']['a']
+        assert 'Traceback' not in (out / 'logs' / 'monitor.log').read_text()
+        assert 'what was measured' in errors
+    left = subprocess.run(['pgrep', '-f', str(tmp_path)], capture_output=True, text=True,
+                          check=False).stdout
+    assert left == ''
+
+
+@needs_ros
 def test_a_node_that_dies_is_one_line(bundle, tmp_path, monkeypatch, capsys):
     def die(*args: object, **kwargs: object) -> None:
         raise GraphError('node a/perception ended with 2: out of memory (log: x)')
