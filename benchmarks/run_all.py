@@ -18,6 +18,7 @@ ON_THEIR_OWN = {'domain_shift.py', 'foreign_networks.py', 'label_cache.py', 'stu
 
 # What we hold ourselves to on two idle cores.
 BARS = {
+    'ab_endurance': 'at most 0: every frame of both arms accounted for',
     'bag_open': 'at most 1 s',
     'bag_read': 'at most 1.1',
     'decode': 'at most 1.25',

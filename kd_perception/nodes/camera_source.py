@@ -120,16 +120,16 @@ class RecordedPictures:
         if not path:
             raise ConfigError('source bag needs the parameter "bag": a rosbag, video or image '
                               'folder')
-        self._source: Any = open_source(path, **options)
+        self._source = open_source(path, **options)
+        times, stamps = _times(self._source)
         self._frame_id = frame_id
         self.name = self._source.name
         self.frames = len(self._source)
         self.classes = self._source.label_classes if self._source.has_labels else None
         self.intrinsics: Intrinsics | None = None
         self._by_log = _zero_or_repeated(self._source)
-        self.round_ns = round_ns(self._source.times_ns if self._by_log
-                                  else self._source.stamps_ns)
-        self.schedule_s = playing_times(self._source.times_ns)
+        self.round_ns = round_ns(times if self._by_log else stamps)
+        self.schedule_s = playing_times(times)
         self.notes: tuple[str, ...] = ()
         if self._by_log:
             self.notes = ('Header stamps of the recording are zero or repeat: its frames were '
@@ -148,6 +148,11 @@ class RecordedPictures:
     def close(self) -> None:
         """Close the files."""
         self._source.close()
+
+
+def _times(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 ``[n]`` twice: when frames were recorded, and their header stamps."""
+    return source.times_ns, source.stamps_ns
 
 
 def _zero_or_repeated(source: Any) -> bool:

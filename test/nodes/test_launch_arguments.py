@@ -113,6 +113,24 @@ def test_comparison_from_arguments():
     assert nodes['x/monitor'].parameters['timeout_s'] == 4.0
 
 
+def test_a_live_topic_is_compared_as_it_comes():
+    nodes = make('ab_comparison', a='t', b='s', source='topic', image='cam/image', namespace='x',
+                 duration_s='30', image_transport='compressed', label_topic='/cam/labels')
+    assert list(nodes) == ['x/a/perception', 'x/b/perception', 'x/monitor']
+    assert nodes['x/a/perception'].remappings == (('image/compressed', '/cam/image'),)
+    told = nodes['x/monitor'].parameters
+    assert (told['placement'], told['pacing']) == ('concurrent', 'realtime')
+    assert (told['frames'], told['duration_s']) == (0, 30.0)
+    assert told['image_transport'] == 'compressed'
+    assert ('label_info', '/cam/label_info') in nodes['x/monitor'].remappings
+
+
+def test_models_that_alternate_are_one_node():
+    nodes = make('ab_comparison', a='t', b='s', placement='alternate', swap_every='9')
+    assert list(nodes) == ['camera', 'shared/perception', 'monitor']
+    assert nodes['monitor'].parameters['swap_every'] == 9
+
+
 def test_a_recording_is_compared_to_its_end():
     nodes = make('ab_comparison', a='t', b='s', source='bag', bag='/drive')
     assert nodes['camera'].parameters['frames'] == 0
@@ -127,6 +145,9 @@ def test_a_recording_is_compared_to_its_end():
     ('perception', {'confidence_threshold': '2'}, 'above'),
     ('ab_comparison', {'a': 't'}, 'b: give the model'),
     ('ab_comparison', {'a': 't', 'b': 's', 'source': 'bag'}, 'needs bag:='),
+    ('ab_comparison', {'a': 't', 'b': 's', 'source': 'topic'}, 'name of an image topic'),
+    ('ab_comparison', {'a': 't', 'b': 's', 'source': 'topic', 'image': '/i',
+                       'placement': 'turns'}, 'choose concurrent, realtime'),
     ('replay', {}, 'give the path')])
 def test_bad_arguments_are_one_line(name, values, reason):
     with pytest.raises(ConfigError, match=reason):
