@@ -29,7 +29,8 @@ floors:
 	@.venv/bin/lint-imports --no-cache
 
 unit:
-	@$(PY) -m pytest --cov --cov-report=term --cov-fail-under=90
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--cov --cov-report=term --cov-fail-under=90
 
 bench: setup
 	@$(PY) benchmarks/run_all.py

@@ -54,7 +54,7 @@ setup(
         'search': SEARCH,
         'hf': HUGGINGFACE,
         # colcon test runs pytest for packages whose extra "test" names it.
-        'test': ['pytest', 'pytest-cov', 'pytest-timeout', 'hypothesis'],
+        'test': ['pytest', 'pytest-cov', 'pytest-timeout', 'pytest-xdist', 'hypothesis'],
         'carla': ['carla==0.9.16; python_version < "3.13"'],
         'dev': ['ruff', 'mypy', 'import-linter', 'types-PyYAML', 'mcap-ros2-support>=0.5'],
         'all': [*RUNTIME, *TRAIN, *SEARCH, *COMPRESS, *SIMULATION],
@@ -64,6 +64,7 @@ setup(
         f'perception = {PACKAGE}.nodes.perception:main',
         f'camera = {PACKAGE}.nodes.camera:main',
         f'monitor = {PACKAGE}.nodes.monitor:main',
+        f'shadow = {PACKAGE}.nodes.shadow:main',
     ]},
     zip_safe=False,
     maintainer='kd_perception maintainers',

@@ -60,6 +60,78 @@ class Frame:
     labels: np.ndarray | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class InstanceTable:
+    """
+    The N instances that a picture shows, as ground truth.
+
+    :param ids: uint16 ``[N]``, as in the instance image.
+    :param classes: uint8 ``[N]``, ids of the source's class set.
+    :param visible: float ``[N]``, pixels that are seen over those that would be if nothing stood
+        before the thing.
+    :param positions: float ``[N, 3]`` metres right, down and ahead of the camera.
+    :param boxes: ``[N, 4]`` left, top, right, bottom of the seen pixels, the last two exclusive.
+    :param roles: what is special about each; empty for nothing.
+    """
+
+    ids: np.ndarray
+    classes: np.ndarray
+    visible: np.ndarray
+    positions: np.ndarray
+    boxes: np.ndarray
+    roles: tuple[str, ...]
+
+    @property
+    def distance_m(self) -> np.ndarray:
+        """Return ``[N]`` metres from the camera to the middle of the thing."""
+        return np.linalg.norm(self.positions, axis=1)
+
+    @property
+    def names(self) -> list[str]:
+        """Return each id with its role, as ``17`` or ``17 step_out``."""
+        return [f'{i} {r}'.rstrip() for i, r in zip(self.ids, self.roles)]
+
+
+@dataclass(frozen=True, eq=False)
+class CameraPlace:
+    """
+    Where a camera is.
+
+    :param rotation: float64 ``[3, 3]``, from the world to the optical frame (REP 103: right, down,
+        ahead).
+    :param eye: float64 ``[3]``, position in the world in metres.
+    """
+
+    rotation: np.ndarray
+    eye: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class KnownTruth:
+    """
+    Ground truth of a picture beside its labels; None for what is not known.
+
+    :param instances: uint16 ``[H, W]``, 0 for none; ``table``: what they are.
+    :param depth: float32 ``[H, W]`` metres along the optical axis, not finite for the sky.
+    :param lens: fx, fy, cx, cy in pixels.
+    """
+
+    instances: np.ndarray | None = None
+    table: InstanceTable | None = None
+    depth: np.ndarray | None = None
+    place: CameraPlace | None = None
+    lens: tuple[float, float, float, float] | None = None
+
+
+@runtime_checkable
+class KnowingSource(Protocol):
+    """A source that knows more of its pictures than labels."""
+
+    def known_truth(self, index: int) -> KnownTruth | None:
+        """Return what is known of frame ``index``; None for nothing."""
+        ...
+
+
 @runtime_checkable
 class FrameSource(Protocol):
     """

@@ -1,7 +1,8 @@
 """
-Publish the embedded street as a camera.
+Publish the embedded street, or a CARLA server, as a camera.
 
 ``ros2 launch kd_perception simulation.launch.py scenario:=dense_fog``
+``ros2 launch kd_perception simulation.launch.py source:=carla carla_host:=sim-pc``
 All arguments: ``ros2 launch kd_perception simulation.launch.py --show-args``
 """
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 import signal
+import sys
+from typing import Any
 
 from hypothesis import settings
 import pytest
@@ -30,3 +33,23 @@ def test_data() -> Path:
     if not (folder / 'camvid').is_dir():
         pytest.skip(f'no test data in {folder}; set KD_PERCEPTION_TEST_DATA to the folder')
     return folder
+
+
+@pytest.fixture
+def fake_carla() -> Any:
+    """Return the module of the fake CARLA server."""
+    path = Path(__file__).with_name('fake_carla.py')
+    spec = importlib.util.spec_from_file_location('fake_carla', path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def carla_server(fake_carla: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a fake CARLA server that the module ``carla`` talks to while the test runs."""
+    server = fake_carla.FakeServer()
+    monkeypatch.setitem(sys.modules, 'carla', server.module())
+    return server

@@ -26,10 +26,16 @@ HEADS = {
 # Parameters of the nodes of an A/B comparison, with their defaults; arms are /a/perception,
 # /b/perception. What the launch file sets from its arguments (models, engines, source, pacing, …)
 # wins over this file. All are read at the start of the node.
+''',
+    'shadow.yaml': '''\
+# Parameters of the shadow node, with their defaults. Launch arguments win over this file:
+#   ros2 launch kd_perception shadow.launch.py params_file:=<a copy of this> model:=teacher
+# All are read at the start of the node.
 '''}
 # Sections of each file: pattern of the node's full name, and the table.
 SECTIONS = {'perception.yaml': (('/**', 'perception'),),
-            'ab_comparison.yaml': (('/**/camera', 'camera'), ('/**/monitor', 'monitor'))}
+            'ab_comparison.yaml': (('/**/camera', 'camera'), ('/**/monitor', 'monitor')),
+            'shadow.yaml': (('/**', 'shadow'),)}
 
 
 def render(name: str) -> str:

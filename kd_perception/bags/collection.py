@@ -19,7 +19,7 @@ from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.unfinished import is_unfinished
 from kd_perception.errors import BagError, ConfigError
-from kd_perception.frames import Frame, FrameSource
+from kd_perception.frames import Frame, FrameSource, KnowingSource, KnownTruth
 
 _log = logging.getLogger(__name__)
 _ALL = '*'
@@ -118,6 +118,13 @@ class JoinedSource(FrameSequence):
         """Return the drive of each frame."""
         each = [drives_of(s) for s in self.sources]
         return [each[self._which[p]][int(self._index[p])] for p in self._positions]
+
+    def known_truth(self, index: int) -> KnownTruth | None:
+        """Return what is known of a frame beside its labels; None for nothing."""
+        position = self.position(index)
+        source = self.sources[self._which[position]]
+        return source.known_truth(int(self._index[position])) \
+            if isinstance(source, KnowingSource) else None
 
     def _frame(self, position: int) -> Frame:
         return self.sources[self._which[position]][int(self._index[position])]

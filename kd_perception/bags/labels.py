@@ -15,6 +15,7 @@ from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.topics import TopicIndex
 from kd_perception.classes import ClassSet, load_class_set, UNLABELLED
 from kd_perception.errors import BagError, ConfigError
+from kd_perception.imaging.encodings import is_colour
 from kd_perception.paths import share_directory
 
 _NONE = -1
@@ -67,11 +68,14 @@ def recorded_classes(reader: BagReader, label_topic: str) -> ClassSet | None:
     """
     Return what the ids of a label topic mean, from the recording's LabelInfo; None without one.
 
-    The topic ``<label_topic>_info`` counts most, then ``label_info`` beside the labels, then the
-    only one there is.
+    Labels in colours are CARLA's (see ``imaging/carla_labels.py``). Else the topic
+    ``<label_topic>_info`` counts most, then ``label_info`` beside the labels, then the only one
+    there is.
 
     :raises BagError: when several could be meant, or the ids are not 0 … 254.
     """
+    if has_carla_labels(reader, label_topic):
+        return load_class_set('carla')
     infos = [t.name for t in reader.topics if t.type == msgs.LABEL_INFO and t.count]
     if not infos:
         return None
@@ -98,13 +102,14 @@ def choose_classes(recorded: ClassSet | None, name: str) -> ClassSet | None:
     return chosen
 
 
-def pair_labels(images: TopicIndex, labels: TopicIndex) -> tuple[np.ndarray, int]:
+def pair_labels(images: TopicIndex, labels: TopicIndex, *,
+                any_frame_id: bool = False) -> tuple[np.ndarray, int]:
     """
     Find the label image of every picture by header stamp.
 
     Stamps that repeat (some drivers leave them zero) are paired in order when both sides have
     equally many, and not at all otherwise: better no label than a wrong one. Frame ids must agree
-    where both sides have one.
+    where both sides have one, but for ``any_frame_id``.
 
     :returns: int ``[n]``, for each image its label's position or -1; the number of images
         that were left without because their stamp was ambiguous.
@@ -125,9 +130,14 @@ def pair_labels(images: TopicIndex, labels: TopicIndex) -> tuple[np.ndarray, int
             ambiguous += len(pictures)
             continue
         for (position, frame_id), label in zip(pictures, found):
-            if not frame_id or not frame_ids[label] or frame_id == frame_ids[label]:
+            if any_frame_id or frame_ids[label] in ('', frame_id) or not frame_id:
                 partner[position] = label
     return partner, ambiguous
+
+
+def has_carla_labels(reader: BagReader, label_topic: str) -> bool:
+    """Return whether labels come in colours, as CARLA's ROS interfaces publish them."""
+    return any(t.name == label_topic and is_colour(t.encoding) for t in reader.topics)
 
 
 def _headers(index: TopicIndex) -> Iterable[tuple[int, int, str]]:

@@ -22,6 +22,7 @@ from kd_perception.bags.layout import bag_files, COMPRESSED_SUFFIXES, decompress
 from kd_perception.bags.metadata import METADATA, Metadata, read_metadata
 from kd_perception.bags.storage import Channel, content_fingerprint, Storage
 from kd_perception.bags.topics import describe, is_camera, is_label, TopicIndex, TopicInfo
+from kd_perception.bags.unfinished import is_unfinished
 from kd_perception.errors import BagError
 
 _log = logging.getLogger(__name__)
@@ -60,9 +61,7 @@ class BagReader:
         warnings: list[str] = []
         try:
             self._files = bag_files(self.path, warnings)
-            for file in self._files:
-                self._storages.append(self._open(file))
-                warnings += self._storages[-1].warnings
+            self._open_all(warnings)
             self._channels = self._collect(warnings)
         except FileNotFoundError as error:
             self.close()
@@ -198,6 +197,20 @@ class BagReader:
 
     def _all(self) -> list[TopicIndex]:
         return [self.index(name) for name in self._channels]
+
+    def _open_all(self, warnings: list[str]) -> None:
+        for file in self._files:
+            try:
+                self._storages.append(self._open(file))
+            except BagError as error:
+                # Of the last of several files a killed writer may have let go of nothing.
+                last = self._storages and file == self._files[-1] and is_unfinished(self.path)
+                if not last:
+                    raise
+                warnings.append(str(error))
+                self._files = self._files[:-1]
+                return
+            warnings += self._storages[-1].warnings
 
     def _open(self, file: Path) -> Storage:
         path = file

@@ -20,8 +20,10 @@ from kd_perception.bags.files import (
     VIDEO_SUFFIXES,
     VideoSource,
 )
+from kd_perception.bags.known import RecordedTruth
 from kd_perception.bags.labels import (
     choose_classes,
+    has_carla_labels,
     LabelCheck,
     pair_labels,
     recorded_classes,
@@ -36,7 +38,7 @@ from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bags.topics import header_times, TopicInfo
 from kd_perception.bags.unfinished import how_to_recover, is_unfinished
 from kd_perception.errors import BagError, ConfigError, ImageError
-from kd_perception.frames import Frame, FrameKey, FrameSource, Progress
+from kd_perception.frames import Frame, FrameKey, FrameSource, KnownTruth, Progress
 from kd_perception.imaging import decode_label_image
 
 _log = logging.getLogger(__name__)
@@ -129,6 +131,7 @@ class BagSource(FrameSequence):
             self.topic = choose_camera(self._reader, image_topic)
             self._images = self._reader.index(self.topic)
             self._pictures = TopicPictures(self._images)
+            self._known: RecordedTruth | None = None  # stamps are read when first asked for
             self.fingerprint = self._reader.fingerprint
             times = self._images.log_ns
             if sampling is not None and sampling.order == 'header':
@@ -166,7 +169,10 @@ class BagSource(FrameSequence):
         if not self.has_labels:
             return
         self._labels = self._reader.index(self.label_topic)
-        self._partner, ambiguous = pair_labels(self._images, self._labels)
+        # In CARLA each sensor has a frame id of its own.
+        self._partner, ambiguous = pair_labels(
+            self._images, self._labels,
+            any_frame_id=has_carla_labels(self._reader, self.label_topic))
         if not (self._partner >= 0).any():
             problem = (f'{self._reader.path}: no image of {self.topic} has the stamp of a label '
                        f'image of {self.label_topic}')
@@ -197,6 +203,12 @@ class BagSource(FrameSequence):
                      log_ns=int(self._images.log_ns[position]),
                      key=FrameKey(self.fingerprint, self.topic, position),
                      frame_id=msgs.frame_id_of(message), labels=labels)
+
+    def known_truth(self, index: int) -> KnownTruth | None:
+        """Return what is known of a chosen frame beside its labels; None for nothing."""
+        if self._known is None:
+            self._known = RecordedTruth(self._reader, self.topic)
+        return self._known.of(self.position(index))
 
     def _where(self, position: int) -> str:
         return f'{self._reader.path}: {self.topic}[{position}]'

@@ -26,6 +26,8 @@ _NO_PICTURE_WORDS = ('label', 'mask', 'confidence', 'instance', 'semantic', 'dep
 _LABEL_WORDS = ('label', 'mask', 'semantic')
 # What perception nodes answer: a model must not be taken for its own ground truth unasked.
 _ANSWER = 'segmentation/mask'
+# As the CARLA ROS bridge calls its label camera; both of CARLA's interfaces publish colours.
+_CARLA_LABELS = 'semantic_segmentation'
 _SINGLE_CHANNEL = ('mono8', '8UC1', 'png')
 _NO_PICTURE_ENCODINGS = ('16UC1', '16SC1', '32FC1', '32SC1', '64FC1')
 
@@ -161,15 +163,24 @@ def is_camera(topic: TopicInfo) -> bool:
     # Depth and instance ids come as mono16 too, in topics like depth/image_raw.
     if topic.encoding == 'mono16' and any(w in topic.name.lower() for w in _NO_PICTURE_WORDS):
         return False
+    if is_carla_label(topic):
+        return False
     return topic.encoding not in _SINGLE_CHANNEL or not _named(topic, _NO_PICTURE_WORDS)
 
 
 def is_label(topic: TopicInfo) -> bool:
-    """Return whether a topic may hold label images: 8-bit ids by encoding and name."""
+    """Return whether a topic may hold label images: 8-bit ids by encoding and name, or CARLA's."""
     if topic.name.removesuffix('/compressed').endswith(_ANSWER):
         return False
-    return bool(topic.type in msgs.IMAGE_TYPES and topic.count
-                and topic.encoding in _SINGLE_CHANNEL and _named(topic, _LABEL_WORDS))
+    if topic.type not in msgs.IMAGE_TYPES or not topic.count:
+        return False
+    return is_carla_label(topic) or (topic.encoding in _SINGLE_CHANNEL
+                                     and _named(topic, _LABEL_WORDS))
+
+
+def is_carla_label(topic: TopicInfo) -> bool:
+    """Return whether a topic holds CARLA's labels as colours, by encoding and name."""
+    return topic.encoding == 'bgra8' and _CARLA_LABELS in topic.name.lower()
 
 
 def _describe_image(index: TopicIndex, kind: str) -> tuple[str, int, int]:

@@ -1,8 +1,8 @@
 """
-Ground truth beside labels: depth images and 2-D boxes of known instances.
+Ground truth beside labels: depth, 2-D boxes of known instances, where the camera was.
 
-Comes in: arrays. Goes out: ``sensor_msgs/Image`` 32FC1 (REP 118) and
-``vision_msgs/Detection2DArray`` in a recording.
+Comes in: arrays. Goes out: ``sensor_msgs/Image`` 32FC1 (REP 118), ``vision_msgs/Detection2DArray``
+and ``geometry_msgs/PoseStamped`` in a recording; ``known.py`` reads them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from rosbags.typesys.store import Typestore
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.writer import BagWriter
+from kd_perception.frames import CameraPlace
 
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+POSE = 'geometry_msgs/msg/PoseStamped'
 _TYPES = {
     'vision_msgs/msg/Point2D': 'float64 x\nfloat64 y\n',
     'vision_msgs/msg/Pose2D': 'vision_msgs/Point2D position\nfloat64 theta\n',
@@ -75,6 +77,35 @@ def write_detections(writer: BagWriter, topic: str, stamp_ns: int, frame_id: str
     message = types[DETECTIONS](header=header,
                                 detections=[detection(n) for n in range(len(ids))])
     writer.write_message(topic, DETECTIONS, message, stamp_ns)
+
+
+def write_pose(writer: BagWriter, topic: str, place: CameraPlace, stamp_ns: int,
+               frame_id: str = 'camera') -> None:
+    """Write where the camera is: the pose of its optical frame in the world."""
+    types = msgs.standard_types().types
+    pose = types['geometry_msgs/msg/Pose'](
+        position=types['geometry_msgs/msg/Point'](*(float(v) for v in place.eye)),
+        orientation=types['geometry_msgs/msg/Quaternion'](
+            *(float(v) for v in quaternion(place.rotation.T))))
+    writer.write_message(topic, POSE, types[POSE](
+        header=msgs.make_header(stamp_ns, frame_id), pose=pose), stamp_ns)
+
+
+def quaternion(matrix: np.ndarray) -> np.ndarray:
+    """Return x, y, z, w of a rotation matrix ``[3, 3]``, worked out from the largest of them."""
+    trace = np.trace(matrix)
+    # Four times the square of each, so that nothing small is divided by.
+    squares = np.array([*(1 + 2 * np.diag(matrix) - trace), 1 + trace])
+    largest = int(np.argmax(squares))
+    root = np.sqrt(squares[largest])
+    turns = (matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0],
+             matrix[1, 0] - matrix[0, 1])
+    if largest == 3:
+        out = np.array([*turns, squares[3]])
+    else:
+        out = np.append((matrix + matrix.T)[largest], turns[largest])
+        out[largest] = squares[largest]
+    return np.asarray(out / (2 * root))
 
 
 def _types() -> Typestore:

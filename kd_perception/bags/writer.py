@@ -108,7 +108,7 @@ class BagWriter:
             raise BagError(f'{topic!r}: is no ROS topic name (letters, digits and _ between /, '
                            'no digit first)')
         if name not in self._channels:
-            self._channels[name] = (self._writer.add(_channel(name, kind)), kind)
+            self._channels[name] = (self._writer.add(standard_channel(name, kind)), kind)
         number, known = self._channels[name]
         if known != kind:
             raise BagError(f'{name}: is recorded as {known}, not {kind}')
@@ -118,7 +118,8 @@ class BagWriter:
 
 
 @lru_cache(maxsize=64)
-def _channel(topic: str, kind: str) -> Channel:
+def standard_channel(topic: str, kind: str) -> Channel:
+    """Return the channel of a topic of one of the types that ``bags.messages`` knows."""
     definition, _ = msgs.standard_types().generate_msgdef(kind, ros_version=2)
     profile = qos_text(depth=1 if kind == msgs.LABEL_INFO else 5,
                        latched=kind == msgs.LABEL_INFO)

@@ -1,9 +1,9 @@
 """
-Record the simulator with its ground truth, a robustness suite, or live topics.
+Record the simulator with its ground truth, a robustness suite, CARLA, or live topics.
 
-The simulator is recorded unless --live or --suite is given. A live recording takes the quality of
-service that the publishers offer, and ends with Ctrl-C or after --duration; what is recorded by
-then is a whole recording.
+The simulator is recorded unless --live, --suite or --carla is given. A live recording takes the
+quality of service that the publishers offer, and ends with Ctrl-C or after --duration; what is
+recorded by then is a whole recording.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 from kd_perception.errors import ConfigError
 
 # What is recorded: option that asks for it, and its module with add_arguments(parser) and
-# run(args). The first that is asked for runs; the last one is recorded when none is.
+# run(args). The first that is asked for runs; the last one is recorded when none is. SHARED of a
+# module names options of others that it takes too.
 KINDS: tuple[tuple[str, str], ...] = (
     ('live', 'kd_perception.cli.bag_record_live'),
     ('suite', 'kd_perception.cli.bag_suite'),
+    ('carla', 'kd_perception.cli.bag_record_carla'),
     ('', 'kd_perception.cli.bag_record_simulation'),
 )
 
@@ -49,13 +51,14 @@ def _refuse_foreign_options(args: argparse.Namespace) -> None:
     if len(kinds) > 1:
         raise ConfigError(f'--{kinds[0]} and --{kinds[1]} are different recordings; give one')
     own = dict(KINDS)[kinds[0] if kinds else '']
+    shared = getattr(importlib.import_module(own), 'SHARED', ())
     for kind, module in KINDS:
         if module == own:
             continue
         parser = argparse.ArgumentParser(add_help=False)
         importlib.import_module(module).add_arguments(parser)
         for name, default in vars(parser.parse_args([])).items():
-            if name != kind and getattr(args, name) != default:
+            if name not in (kind, *shared) and getattr(args, name) != default:
                 option = '--' + name.replace('_', '-')
                 raise ConfigError(f'{option} is for bag record --{kind}' if kind else
                                   f'{option} is for the simulator; --{kinds[0]} ignores it')

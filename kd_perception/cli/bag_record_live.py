@@ -11,17 +11,15 @@ import importlib.util
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
 from typing import Any
 
+from kd_perception.cli.parser import byte_count
 from kd_perception.errors import ConfigError
 from kd_perception.nodes.environment import PARENT_VARIABLE
 from kd_perception.paths import child_environment, module_command
-
-_UNITS = {'': 1, 'k': 10 ** 3, 'm': 10 ** 6, 'g': 10 ** 9, 't': 10 ** 12}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="record what is published now: these topics or patterns ('/camera/*'; "
                             "'*': all); without any: images, camera_info, label_info, /clock and "
                             '/tf_static')
-    group.add_argument('--max-size', type=_bytes, default=0, metavar='SIZE',
+    group.add_argument('--max-size', type=byte_count, default=0, metavar='SIZE',
                        help='begin another file of the recording at this size, e.g. 4GB (default: '
                             'one file)')
     group.add_argument('--compression', choices=('none', 'zstd', 'lz4'), default='none',
@@ -79,13 +77,6 @@ def main() -> int:
     for topic, count in sorted(done.topics.items()):
         print(f'  {topic}  {count or "nothing came"}')
     return 0
-
-
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r'(\d+(?:\.\d+)?) *([kmgt]?)i?b?', text.lower())
-    if not found or float(found[1]) <= 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size; e.g. 500MB or 4GB')
-    return int(float(found[1]) * _UNITS[found[2]])
 
 
 if __name__ == '__main__':

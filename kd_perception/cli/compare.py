@@ -6,26 +6,42 @@ private DDS domain on this host (on a live topic in your own). The first model i
 
 Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
+  kd_perception compare teacher student --carla sim-pc:2000 --scenario HardRainNoon
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
   kd_perception compare student --engine onnxruntime,openvino,torch     (one arm for each)
   kd_perception compare teacher student --topic /camera/image --duration 60
+  kd_perception compare teacher student --peak-rate   (the highest rate that each sustains)
+  kd_perception compare teacher student --baseline last/report.json     (exit code 3: regression)
+  kd_perception compare teacher student --scenario all --out robustness (goes on where it stopped)
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 import sys
 
+from kd_perception.cli import peak_rate
+from kd_perception.cli.carla_arguments import (
+    add_carla_arguments,
+    carla_parameters,
+    refuse_carla_arguments,
+)
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
+from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
+from kd_perception.cli.live_table import comparison_progress
 from kd_perception.cli.progress import progress
-from kd_perception.cli.tables import print_comparison
+from kd_perception.cli.robustness import run_robustness, scenarios_of
+from kd_perception.cli.tables import print_comparison, print_robustness
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS, PLACEMENTS
 from kd_perception.evaluation.comparison_files import RECORDING
+from kd_perception.evaluation.detail_counter import MEASURES
 from kd_perception.evaluation.report import HTML_FILE
 
 
@@ -40,16 +56,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='directory of the report (default: comparison_<time>)')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a comparison that is in --out')
+    parser.add_argument('--baseline', type=Path, metavar='REPORT',
+                        help='older report.json (or its directory): show what got worse')
     frames = parser.add_argument_group('frames')
-    frames.add_argument('--source', choices=('sim', 'bag', 'topic'), default=None,
-                        help='the embedded street, a recording (default with --bag), or a topic '
-                        'that somebody publishes (default with --topic)')
+    frames.add_argument('--source', choices=('sim', 'bag', 'carla', 'topic'), default=None,
+                        help='the embedded street, a recording, a CARLA server, or a topic that '
+                        'somebody publishes (default: bag with --bag, carla with --carla, topic '
+                        'with --topic)')
     frames.add_argument('--scenario', default='clear',
-                        help='weather and light of the street (%(default)s)')
+                        help='weather and light of the street; all, or several behind commas, '
+                        'end in one table (%(default)s)')
     frames.add_argument('--seed', type=int, default=0, metavar='N',
                         help='of the street and of the order of the models (%(default)s)')
     frames.add_argument('--width', type=int, default=640, help='of the street (%(default)s)')
     frames.add_argument('--height', type=int, default=360, help='of the street (%(default)s)')
+    frames.add_argument('--carla', default='', metavar='HOST[:PORT]',
+                        help='CARLA server (default: localhost:2000)')
+    add_carla_arguments(frames)
     frames.add_argument('--bag', default='', metavar='PATH',
                         help='rosbag, video or image folder')
     frames.add_argument('--topic', default='', metavar='NAME',
@@ -98,6 +121,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         '(%(default)s)')
     course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
                         help='loss of mIoU up to which models count as equal (%(default)s)')
+    course.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
+                        help='how much slower a model may be (default: say only whether it is)')
+    course.add_argument('--measures', default='auto', metavar='NAMES',
+                        help=f'what is measured beside mean IoU: {",".join(MEASURES)}, or none; '
+                        'auto: all of them in lockstep, none otherwise (%(default)s)')
     engine = parser.add_argument_group('engine (one value for all models, or one each: x,y; of '
                                        'one model each value is an arm)')
     engine.add_argument('--engine', default='auto',
@@ -106,32 +134,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument('--precision', default='auto',
                         help=f'{", ".join(PRECISIONS)} (%(default)s)')
     engine.add_argument('--threads', default='0', help='0: the runtime chooses (%(default)s)')
+    peak_rate.add_arguments(parser)
+    add_gate_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    request = _request(args)
+    request, limits = _request(args), limits_of(args)
+    if args.peak_rate:
+        return peak_rate.run(request, args)
+    baseline = load_baseline(args.baseline) if args.baseline else None
     out = args.out or Path(f'comparison_{datetime.now():%Y%m%d_%H%M%S}')
+    scenarios = scenarios_of(args.scenario)
+    if len(scenarios) > 1:
+        if baseline:
+            raise ConfigError('--baseline is for one scenario; judge each of several afterwards: '
+                              f'kd_perception report {out}/<scenario> --baseline <directory>')
+        return _under_many(args, request, scenarios, out)
     there = [n for n in (HTML_FILE, RECORDING) if (out / n).exists()]
     if there and not args.overwrite:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
                           '--overwrite')
     try:
-        with progress('comparing') as update:
-            result = run_comparison(request, out, update)
+        names = [f'{arm.name}: {Path(arm.model).name}' for arm in request.arms]
+        with comparison_progress('comparing', names) as view:
+            result = run_comparison(request, out, view.update, view.arms)
     except KeyboardInterrupt:
         if (out / HTML_FILE).is_file():
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
         raise
     print_comparison(result.analysis, result.html)
+    return gate(result.analysis, out, baseline, limits) if baseline else 0
+
+
+def _under_many(args: argparse.Namespace, request: ComparisonRequest, scenarios: Sequence[str],
+                out: Path) -> int:
+    try:
+        with progress(f'comparing under {len(scenarios)} scenarios') as update:
+            result = run_robustness(request, scenarios, out, overwrite=args.overwrite,
+                                    progress=update)
+    except KeyboardInterrupt:
+        print(f'\ngo on with the same command and --out {out}', file=sys.stderr)
+        raise
+    print_robustness(result.table, result.html)
     return 0
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:
-    source = args.source or ('bag' if args.bag else 'topic' if args.topic else 'sim')
+    source = args.source or ('bag' if args.bag else 'carla' if args.carla
+                             else 'topic' if args.topic else 'sim')
     for name in ('bag', 'topic'):
         if getattr(args, name) and source != name:
             raise ConfigError(f'--{name} needs --source {name}')
+    if source != 'carla':
+        refuse_carla_arguments(args)
     models = args.models
     if len(models) == 1:  # several ways to run it may be what is compared
         models = models * max(len(str(getattr(args, n)).split(','))
@@ -156,7 +212,9 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
         class_map=args.class_map, frames=frames, warmup=args.warmup,
         placement=args.placement or '', pacing=args.pacing or '', rate_hz=args.rate[0],
         speed=args.rate[1], loop=args.loop, swap_every=args.swap_every, timeout_s=args.timeout,
-        margin_miou=args.margin_miou)
+        margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms,
+        carla=carla_parameters(args, args.carla) if source == 'carla' else {},
+        measures=tuple(m.strip() for m in args.measures.split(',')))
 
 
 def _rate(text: str) -> tuple[float, float]:

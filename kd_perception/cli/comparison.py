@@ -8,15 +8,17 @@ the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
 from kd_perception.classes import load_class_map, load_class_set
+from kd_perception.cli.carla_arguments import camera_values
 from kd_perception.cli.live_source import check_topics, NAMESPACE
 from kd_perception.engines.engine import check_device, DEVICES, PRECISIONS
 from kd_perception.engines.loader import available_engines, ENGINES
@@ -24,10 +26,14 @@ from kd_perception.errors import BundleError, ConfigError, EngineError, ImageErr
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
 from kd_perception.nodes.camera_times import playing_times
+from kd_perception.nodes.carla_pictures import carla_spec
 from kd_perception.nodes.graph import comparison_graph, in_namespace, RunGraph
+from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.simulation.carla.session import connect
 from kd_perception.simulation.scenario import load_scenario
 
 LOGS = 'logs'
@@ -52,6 +58,8 @@ class ComparisonRequest:
     :param require_truth: refuse a source without ground truth.
     :param timeout_s: a result later than this is lost.
     :param start_timeout_s: time for nodes and images to come.
+    :param carla: parameters ``carla_*`` of the camera for the source ``carla``.
+    :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -81,6 +89,9 @@ class ComparisonRequest:
     timeout_s: float = 10.0
     start_timeout_s: float = 120.0
     margin_miou: float = 2.0
+    margin_latency_ms: float = 0.0
+    carla: Mapping[str, Any] = field(default_factory=dict)
+    measures: tuple[str, ...] = ('auto',)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +122,8 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     for arm in arms:
         check_device(arm.engine, arm.device)
     live = request.source == 'topic'
+    pacing = request.pacing or ('realtime' if live else 'lockstep')
+    chosen_measures(request.measures, pacing)
     frames, scenario, rate_hz = request.frames, request.scenario, request.rate_hz
     if (request.speed or request.loop) and request.source != 'bag':
         raise ConfigError('a rate as a factor and --loop are for recordings (--bag)')
@@ -119,28 +132,29 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         scenario = str(Path(request.bag).expanduser().resolve())
     elif live:
         scenario = request.topic
-    else:
+    elif request.source == 'sim':
         load_scenario(request.scenario)
         if request.require_truth or request.class_map:
             load_class_map(load_class_set('carla'), first.classes, request.class_map)
     spec = ComparisonSpec(
         arms=arms, source=request.source, scenario=scenario,
-        seed=request.seed, frames=frames, warmup=request.warmup,
-        pacing=request.pacing or ('realtime' if live else 'lockstep'),
+        seed=request.seed, frames=frames, warmup=request.warmup, pacing=pacing,
         placement=request.placement or ('concurrent' if live else 'turns'),
         rate_hz=rate_hz, width=0 if live else request.width,
         height=0 if live else request.height, class_map=request.class_map,
-        margin_miou=request.margin_miou, duration_s=float(request.duration_s),
-        swap_every=request.swap_every)
+        margin_miou=request.margin_miou, margin_latency_ms=request.margin_latency_ms,
+        duration_s=float(request.duration_s), swap_every=request.swap_every)
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
               'label_dir': request.label_dir, 'classes': request.classes, 'loop': request.loop,
-              'speed': float(request.speed)}
+              'speed': float(request.speed), **request.carla}
     monitor = {'timeout_s': float(request.timeout_s),
-               'start_timeout_s': float(request.start_timeout_s),
+               'start_timeout_s': float(request.start_timeout_s), 'measures': request.measures,
                'truth': 'required' if request.require_truth else 'auto'}
+    graph = comparison_graph(spec, str(out.resolve()), camera=camera, monitor=monitor)
+    if request.source == 'carla':
+        _check_server(request)  # last: it takes longest
     if not live:
-        return comparison_graph(spec, str(out.resolve()), camera=camera, monitor=monitor)
-    comparison_graph(spec, '', camera=camera, monitor=monitor)  # before ROS is asked
+        return graph
     if request.classes and request.label_topic:
         load_class_map(load_class_set(request.classes), first.classes, request.class_map)
     found = check_topics(request.topic, request.label_topic, classes=request.classes)
@@ -150,11 +164,13 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
-                   progress: Callable[[int, int, str], None] | None = None) -> ComparisonResult:
+                   progress: Callable[[int, int, str], None] | None = None,
+                   arms: Callable[[Sequence[LiveArm]], None] | None = None) -> ComparisonResult:
     """
     Run a comparison and return what its report says.
 
     :param out: directory of the report, the recording and the nodes' logs.
+    :param progress, arms: see ``run_graph``.
     :raises KdPerceptionError: before anything starts, or when a node dies.
     :raises KeyboardInterrupt: when interrupted; the report of what was measured is there.
     """
@@ -166,7 +182,8 @@ def run_comparison(request: ComparisonRequest, out: Path,
     from kd_perception.nodes.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
-        run_graph(graph, out / LOGS, progress=progress, isolated=request.source != 'topic')
+        run_graph(graph, out / LOGS, progress=progress, arms=arms,
+                  isolated=request.source != 'topic')
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 
@@ -217,6 +234,17 @@ def _fastest(arms: Sequence[ArmSpec]) -> str:
                           f'{", ".join(present)}')
     raise EngineError(f'no installed engine ({", ".join(present)}) has all of the devices '
                       f'{", ".join(sorted(devices))}; name the engines')
+
+
+def _check_server(request: ComparisonRequest) -> None:
+    """
+    Look whether the server can be driven, without a change to it.
+
+    :raises SimulationError: when it cannot.
+    """
+    values = camera_values(scenario=request.scenario, seed=request.seed, width=request.width,
+                           height=request.height, rate_hz=request.rate_hz, **request.carla)
+    connect(carla_spec(values))
 
 
 def _check_labels(source: FrameSource) -> None:

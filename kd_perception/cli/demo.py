@@ -220,7 +220,7 @@ def _score(bundle: ModelBundle, bags: list[Path], out: Path) -> dict:
         try:
             with progress(f'{bundle.spec.role} on {bag.name}') as update:
                 result = evaluate(bundle, source, engine=ENGINE, precision=PRECISION,
-                                  progress=update)
+                                  measures=(), progress=update)
         finally:
             source.close()
         matrix.merge(result.matrix)

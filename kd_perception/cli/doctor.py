@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kd_perception import __version__
+from kd_perception.cli.carla_checks import carla_checks
 from kd_perception.cli.checks import Check, general_checks, MISSING, OK, WARN
 from kd_perception.cli.ros_checks import ros_checks
 
@@ -28,11 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('--json', action='store_true',
                         help='print JSON, e.g. for a bug report or a fleet')
+    parser.add_argument('--carla', default='', metavar='HOST[:PORT]',
+                        help='look for a CARLA server there (default: localhost:2000)')
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at everything; return 2 when something required is missing."""
-    checks = [*general_checks(), *ros_checks()]
+    checks = [*general_checks(), *ros_checks(), *carla_checks(args.carla)]
     if args.json:
         print(json.dumps({'kd_perception': __version__, 'checks': [asdict(c) for c in checks]},
                          indent=1))

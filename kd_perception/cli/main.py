@@ -1,8 +1,8 @@
 """
 The ``kd_perception`` command: finds the verb's module, runs it, and turns errors into one line.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted. A verb's module is imported only when it is
-called, so that ``bag info`` does not wait for torch.
+Exit codes: 0 done, 2 bad input, 3 a regression against a baseline, 130 interrupted. A verb's
+module is imported only when it is called, so that ``bag info`` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ VERBS: dict[str, str] = {
     'bag': 'look into, import and record rosbags',
     'train': 'train a network from labelled recordings',
     'select': 'choose the frames of recordings that are worth a label',
+    'mine': 'keep the frames of recordings on which a student is worth correcting',
     'label': 'let a teacher label recordings with soft labels',
     'distill': 'distil a student from soft labels',
-    'report': 'look at a finished training or distillation: curves, classes, pictures, cost',
+    'report': 'look again at a finished training, distillation or comparison',
     'evaluate': 'measure a model on labelled recordings',
     'compare': 'run model A against model B as ROS 2 nodes on the same frames',
     'bundle': 'look into and check model bundles',
@@ -42,7 +43,8 @@ examples:
   kd_perception compare teacher student --source sim --scenario dense_fog
   kd_perception <command> --help
 
-exit codes: 0 done, 2 bad input (one line says what to do), 130 interrupted
+exit codes: 0 done, 2 bad input (one line says what to do), 3 a regression against --baseline
+(compare, report), 130 interrupted
 '''
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import re
 from typing import Any
+
+_UNITS = {'': 1, 'k': 10 ** 3, 'm': 10 ** 6, 'g': 10 ** 9, 't': 10 ** 12}
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,3 +53,11 @@ class Parser(argparse.ArgumentParser):
                 value = words.pop(0)
             below[key] = value
         return rest
+
+
+def byte_count(text: str) -> int:
+    """Return the bytes that a text like ``500MB`` or ``4GB`` stands for; an argument type."""
+    found = re.fullmatch(r'(\d+(?:\.\d+)?) *([kmgt]?)i?b?', text.lower())
+    if not found or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is no size; e.g. 500MB or 4GB')
+    return int(float(found[1]) * _UNITS[found[2]])

@@ -46,11 +46,11 @@ def progress(description: str) -> Iterator[ProgressCallback]:
         yield _silent
         return
     if sys.stderr.isatty():
-        with _bar() as bar:
-            task = bar.add_task(description, total=None, note='')
+        with bar(Console(stderr=True)) as drawn:
+            task = drawn.add_task(description, total=None, note='')
 
             def update(done: int, total: int, note: str = '') -> None:
-                bar.update(task, completed=done, total=total or None, note=note)
+                drawn.update(task, completed=done, total=total or None, note=note)
 
             yield update
         return
@@ -92,8 +92,9 @@ class _Lines:
               file=sys.stderr, flush=True)
 
 
-def _bar() -> Progress:
+def bar(console: Console) -> Progress:
+    """Return a bar whose tasks have a ``note``."""
     return Progress(
         SpinnerColumn(), TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn(),
-        TextColumn('{task.fields[note]}'), console=Console(stderr=True))
+        TextColumn('{task.fields[note]}'), console=console)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from kd_perception.bags.importer import beside, check_topic, DEFAULT_TOPIC
-from kd_perception.bags.truth import write_depth, write_detections
+from kd_perception.bags.truth import write_depth, write_detections, write_pose
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.errors import ConfigError
 from kd_perception.simulation.street import LONGEST_S, SimulatedFrame, StreetSimulator
 
 # What can be recorded beside picture, camera_info and labels, with its topic.
-TRUTH = {'instances': 'instances', 'depth': 'depth', 'detections': 'detections'}
+TRUTH = {'instances': 'instances', 'depth': 'depth', 'detections': 'detections', 'pose': 'pose'}
 FASTEST_HZ = 1000.
 
 
@@ -32,8 +32,8 @@ def record_simulation(out: Path | str, *, scenario: str = 'clear', seed: int = 0
 
     :param scenario: name of a scenario, with changes behind commas; ``world``: instead of its own.
     :param start_s: simulated time of the first frame.
-    :param truth: any of ``instances`` (mono16), ``depth`` (32FC1) and ``detections``
-        (``vision_msgs/Detection2DArray``).
+    :param truth: any of ``instances`` (mono16), ``depth`` (32FC1), ``pose`` of the camera
+        (``geometry_msgs/PoseStamped``) and ``detections`` (``vision_msgs/Detection2DArray``).
     :param progress: called with (done, total, note).
     :returns: the recording's path.
     :raises ConfigError: when frames lie beyond the simulated day.
@@ -89,6 +89,9 @@ def _write_truth(writer: BagWriter, topic: str, frame: SimulatedFrame,
                            'mono16')
     if 'depth' in truth and frame.depth is not None:
         write_depth(writer, beside(topic, TRUTH['depth']), frame.depth, stamp, frame_id)
+    if 'pose' in truth and frame.scene is not None:
+        write_pose(writer, beside(topic, TRUTH['pose']), frame.scene.pose.place(), stamp,
+                   frame_id)
     if 'detections' in truth:
         rows = frame.instances_table()
         write_detections(writer, beside(topic, TRUTH['detections']), stamp, frame_id,

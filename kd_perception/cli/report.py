@@ -1,9 +1,13 @@
 """
-Make the report of a finished run of train or distill: report.html and report.json in its folder.
+Make the report of a finished run of train, distill or compare: report.html and report.json.
 
-Both verbs make one when they end; this one makes it again, against a baseline, on other frames,
+These verbs make one when they end; this one makes it again, against a baseline, on other frames,
 or with a teacher that lies elsewhere now. Without --data it looks at the frames that the run held
-out.
+out. Of a comparison only --baseline and the limits of the gate count.
+
+Examples:
+  kd_perception report runs/student --baseline runs/student_without_teacher
+  kd_perception report new_comparison --baseline old_comparison    (exit code 3: regression)
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import argparse
 from pathlib import Path
 
 from kd_perception.bundle import find_bundle
+from kd_perception.cli.comparison_report import is_comparison, report_again
+from kd_perception.cli.gate import add_gate_arguments
 from kd_perception.cli.progress import progress
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
@@ -21,12 +27,13 @@ from kd_perception.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``report``."""
     parser.add_argument('run_directory', type=Path, metavar='RUN',
-                        help='the --out of a finished train or distill')
+                        help='the --out of a finished train, distill or compare')
     parser.add_argument('--teacher', metavar='BUNDLE',
                         help='whom to compare with (default: the teacher of the run, where it '
                              'lay then)')
     parser.add_argument('--baseline', type=Path, metavar='RUN',
-                        help='another run, or a bundle: what was had without the method')
+                        help='another run, or a bundle: what was had without the method; of '
+                             'a comparison: an older report.json, or its directory')
     parser.add_argument('--frames', type=int, default=200, metavar='N',
                         help='look at N frames, evenly spread; 0: all (%(default)s)')
     parser.add_argument('--no-attribution', action='store_true',
@@ -50,10 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(%(default)s)')
     group.add_argument('--threads', type=int, default=0, metavar='N',
                        help='0: the runtime chooses (%(default)s)')
+    add_gate_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the report and say where it is."""
+    if is_comparison(args.run_directory):
+        return report_again(args)
     if args.frames < 0:
         raise ConfigError(f'--frames {args.frames}: 0 (all) or more')
     teacher = find_bundle(args.teacher) if args.teacher else None

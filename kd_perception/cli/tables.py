@@ -11,7 +11,15 @@ from rich.text import Text
 
 from kd_perception.evaluation import tables
 from kd_perception.evaluation.analysis import Analysis
+from kd_perception.evaluation.robustness import Robustness
+from kd_perception.evaluation.robustness_report import (
+    cautions_of,
+    robustness_halves,
+    robustness_table,
+)
 from kd_perception.evaluation.tables import Table
+
+WIDE = 140  # columns of a terminal that the whole table of a robustness run fits
 
 
 def print_comparison(analysis: Analysis, page: Path, console: Console | None = None) -> None:
@@ -30,6 +38,19 @@ def print_comparison(analysis: Analysis, page: Path, console: Console | None = N
     for caution in analysis.cautions:
         console.print(Text(f'Beware: {caution}', style='yellow'))
     # A path that wraps cannot be copied.
+    console.print(Text(f'\nreport: {page}'), soft_wrap=True)
+
+
+def print_robustness(found: Robustness, page: Path, console: Console | None = None) -> None:
+    """Print one line per scenario and model, and where the ``page`` lies."""
+    console = console or Console()
+    wide = console.width >= WIDE
+    for table in (robustness_table(found),) if wide else robustness_halves(found):
+        console.print(Text(f'\n{table.title}', style='bold'))
+        console.print(rich_table(table))
+    console.print(Text(found.headline, style='bold'))
+    for caution in cautions_of(found):
+        console.print(Text(f'Beware: {caution}', style='yellow'))
     console.print(Text(f'\nreport: {page}'), soft_wrap=True)
 
 

@@ -16,8 +16,9 @@ def add_world_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGrou
                         help='change a value of the scenario, such as camera.fov_deg=60, '
                         'camera.drops=0.5, content.people=3 or fog=0.01; again for more')
     parser.add_argument('--truth', action='append', default=[], metavar='KIND',
-                        choices=('instances', 'depth', 'detections'),
-                        help='also record instances, depth or detections; again for more')
+                        choices=('instances', 'depth', 'pose', 'detections'),
+                        help='also record instances, depth, pose (of the camera) or '
+                        'detections; again for more')
 
 
 def scenario_of(args: argparse.Namespace) -> str:

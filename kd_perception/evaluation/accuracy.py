@@ -13,7 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.paired import ANSWERED, FEWEST_PAIRS, pair_rows
 from kd_perception.tasks.metrics import ConfusionMatrix
@@ -87,7 +93,8 @@ def accuracy(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
 
 
 def paired_accuracy(rows: Iterable[FrameRow], reference: str, other: str, *,
-                    resamples: int = RESAMPLES, seed: int = 0) -> PairedAccuracy | None:
+                    resamples: int = RESAMPLES, seed: int = 0,
+                    confidence: float = CONFIDENCE) -> PairedAccuracy | None:
     """Return the difference of mIoU on common frames; None without truth or with too few."""
     pairs = [(a, b) for a, b in pair_rows(rows, reference, other)[0] if a.counts and b.counts]
     if len(pairs) < FEWEST_PAIRS or not _labelled([a for a, _ in pairs]):
@@ -97,7 +104,7 @@ def paired_accuracy(rows: Iterable[FrameRow], reference: str, other: str, *,
     block = block_length(_error_rate(second) - _error_rate(first))
     difference = bootstrap(
         lambda i: _miou(second[:, chosen], i) - _miou(first[:, chosen], i), len(pairs), block,
-        resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
+        resamples=resamples, seed=seed, confidence=confidence, bounds=(-1.0, 1.0))
     return PairedAccuracy(reference, other, len(pairs), difference)
 
 

@@ -7,8 +7,9 @@ The first arm is the reference that the others are held against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,14 +28,24 @@ from kd_perception.evaluation.alternate import (
     swap_costs,
     SwapCost,
 )
+from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
+from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval, RESAMPLES
+from kd_perception.evaluation.boundary import arm_boundary, BoundaryScore, paired_boundary
+from kd_perception.evaluation.calibration import reliabilities, Reliability
+from kd_perception.evaluation.class_difference import class_differences
 from kd_perception.evaluation.comparison import ComparisonRun
+from kd_perception.evaluation.flicker import arm_flicker, Flicker, paired_flicker
+from kd_perception.evaluation.objects import arm_objects, ObjectRecall, paired_objects
 from kd_perception.evaluation.paired import (
     arm_statistics,
     ArmStatistics,
     paired_latency,
     PairedLatency,
 )
+from kd_perception.evaluation.shares import PairedShare
 from kd_perception.evaluation.verdict import arm_labels, cautions, judge, Verdict
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,10 @@ class ArmComparison:
 
     :param agreement: share of pixels on which both masks agree, or None when not compared.
     :param agreement_miou: mean IoU between the two masks.
+    :param classes: difference of IoU by class, other minus reference, -1 … 1; empty without truth.
+    :param boundary: difference of the boundary F-score; ``objects``: of the share of found
+        objects; ``flicker``: of the share of pixels that flicker. Other minus reference; None
+        where not measured.
     """
 
     reference: str
@@ -53,11 +68,19 @@ class ArmComparison:
     agreement: float | None
     agreement_miou: float | None
     verdict: Verdict
+    classes: tuple[Interval, ...] = ()
+    boundary: PairedShare | None = None
+    objects: PairedShare | None = None
+    flicker: PairedShare | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """The numbers and words of a comparison; mappings are by arm."""
+    """
+    The numbers and words of a comparison; mappings are by arm.
+
+    :param boundary, objects, flicker, calibration: None where no arm was measured.
+    """
 
     run: ComparisonRun
     labels: Mapping[str, str]
@@ -65,6 +88,11 @@ class Analysis:
     accuracies: Mapping[str, Accuracy]
     comparisons: tuple[ArmComparison, ...]
     cautions: tuple[str, ...]
+    intervals: Mapping[str, ArmIntervals]
+    boundary: Mapping[str, BoundaryScore] | None = None
+    objects: Mapping[str, ObjectRecall] | None = None
+    flicker: Mapping[str, Flicker] | None = None
+    calibration: Mapping[str, Reliability] | None = None
     swaps: Mapping[str, SwapCost] = field(default_factory=dict)
 
     @property
@@ -95,25 +123,43 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
     comparisons = []
+    # Bonferroni: with several arms all intervals shall hold together as often as one would.
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(arms) - 1)
+    resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
         if alternate:
             latency = alternate_latency(both, arms[0], other, len(arms), seed=seed)
             quality = alternate_accuracy(both, arms[0], other, len(arms), seed=seed)
         else:
-            latency = paired_latency(both, arms[0], other, seed=seed)
-            quality = paired_accuracy(both, arms[0], other, seed=seed)
+            latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
+                                     confidence=confidence)
+            quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
+                                      confidence=confidence)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
-                          run.spec.margin_miou)))
+                          run.spec.margin_miou, run.spec.margin_latency_ms),
+            classes=class_differences(both, arms[0], other, seed=seed),
+            boundary=paired_boundary(both, arms[0], other, seed=seed),
+            objects=paired_objects(both, arms[0], other, seed=seed),
+            flicker=paired_flicker(both, arms[0], other, seed=seed)))
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),
+        intervals={arm: arm_intervals(rows[arm], seed=seed) for arm in arms},
         cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}),
-        swaps=swap_costs(run))
+        boundary=_of_arms(arms, lambda a: arm_boundary(a, rows[a], seed=seed)),
+        objects=_of_arms(arms, lambda a: arm_objects(a, rows[a], seed=seed)),
+        flicker=_of_arms(arms, lambda a: arm_flicker(a, run.flicker_method, rows[a], seed=seed)),
+        calibration=reliabilities(run.confidences) or None, swaps=swap_costs(run))
+
+
+def _of_arms(arms: Sequence[str], measure: Callable[[str], T | None]) -> dict[str, T] | None:
+    """Return what was measured, by arm; None where nothing was."""
+    return {arm: found for arm in arms if (found := measure(arm)) is not None} or None
 
 
 def _agreement(matrix: np.ndarray | None) -> tuple[float | None, float | None]:

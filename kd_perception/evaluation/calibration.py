@@ -13,6 +13,8 @@ gives, so a histogram of 256 values says everything, whatever the number of fram
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,50 @@ BINS = 15
 _LEVELS = 256
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """
+    How far one arm can be believed.
+
+    :param ece: expected calibration error, 0 … 1.
+    :param confidence: mean of all pixels; ``accuracy``: share of them that are right. Confidence
+        above accuracy is overconfidence.
+    :param bins: (pixels, mean confidence, accuracy) by bin; NaN where a bin is empty.
+    """
+
+    arm: str
+    pixels: int
+    ece: float
+    confidence: float
+    accuracy: float
+    bins: tuple[tuple[int, float, float], ...]
+
+    def rows(self) -> list[dict[str, int | float]]:
+        """Return one row per bin that holds pixels: low, high, pixels, confidence, accuracy."""
+        return [{'low': i / len(self.bins), 'high': (i + 1) / len(self.bins), 'pixels': pixels,
+                 'confidence': confidence, 'accuracy': accuracy}
+                for i, (pixels, confidence, accuracy) in enumerate(self.bins) if pixels]
+
+
 class Calibration:
     """Counts of pixels by confidence, and of those that were right; exact integers."""
 
     def __init__(self) -> None:
         self.pixels = np.zeros(_LEVELS, np.int64)
         self.right = np.zeros(_LEVELS, np.int64)
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray) -> Calibration:
+        """Return a calibration that holds a copy of int64 ``[2, 256]``: pixels, right ones."""
+        out = cls()
+        out.pixels += counts[0]
+        out.right += counts[1]
+        return out
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Return int64 ``[2, 256]``: pixels by confidence, and those that were right."""
+        return np.stack([self.pixels, self.right])
 
     def update(self, truth: np.ndarray, mask: np.ndarray, confidence: np.ndarray) -> None:
         """
@@ -78,6 +118,13 @@ class Calibration:
         total = self.pixels.sum()
         return float(self.right.sum() / total) if total else float('nan')
 
+    def reliability(self, arm: str) -> Reliability:
+        """Return the figures of an arm."""
+        pixels, confidence, accuracy = self.bins()
+        return Reliability(
+            arm, int(self.pixels.sum()), self.ece(), self.confidence, self.accuracy,
+            tuple((int(p), float(c), float(a)) for p, c, a in zip(pixels, confidence, accuracy)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain types."""
         pixels, confidence, accuracy = self.bins()
@@ -85,3 +132,13 @@ class Calibration:
                 'pixels': int(self.pixels.sum()),
                 'bins': {'pixels': pixels.tolist(), 'confidence': confidence.tolist(),
                          'accuracy': accuracy.tolist()}}
+
+
+def reliabilities(counts: Mapping[str, np.ndarray]) -> dict[str, Reliability]:
+    """
+    Return the figures of every arm that has any pixel.
+
+    :param counts: by arm, int64 ``[2, 256]``.
+    """
+    return {arm: Calibration.from_counts(c).reliability(arm) for arm, c in counts.items()
+            if c[0].any()}

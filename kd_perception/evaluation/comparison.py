@@ -18,12 +18,15 @@ import numpy as np
 
 from kd_perception.classes import ClassSet, UNLABELLED
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 SOURCES = ('sim', 'carla', 'bag', 'topic')
 PACINGS = ('lockstep', 'realtime', 'max')
 PLACEMENTS = ('turns', 'concurrent', 'isolated', 'alternate')
-STATUSES = ('ok', 'late', 'lost', 'duplicate', 'unknown')
+STATUSES = ('ok', 'late', 'lost', 'ambiguous', 'duplicate', 'unknown')
+ANSWERED = ('ok', 'late')
+FRAMES = ('ok', 'late', 'lost', 'ambiguous')  # statuses of rows that stand for a published frame
 STAGES = ('wait', 'decode', 'preprocess', 'inference', 'postprocess', 'publish', 'total')
 
 
@@ -60,6 +63,7 @@ class ComparisonSpec:
     :param height: rows of the camera image.
     :param class_map: name of the class map from source labels to model classes, or ''.
     :param margin_miou: loss of mIoU, in points of 100, up to which the arms count as equal.
+    :param margin_latency_ms: milliseconds by which an arm may be slower; 0 for no such margin.
     :param duration_s: seconds after the warm-up at which the run ends, if frames did not end it
         before; 0 for no limit.
     :param swap_every: frames of a block in placement ``alternate``; 0 for the others.
@@ -78,6 +82,7 @@ class ComparisonSpec:
     height: int = 0
     class_map: str = ''
     margin_miou: float = 2.0
+    margin_latency_ms: float = 0.0
     duration_s: float = 0.0
     swap_every: int = 0
 
@@ -135,12 +140,14 @@ class FrameRow:
     :param published_ns: steady clock at the camera's publish call; None when unknown.
     :param received_ns: steady clock when the monitor had the result; None when it never came.
     :param status: ``ok``; ``late``: came after the monitor had given up waiting; ``lost``: never
-        came; ``duplicate``: a second result for one frame; ``unknown``: for no published frame.
+        came; ``ambiguous``: a frame whose stamp others bear too; ``duplicate``: a second result
+        for one frame; ``unknown``: for no published frame. ``joining`` has the policies.
     :param turn: place of the arm among those served with this frame, from 0; -1 when together.
     :param stages: milliseconds by stage (``STAGES``), as the node says of itself.
     :param counts: per class (correct, in truth, predicted) pixels over labelled truth, or None.
     :param block: placement ``alternate``: number of the block of frames, from 0; else -1.
     :param swapping: the model was being exchanged, or had just been.
+    :param detail: counts of boundaries, objects and flicker, or None.
     """
 
     arm: str
@@ -155,6 +162,7 @@ class FrameRow:
     counts: tuple[tuple[int, int, int], ...] | None = None
     block: int = -1
     swapping: bool = False
+    detail: FrameDetail | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -193,16 +201,18 @@ class SamplePicture:
     """
     One frame as seen by all arms.
 
-    :param image: uint8 ``[H, W, 3]`` RGB.
+    :param image: uint8 ``[H, W, 3]`` RGB; None where it could not be had again.
     :param truth: uint8 ``[H, W]`` ids of the run's classes, or None without ground truth.
     :param masks: by arm, uint8 ``[H, W]``.
+    :param worst: chosen because an arm did badly on it; else one of those spread over the run.
     """
 
     index: int
     stamp_ns: int
-    image: np.ndarray
+    image: np.ndarray | None
     truth: np.ndarray | None
     masks: Mapping[str, np.ndarray]
+    worst: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +231,9 @@ class ComparisonRun:
     :param pictures: sample frames, spread over the run.
     :param notes: things a reader must know (a busy machine, an interrupted run, …).
     :param interrupted: the run ended before its frames were served.
+    :param confidences: by arm, int64 ``[2, 256]``: pixels by confidence, and those that were right
+        (``calibration.Calibration``); empty where it was not measured.
+    :param flicker_method: how frames were brought together, one of ``flicker.METHODS``, or ''.
     """
 
     spec: ComparisonSpec
@@ -237,6 +250,8 @@ class ComparisonRun:
     notes: tuple[str, ...] = ()
     started: str = ''
     interrupted: bool = False
+    confidences: Mapping[str, np.ndarray] = field(default_factory=dict)
+    flicker_method: str = ''
 
     def arm_rows(self, arm: str, *, warmup: bool = False) -> tuple[FrameRow, ...]:
         """Return the rows of ``arm``, without those of the warm-up unless asked."""

@@ -26,6 +26,7 @@ from kd_perception.evaluation.comparison import (
     ResourceUsage,
     SamplePicture,
 )
+from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.imaging import encode_png
 from kd_perception.paths import atomic_directory
 
@@ -89,7 +90,7 @@ def run_to_dict(run: ComparisonRun) -> dict[str, Any]:
         'spec': asdict(run.spec),
         'arms': [asdict(arm) for arm in run.arms],
         'classes': run.classes.to_dict(),
-        'rows': [{**asdict(row), 'stages': dict(row.stages)} for row in run.rows],
+        'rows': [_row_dict(row) for row in run.rows],
         'confusion': {k: v.tolist() for k, v in run.confusion.items()},
         'agreement': {k: v.tolist() for k, v in run.agreement.items()},
         'resources': {k: asdict(v) for k, v in run.resources.items()},
@@ -97,10 +98,13 @@ def run_to_dict(run: ComparisonRun) -> dict[str, Any]:
         'host': dict(run.host),
         'versions': dict(run.versions),
         'pictures': [{'index': p.index, 'stamp_ns': p.stamp_ns, 'truth': p.truth is not None,
+                      'image': p.image is not None, 'worst': p.worst,
                       'arms': sorted(p.masks)} for p in run.pictures],
         'notes': list(run.notes),
         'started': run.started,
         'interrupted': run.interrupted,
+        'confidences': {k: v.tolist() for k, v in run.confidences.items()},
+        'flicker_method': run.flicker_method,
     }
 
 
@@ -131,16 +135,27 @@ def run_from_dict(data: Any, folder: Path, where: str) -> ComparisonRun:
             host=dict(data['host']), versions=dict(data['versions']),
             pictures=tuple(_load_picture(p, folder / PICTURES) for p in data['pictures']),
             notes=tuple(data['notes']), started=str(data['started']),
-            interrupted=bool(data['interrupted']))
+            interrupted=bool(data['interrupted']),
+            # Recordings of before these were measured do not have them.
+            confidences=_matrices(data.get('confidences', {})),
+            flicker_method=str(data.get('flicker_method', '')))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f'{where}: bad or missing entry: {error}') from None
 
 
+def _row_dict(row: FrameRow) -> dict[str, Any]:
+    # Not asdict: it would copy the arrays of the detail one by one.
+    data = {f.name: getattr(row, f.name) for f in fields(row) if f.name != 'detail'}
+    detail = {'detail': row.detail.to_dict()} if row.detail is not None else {}
+    return {**data, 'stages': dict(row.stages), **detail}
+
+
 def _row(data: Mapping[str, Any], where: str) -> FrameRow:
-    counts = data['counts']
+    counts, detail = data['counts'], data.get('detail')
     if counts is not None:
         counts = tuple((int(c), int(t), int(p)) for c, t, p in counts)
-    return _section(FrameRow, {**data, 'counts': counts}, where)
+    return _section(FrameRow, {**data, 'counts': counts, 'detail': None if detail is None
+                               else FrameDetail.from_dict(detail)}, where)
 
 
 def _section(cls: Any, data: Mapping[str, Any], where: str) -> Any:
@@ -156,7 +171,8 @@ def _matrices(data: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _save_picture(picture: SamplePicture, folder: Path) -> None:
     stem = f'{picture.index:06d}'
-    (folder / f'{stem}_image.png').write_bytes(encode_png(picture.image))
+    if picture.image is not None:
+        (folder / f'{stem}_image.png').write_bytes(encode_png(picture.image))
     if picture.truth is not None:
         (folder / f'{stem}_truth.png').write_bytes(encode_png(picture.truth))
     for arm, mask in picture.masks.items():
@@ -165,14 +181,15 @@ def _save_picture(picture: SamplePicture, folder: Path) -> None:
 
 def _load_picture(entry: Mapping[str, Any], folder: Path) -> SamplePicture:
     stem = f'{int(entry["index"]):06d}'
-    image = _read_png(folder / f'{stem}_image.png', cv2.IMREAD_COLOR)
+    there = entry.get('image', True)  # runs of earlier releases do not say
+    image = _read_png(folder / f'{stem}_image.png', cv2.IMREAD_COLOR) if there else None
     truth = folder / f'{stem}_truth.png'
     return SamplePicture(
         index=int(entry['index']), stamp_ns=int(entry['stamp_ns']),
-        image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+        image=None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
         truth=_read_png(truth, cv2.IMREAD_UNCHANGED) if entry['truth'] else None,
         masks={arm: _read_png(folder / f'{stem}_arm_{arm}.png', cv2.IMREAD_UNCHANGED)
-               for arm in entry['arms']})
+               for arm in entry['arms']}, worst=bool(entry.get('worst', False)))
 
 
 def _read_png(path: Path, flags: int) -> np.ndarray:

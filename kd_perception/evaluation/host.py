@@ -19,8 +19,8 @@ from kd_perception.engines.machine import cpu_model
 
 PACKAGES = ('kd_perception', 'numpy', 'opencv-python-headless', 'opencv-python', 'onnxruntime',
             'onnxruntime-gpu', 'openvino', 'torch', 'tensorrt', 'timm',
-            'segmentation-models-pytorch', 'safetensors', 'rosbags', 'moderngl', 'ros-rclpy',
-            'ros-fastrtps')
+            'segmentation-models-pytorch', 'safetensors', 'rosbags', 'moderngl', 'carla',
+            'ros-rclpy', 'ros-fastrtps')
 
 
 def host_info() -> dict[str, str]:

@@ -13,10 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
-from kd_perception.evaluation.comparison import FrameRow, STAGES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
+from kd_perception.evaluation.comparison import (
+    ANSWERED,
+    FrameRow,
+    FRAMES,
+    STAGES,
+    STATUSES,
+)
+from kd_perception.evaluation.joining import reordered_rows
 
-ANSWERED = ('ok', 'late')
 FEWEST_PAIRS = 8  # below this no interval is honest
 
 
@@ -41,13 +53,14 @@ class ArmStatistics:
     One arm over its measured frames.
 
     :param published: frames that the camera gave it.
-    :param status: rows by status; ``ok + late + lost == published``.
+    :param status: rows by status; ``ok + late + lost + ambiguous == published``.
     :param latency: publish call in the camera → result in the monitor; late results included,
         since leaving out the slow ones would flatter.
     :param jitter_ms: mean absolute difference of the latencies of consecutive frames.
     :param fps: (N - 1) / T over N answers whose first and last lie T apart.
     :param stages: what the node says of itself.
     :param by_turn: median latency by place in the serving order.
+    :param reordered: of the answered frames, those overtaken by the result of a later one.
     """
 
     arm: str
@@ -58,6 +71,7 @@ class ArmStatistics:
     fps: float
     stages: Mapping[str, Summary]
     by_turn: Mapping[int, float]
+    reordered: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class PairedLatency:
 
     :param unpaired: frames given to both but answered by only one, or by none.
     :param ambiguous: keys that more than one published frame bears; never paired.
+    :param block: frames drawn together for the median of the differences.
     :param basis: what was compared where it was not the same frames (placement ``alternate``).
     """
 
@@ -105,13 +120,14 @@ def arm_statistics(arm: str, rows: Iterable[FrameRow]) -> ArmStatistics:
     for row in answered:
         turns.setdefault(row.turn, []).append(_latency(row))
     return ArmStatistics(
-        arm=arm, published=status['ok'] + status['late'] + status['lost'],
-        status={name: status[name] for name in ('ok', 'late', 'lost', 'duplicate', 'unknown')},
+        arm=arm, published=sum(status[name] for name in FRAMES),
+        status={name: status[name] for name in STATUSES},
         latency=summarize([_latency(r) for r in answered]),
         jitter_ms=_jitter(answered), fps=rate([r.received_ns for r in answered]),
         stages={stage: summarize([r.stages[stage] for r in answered if stage in r.stages])
                 for stage in _stages(answered)},
-        by_turn={turn: float(np.median(turns[turn])) for turn in sorted(turns) if turn >= 0})
+        by_turn={turn: float(np.median(turns[turn])) for turn in sorted(turns) if turn >= 0},
+        reordered=len(reordered_rows(rows)))
 
 
 def rate(times_ns: Sequence[int | None]) -> float:
@@ -136,7 +152,7 @@ def pair_rows(rows: Iterable[FrameRow], first: str,
     tables: dict[str, dict[tuple[int, str], FrameRow]] = {first: {}, second: {}}
     seen: dict[str, Counter[tuple[int, str]]] = {first: Counter(), second: Counter()}
     for row in rows:
-        if row.arm in tables and row.status in ('ok', 'late', 'lost'):
+        if row.arm in tables and row.status in FRAMES:
             seen[row.arm][row.key] += 1
             tables[row.arm][row.key] = row
     # A stamp that two published frames bear names neither of them.
@@ -152,9 +168,12 @@ def pair_rows(rows: Iterable[FrameRow], first: str,
 
 
 def paired_latency(rows: Iterable[FrameRow], reference: str, other: str, *,
-                   resamples: int = RESAMPLES, seed: int = 0) -> PairedLatency | None:
+                   resamples: int = RESAMPLES, seed: int = 0,
+                   confidence: float = CONFIDENCE) -> PairedLatency | None:
     """
     Compare two arms frame by frame.
+
+    :param confidence: of each interval alone.
 
     :returns: None when fewer than ``FEWEST_PAIRS`` frames were answered by both.
     """
@@ -163,20 +182,29 @@ def paired_latency(rows: Iterable[FrameRow], reference: str, other: str, *,
         return None
     a = np.array([_latency(row) for row, _ in pairs])
     b = np.array([_latency(row) for _, row in pairs])
-    block = block_length(a - b)
-    block = max(block, block_length(a), block_length(b))
+    saved = a - b
 
-    def interval(statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-        return bootstrap(statistic, a.size, block, resamples=resamples, seed=seed)
+    def interval(statistic: Callable[[np.ndarray], np.ndarray], influence: np.ndarray) -> Interval:
+        return bootstrap(statistic, a.size, block_length(influence), resamples=resamples,
+                         seed=seed, confidence=confidence)
 
+    # What slows both arms alike has no part in a difference: only the memory of what each
+    # statistic is made of decides how many frames are drawn together.
     return PairedLatency(
         reference=reference, other=other, n=len(pairs), unpaired=unpaired, ambiguous=ambiguous,
-        block=block,
-        mean_difference=interval(lambda i: (a - b)[i].mean(axis=1)),
+        block=block_length(_side(saved)),
+        mean_difference=interval(lambda i: saved[i].mean(axis=1), saved),
         # The median of the differences, not the difference of medians: it is the paired one.
-        median_difference=interval(lambda i: np.median((a - b)[i], axis=1)),
-        mean_ratio=interval(lambda i: a[i].mean(axis=1) / b[i].mean(axis=1)),
-        median_ratio=interval(lambda i: np.median(a[i], axis=1) / np.median(b[i], axis=1)))
+        median_difference=interval(lambda i: np.median(saved[i], axis=1), _side(saved)),
+        mean_ratio=interval(lambda i: a[i].mean(axis=1) / b[i].mean(axis=1),
+                            a / a.mean() - b / b.mean()),
+        median_ratio=interval(lambda i: np.median(a[i], axis=1) / np.median(b[i], axis=1),
+                              _side(a) - _side(b)))
+
+
+def _side(values: np.ndarray) -> np.ndarray:
+    """Return on which side of the median each value lies: -1, 0 or 1."""
+    return np.sign(values - np.median(values))
 
 
 def _answered(rows: Iterable[FrameRow]) -> list[FrameRow]:

@@ -7,12 +7,18 @@ drawn as ``figures`` has them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, MaxNLocator
 import numpy as np
 
 from kd_perception.evaluation.analysis import Analysis
-from kd_perception.evaluation.figures import class_bars, COLORS, figure, GRID, INK, png
+from kd_perception.evaluation.figures import COLORS, figure, GRID, INK, png
 from kd_perception.evaluation.paired import ANSWERED, pair_rows
 
+_SHORTEST_MS = 0.001  # what a logarithmic scale can still show
 STAGE_COLORS = {
     'wait': '#c9ced6', 'decode': '#8fb8de', 'preprocess': '#5f97c7', 'inference': '#2b4c7e',
     'postprocess': '#7aa77f', 'publish': '#e3b45a', 'elsewhere': '#e8e8ea'}
@@ -24,7 +30,7 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
         return None
     drawing, axes = figure(6.4, 3.4)
     highest, lowest = 0.0, np.inf
-    for arm, color in _arms(analysis):
+    for k, (arm, color) in enumerate(_arms(analysis)):
         values = np.sort(_latencies(analysis, arm))
         if values.size == 0:
             continue
@@ -34,13 +40,11 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
         median = float(np.median(values))
         axes.plot([median], [0.5], 'o', color=color, ms=6)
         axes.annotate(f'{median:.1f} ms', (median, 0.5), textcoords='offset points',
-                      xytext=(8, -4), color=color, fontsize=9)
+                      xytext=(8, -4) if k % 2 == 0 else (-8, 2), color=color, fontsize=9,
+                      ha='left' if k % 2 == 0 else 'right')
         highest, lowest = max(highest, values[-1]), min(lowest, values[0])
     if highest > 5 * lowest:
-        axes.set_xscale('log')
-        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
-        axes.xaxis.set_minor_formatter(
-            lambda value, _: f'{value:g}' if f'{value:.0e}'[0] in '25' else '')
+        log_ticks(axes.set_xscale, axes.xaxis)
         axes.set_xlim(lowest * 0.8, highest * 1.6)
     axes.set_xlabel('latency, ms')
     axes.set_ylabel('share of frames')
@@ -75,6 +79,7 @@ def difference_distribution(analysis: Analysis) -> bytes | None:
     axes.set_xlabel(f'ms saved per frame against {analysis.labels[chosen[0].reference]} '
                     '(line: median, grey: its 95 % interval)')
     axes.set_ylabel('frames')
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if len(chosen) > 1:
         axes.legend(frameon=False)
     return png(drawing)
@@ -82,35 +87,63 @@ def difference_distribution(analysis: Analysis) -> bytes | None:
 
 def timeline(analysis: Analysis) -> bytes:
     """Return latency over the frames of the run, losses marked on the upper edge."""
-    drawing, axes = figure(6.4, 3.2)
-    ceiling = max((max(_latencies(analysis, arm), default=1.0) for arm, _ in _arms(analysis)),
-                  default=1.0)
-    marked: set[str] = set()
+    drawing, axes = figure(6.4, 3.4)
+    found = [v for arm, _ in _arms(analysis) for v in _latencies(analysis, arm)]
+    lowest, highest = (min(found), max(found)) if found else (0.0, 1.0)
+    log = highest > 8 * lowest > 0
+    ceiling = highest * 1.15
     for arm, color in _arms(analysis):
         rows = analysis.run.arm_rows(arm, warmup=True)
         answered = sorted((r.index, r.latency_ms) for r in rows
                           if r.status in ANSWERED and r.latency_ms is not None)
         if answered:
             x, y = zip(*answered, strict=True)
-            axes.plot(x, y, '.', ms=3.5, color=color, label=analysis.labels[arm])
-        for status, marker, tint in (('lost', 'x', '#c22f2f'), ('late', 'v', '#c22f2f'),
-                                     ('duplicate', '+', '#6b7480')):
-            found = [r.index for r in rows if r.status == status]
-            if found:
-                axes.plot(found, [ceiling * 1.15] * len(found), marker, color=tint, ms=6,
-                          label=status if status not in marked else None, clip_on=False)
-                marked.add(status)
+            axes.plot(x, y, '.', ms=4, color=color, label=analysis.labels[arm])
+            ceiling = max(ceiling, max(y) * 1.15)
+    top = ceiling * (1.6 if log else 1.06)
+    _mark_trouble(analysis, axes, top)
     warmup = analysis.run.spec.warmup
     if warmup:
         axes.axvspan(-0.5, warmup - 0.5, color=GRID, lw=0, zorder=0)
         axes.annotate('warm-up', (warmup / 2, 0.03), xycoords=('data', 'axes fraction'),
-                      ha='center', fontsize=7, color='#6b7480', rotation=90)
-    axes.set_ylim(0, ceiling * 1.2)
+                      ha='center', fontsize=7, color=INK, rotation=90)
+    if log:
+        log_ticks(axes.set_yscale, axes.yaxis)
+        axes.set_ylim(lowest * 0.8, top * 1.15)
+    else:
+        axes.set_ylim(0, top * 1.04)
     axes.set_xlabel('frame')
     axes.set_ylabel('latency, ms')
     axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
                 bbox_to_anchor=(0.5, 1.0))
     return png(drawing)
+
+
+def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
+    """Mark lost, late and duplicate frames on the upper edge, by arm."""
+    arms = _arms(analysis)
+    for k, (arm, color) in enumerate(arms):
+        rows = analysis.run.arm_rows(arm, warmup=True)
+        # Arms side by side within the edge, so that none hides another's losses.
+        height = top * (1.0 - 0.035 * k)
+        for status, marker in (('lost', 'x'), ('late', 'v'), ('ambiguous', '*'),
+                               ('duplicate', '+')):
+            found = [r.index for r in rows if r.status == status]
+            if found:
+                axes.plot(found, [height] * len(found), marker, color=color, ms=5,
+                          label=f'{analysis.labels[arm]}: {len(found)} {status}', clip_on=False)
+
+
+def log_ticks(set_scale: Callable[[str], None], axis: Axis, *, wide: bool = False) -> None:
+    """
+    Give an axis a logarithmic scale with plain numbers at 1, 2 and 5.
+
+    :param wide: so many powers of ten that there is room for these alone.
+    """
+    set_scale('log')
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f'{value:g}')
+    axis.set_minor_formatter(lambda value, _: '' if wide else f'{value:g}')
 
 
 def stage_breakdown(analysis: Analysis) -> bytes | None:
@@ -144,19 +177,38 @@ def stage_breakdown(analysis: Analysis) -> bytes | None:
     return png(drawing)
 
 
-def class_iou(analysis: Analysis) -> bytes | None:
-    """Return IoU by class and arm, most frequent class first, or None without truth."""
-    arms = [(arm, color) for arm, color in _arms(analysis) if arm in analysis.accuracies]
-    if not arms:
+def stage_distribution(analysis: Analysis) -> bytes | None:
+    """Return how every stage varies, by arm, or None when nodes said nothing."""
+    arms = [(arm, color) for arm, color in _arms(analysis) if analysis.statistics[arm].stages]
+    stages = list(dict.fromkeys(s for arm, _ in arms for s in analysis.statistics[arm].stages
+                                if s != 'total'))
+    if not stages:
         return None
-    share = np.array(analysis.accuracies[arms[0][0]].share)
-    order = [int(i) for i in np.argsort(-share, kind='stable') if share[i] > 0]
-    if not order:
-        return None
-    return class_bars(
-        [analysis.run.classes.names[i] for i in order], share[order],
-        [(analysis.labels[arm], color, np.array(analysis.accuracies[arm].iou)[order])
-         for arm, color in arms])
+    drawing, axes = figure(6.4, 1.0 + 0.22 * len(stages) * (len(arms) + 0.7))
+    step, seen = len(arms) + 0.7, []
+    for k, (arm, color) in enumerate(arms):
+        rows = [r for r in analysis.run.arm_rows(arm) if r.status in ANSWERED]
+        for i, stage in enumerate(stages):
+            values = np.array([r.stages[stage] for r in rows if stage in r.stages])
+            if values.size == 0:
+                continue
+            p1, p25, p50, p75, p99 = np.maximum(
+                np.percentile(values, (1, 25, 50, 75, 99)), _SHORTEST_MS)
+            y = i * step + k
+            axes.plot([p1, p99], [y, y], color=color, lw=1.2)
+            axes.barh(y, p75 - p25, left=p25, height=0.62, color=color, alpha=0.6)
+            axes.plot([p50, p50], [y - 0.36, y + 0.36], color=INK, lw=1.4)
+            seen += [p1, p99]
+        axes.plot([], [], color=color, lw=5, label=analysis.labels[arm])
+    axes.set_yticks([i * step + (len(arms) - 1) / 2 for i in range(len(stages))], stages)
+    axes.invert_yaxis()
+    axes.grid(axis='y', visible=False)
+    log_ticks(axes.set_xscale, axes.xaxis, wide=max(seen) > 1000 * min(seen))
+    axes.set_xlim(min(seen) * 0.7, max(seen) * 1.4)
+    axes.set_xlabel('ms per frame, logarithmic')
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
+                bbox_to_anchor=(0.45, 1.0))
+    return png(drawing)
 
 
 def arm_color(analysis: Analysis, arm: str) -> str:

@@ -1,18 +1,21 @@
 """
 The report as one HTML file that needs nothing else: styles, figures and pictures are inside.
 
-In: an ``Analysis``; out: the text of the page. Every word that comes from outside (bundle names,
-host, notes) is escaped.
+In: an ``Analysis``; out: the text of the page: the verdict first, then what an engineer asks.
+Every word that comes from outside (bundle names, host, notes) is escaped.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import asdict
 
-from kd_perception.evaluation import plots, tables
-from kd_perception.evaluation.analysis import Analysis, ArmComparison
+from kd_perception.evaluation import accuracy_plots, detail_tables, plots, tables
+from kd_perception.evaluation.analysis import Analysis
+from kd_perception.evaluation.baseline import BaselineComparison
+from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_tables
+from kd_perception.evaluation.comparison import SamplePicture
+from kd_perception.evaluation.frame_accuracy import frame_miou
 from kd_perception.evaluation.page import (
-    card,
     cautions,
     legend,
     page,
@@ -25,147 +28,167 @@ from kd_perception.evaluation.page import (
     words,
 )
 from kd_perception.evaluation.pictures import picture_panels
-from kd_perception.evaluation.tables import ms, Table
-from kd_perception.evaluation.verdict import points, times
+from kd_perception.evaluation.report_summary import cards, sentences, subtitle
+from kd_perception.evaluation.tables import percent, Table
 
 
-def render(analysis: Analysis) -> str:
-    """Return the page."""
-    verdict = [s for c in analysis.comparisons for s in c.verdict.sentences]
+def render(analysis: Analysis, baseline: BaselineComparison | None = None) -> str:
+    """
+    Return the page.
+
+    :param baseline: what came of it against an older report, if that was asked.
+    """
     return page(
         title=' against '.join(reversed([analysis.labels[a.name] for a in analysis.run.arms])),
-        kicker=f'A/B comparison on ROS 2 nodes · {_subtitle(analysis)}',
-        headline=analysis.headline, cards=_cards(analysis),
-        parts=[section('Verdict', [paragraphs(
-            verdict or ['One arm alone: there is nothing to compare it with.'])]),
-            cautions(analysis.cautions), _latency(analysis), _accuracy(analysis),
-            _pictures(analysis), _method(analysis)])
+        kicker=f'A/B comparison on ROS 2 nodes · {subtitle(analysis)}',
+        headline=analysis.headline, lead=sentences(analysis), cards=cards(analysis),
+        contents=True,
+        parts=[cautions(analysis.cautions), _baseline(analysis, baseline), _latency(analysis),
+               _accuracy(analysis), _details(analysis), _worst(analysis), _ordinary(analysis),
+               _method(analysis)])
 
 
-def _subtitle(analysis: Analysis) -> str:
-    spec = analysis.run.spec
-    place = f'{spec.source}: {Path(spec.scenario).name}' if spec.scenario else spec.source
-    frames = max(s.published for s in analysis.statistics.values())
-    parts = [place, f'{frames} frames', f'{spec.pacing}, {spec.placement}']
-    if analysis.run.started:
-        parts.append(analysis.run.started[:16].replace('T', ' '))
-    return ' · '.join(parts)
-
-
-def _cards(analysis: Analysis) -> list[str]:
-    cards = []
-    for comparison in analysis.comparisons:
-        cards += _comparison_cards(analysis, comparison)
-    for arm in analysis.run.arms:
-        stats = analysis.statistics[arm.name]
-        accuracy = analysis.accuracies.get(arm.name)
-        note = f'p95 {ms(stats.latency.p95)}'
-        if accuracy is not None:
-            note += f' · mIoU {100 * accuracy.miou.estimate:.1f}'
-        cards.append(card(ms(stats.latency.p50), f'{analysis.labels[arm.name]}, median latency',
-                           note, 'plain'))
-    lost = sum(s.status['lost'] for s in analysis.statistics.values())
-    published = sum(s.published for s in analysis.statistics.values())
-    cards.append(card(str(lost), 'frames lost', f'of {published} served',
-                       'bad' if lost else 'good'))
-    return cards
-
-
-def _comparison_cards(analysis: Analysis, comparison: ArmComparison) -> list[str]:
-    out = []
-    other = analysis.labels[comparison.other]
-    if comparison.latency is not None:
-        ratio = comparison.latency.median_ratio
-        state = comparison.verdict.latency
-        value = times(ratio.estimate if state != 'slower' else 1 / ratio.estimate)
-        word = {'faster': 'faster', 'slower': 'slower'}.get(state, 'as fast (not shown to differ)')
-        out.append(card(value, f'{other} is {word}',
-                         f'95 %: {ratio.low:.2f} … {ratio.high:.2f}',
-                         {'faster': 'good', 'slower': 'bad'}.get(state, 'plain')))
-    if comparison.accuracy is not None:
-        change = points(comparison.accuracy.difference)
-        state = comparison.verdict.accuracy
-        kind = {'better': 'good', 'within margin': 'good', 'worse': 'bad'}.get(state, 'plain')
-        out.append(card(f'{change.estimate:+.1f}'.replace('-', '−'), f'mIoU points, {other}',
-                         f'95 %: {change.low:+.1f} … {change.high:+.1f}'.replace('-', '−'), kind))
-    elif comparison.agreement is not None:
-        out.append(card(f'{comparison.agreement:.1%}', 'pixels on which the arms agree',
-                         'no ground truth', 'plain'))
-    return out
+def _baseline(analysis: Analysis, baseline: BaselineComparison | None) -> str:
+    if baseline is None:
+        return ''
+    return section('Against the baseline', [
+        paragraphs([baseline_headline(baseline), *baseline.notes]),
+        *(_table(analysis, t) for t in baseline_tables(baseline, analysis.labels)),
+        small(f'Baseline: {baseline.source}, {baseline.started}. A regression is a change that is '
+              'shown (its interval lies above zero) and whose estimate is beyond the limit. Times '
+              'are relative, accuracy and losses are points of 100. Intervals of the classes hold '
+              'together. They speak of the frames of each run; runs of one machine differ a '
+              'little more.')])
 
 
 def _latency(analysis: Analysis) -> str:
-    parts = [_table(analysis, tables.latency_table(analysis)),
-             plot(plots.latency_distribution(analysis),
-                   'Share of frames answered within a time; dots are medians.'),
-             plot(plots.timeline(analysis), 'Every frame of the run, in order.')]
+    parts = [
+        _table(analysis, tables.latency_table(analysis)),
+        plot(plots.latency_distribution(analysis),
+             'Share of frames answered within a time; dots are medians.'),
+        plot(plots.timeline(analysis),
+             'Every frame of the run, in order; losses and late answers on the upper edge.')]
     differences = tables.difference_table(analysis)
     if differences is not None:
         parts.append(_table(analysis, differences))
         parts.append(plot(plots.difference_distribution(analysis),
-                           'The same frame in both arms: what was saved.'))
+                          'The same frame in both arms: what was saved.'))
     stages = tables.stage_table(analysis)
     if stages is not None:
         parts.append(plot(plots.stage_breakdown(analysis),
-                           'Where the time goes. "elsewhere" is transport to the node and back '
-                           'to the monitor: what the node cannot see of itself.'))
+                          'Where the time goes. "elsewhere" is transport to the node and back '
+                          'to the monitor: what the node cannot see of itself.'))
+        parts.append(plot(plots.stage_distribution(analysis),
+                          'How each stage varies: line from p1 to p99, box from p25 to p75, tick '
+                          'at the median.'))
         parts.append(_table(analysis, stages))
     return section('Latency', parts)
 
 
 def _accuracy(analysis: Analysis) -> str:
-    table = tables.accuracy_table(analysis)
-    if table is None:
-        words = [f'The source has no ground truth. {analysis.labels[c.other]} and '
-                 f'{analysis.labels[c.reference]} agree on {c.agreement:.1%} of the pixels '
-                 f'(mean IoU between their masks {100 * (c.agreement_miou or 0):.1f}); which of '
-                 'them is right where they differ, nobody knows.'
-                 for c in analysis.comparisons if c.agreement is not None]
-        return section('Agreement', [paragraphs(words)]) if words else ''
-    classes = tables.class_table(analysis)
+    content = tables.accuracy_table(analysis)
+    if content is None:
+        told = [f'The source has no ground truth. {analysis.labels[c.other]} and '
+                f'{analysis.labels[c.reference]} agree on {c.agreement:.1%} of the pixels '
+                f'(mean IoU between their masks {100 * (c.agreement_miou or 0):.1f}); which of '
+                'them is right where they differ, nobody knows.'
+                for c in analysis.comparisons if c.agreement is not None]
+        return section('Agreement', [paragraphs(told)]) if told else ''
+    colors = {a.name: plots.arm_color(analysis, a.name) for a in analysis.run.arms}
+    classes = tables.class_table(analysis, colors)
     return section('Accuracy', [
-        _table(analysis, table),
-        plot(plots.class_iou(analysis), 'IoU by class, most frequent class first.'),
+        _table(analysis, content),
+        plot(accuracy_plots.trade_off(analysis),
+             'Accuracy over latency; crosses are 95 % intervals. Up and to the left is better.'),
         _table(analysis, classes) if classes else ''])
 
 
-def _pictures(analysis: Analysis) -> str:
-    if not analysis.run.pictures:
+def _details(analysis: Analysis) -> str:
+    content = detail_tables.detail_table(analysis)
+    if content is None:
         return ''
-    columns = 1 + len(analysis.run.arms)
-    return section('What they saw', [
-        legend(analysis.run.classes),
-        *(panels(f'Frame {p.index}', picture_panels(analysis, p), columns)
-          for p in analysis.run.pictures)])
+    method = next(iter((analysis.flicker or {}).values()), None)
+    tables_found = [detail_tables.object_table(analysis, 'distance'),
+                    detail_tables.object_table(analysis, 'visible'),
+                    detail_tables.boundary_table(analysis)]
+    return section('Where accuracy matters', [
+        _table(analysis, content),
+        small('An object is found when at least half of its visible pixels have its class. A '
+              'pixel flickers when its predicted class changes although what it shows has not'
+              + (f' ({method.method}).' if method else '.')),
+        plot(accuracy_plots.recall_by_distance(analysis),
+             'Objects found over distance, all kinds together; bars are 95 % intervals.'),
+        *(_table(analysis, t) for t in tables_found if t),
+        plot(accuracy_plots.reliability(analysis),
+             'How sure an arm is, and how right: above the line it is too modest, below it too '
+             'sure.')])
+
+
+def _worst(analysis: Analysis) -> str:
+    found = [p for p in analysis.run.pictures if p.worst]
+    if not found:
+        return ''
+    judged = ' or '.join(analysis.labels[a.name] for a in analysis.run.arms[1:]) or 'the arm'
+    what = (f'where the mIoU of {judged} is lowest' if analysis.accuracies
+            else f'where {judged} differs most from {analysis.labels[analysis.run.arms[0].name]}')
+    many = 'The frame' if len(found) == 1 else f'The {len(found)} frames'
+    return section('Worst frames', [
+        paragraphs([f'{many} {what}, worst first; of neighbours only the worst is shown. '
+                    'They are chosen for being bad and say nothing of the ordinary frame.']),
+        legend(analysis.run.classes), *(_frame(analysis, p) for p in found)])
+
+
+def _ordinary(analysis: Analysis) -> str:
+    found = [p for p in analysis.run.pictures if not p.worst]
+    if not found:
+        return ''
+    return section('Ordinary frames', [
+        paragraphs(['Evenly spread over the run, not chosen by what is in them.']),
+        legend(analysis.run.classes), *(_frame(analysis, p) for p in found)])
+
+
+def _frame(analysis: Analysis, picture: SamplePicture) -> str:
+    """Return the pictures of a frame, with its own mIoU in the title."""
+    scores = []
+    for arm in analysis.run.arms:
+        row = next((r for r in analysis.run.rows if r.arm == arm.name and r.counts
+                    and r.index == picture.index), None)
+        miou = frame_miou(row.counts) if row is not None and row.counts else None
+        if miou is not None:
+            scores.append(f'{analysis.labels[arm.name]} {percent(miou)}')
+    title = f'Frame {picture.index}' + (f' · mIoU {", ".join(scores)}' if scores else '')
+    return panels(title, picture_panels(analysis, picture), 1 + len(analysis.run.arms))
 
 
 def _method(analysis: Analysis) -> str:
     run, spec = analysis.run, analysis.run.spec
-    height, width = (run.pictures[0].image.shape[:2] if run.pictures
-                     else (spec.height, spec.width))
-    size = f'{width}×{height}' if width else 'as the source has it'
+    size = f'{spec.width}×{spec.height}' if spec.width else 'as the source has it'
     asked = {
         'source': f'{spec.source}: {spec.scenario}' if spec.scenario else spec.source,
-        'seed': str(spec.seed), 'camera image': size,
         'frames': f'{spec.frames or "all"} after {spec.warmup} to warm up',
-        'pacing': _PACING[spec.pacing], 'placement': _PLACEMENT[spec.placement],
-        'accuracy margin': f'{spec.margin_miou:.1f} mIoU points',
+        'pacing': _PACING.get(spec.pacing, spec.pacing),
+        'placement': _PLACEMENT.get(spec.placement, spec.placement),
+        'size of the masks': size, 'accuracy margin': f'{spec.margin_miou:.1f} mIoU points',
     }
-    if spec.pacing == 'realtime':
-        asked['rate'] = f'{spec.rate_hz:g} Hz'
     counters = [(f'counters of {analysis.labels[arm]}',
                  ', '.join(f'{k} {v}' for k, v in values.items()))
                 for arm, values in run.counters.items() if arm in analysis.labels]
+    resolved = {k: str(v) for k, v in asdict(spec).items() if k != 'arms'}
+    for arm in spec.arms:
+        resolved[f'arm {arm.name}'] = ', '.join(
+            f'{k}: {v}' for k, v in asdict(arm).items() if k != 'name')
     return section('How it was measured', [
         _table(analysis, tables.arms_table(analysis)),
         '<h3>Set-up</h3>', words(asked), words(dict(counters)) if counters else '',
         '<h3>Machine</h3>', words(run.host), '<h3>Versions</h3>', words(run.versions),
+        '<h3>Configuration, resolved</h3>', words(resolved),
         small('Latency is taken on the steady clock of one host, from the publish call '
-        'in the camera to the result in the monitor. Frames are joined by stamp and frame id; '
-        'lost, late and duplicate ones are counted and never paired with another frame. Intervals '
-        'are circular block bootstraps over frames. The headline mIoU covers classes with at '
-        'least 0.1 % of the labelled pixels. Everything behind this page is in '
-              'report.json and frames.csv beside it.')])
+              'in the camera to the result in the monitor. Frames are joined by stamp and frame '
+              'id; lost, late and duplicate ones are counted and never paired with another frame. '
+              'Intervals are circular block bootstraps over frames; a question mark is an end '
+              'that so few frames do not bound. The headline mIoU covers classes with at least '
+              '0.1 % of the labelled pixels. Everything behind this page is in report.json and '
+              'frames.csv beside it.')])
 
 
 _PACING = {
@@ -180,5 +203,6 @@ _PLACEMENT = {
 
 
 def _table(analysis: Analysis, content: Table) -> str:
-    return table(content, {analysis.labels[a.name]: plots.arm_color(analysis, a.name)
-                           for a in analysis.run.arms})
+    colors = {analysis.labels[a.name]: plots.arm_color(analysis, a.name)
+              for a in analysis.run.arms}
+    return table(content, {**colors, **{f'IoU {label}': c for label, c in colors.items()}})

@@ -7,7 +7,7 @@ narrow however many metrics there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 import math
 
@@ -18,6 +18,16 @@ from kd_perception.evaluation.paired import ArmStatistics
 from kd_perception.evaluation.verdict import points
 
 NONE = '–'
+GOOD, BAD = '#2c7a4b', '#b3372f'
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar in a cell of the page, from ``start`` to ``end`` of its width (0 … 1)."""
+
+    start: float
+    end: float
+    color: str
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,14 @@ class Table:
     :param header: one cell per column; the first names the rows.
     :param rows: cells by row.
     :param strong: positions of the rows that matter most.
+    :param bars: by row and column, what the page draws below a number; or nothing at all.
     """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     strong: tuple[int, ...] = ()
+    bars: tuple[tuple[Bar | None, ...], ...] = ()
 
 
 def latency_table(analysis: Analysis) -> Table:
@@ -44,10 +56,12 @@ def latency_table(analysis: Analysis) -> Table:
     def add(name: str, value: Callable[[ArmStatistics], str]) -> None:
         rows.append((name, *(value(analysis.statistics[arm]) for arm in arms)))
 
-    add('latency, median', lambda s: ms(s.latency.p50))
-    add('mean', lambda s: ms(s.latency.mean))
-    for key in ('p90', 'p95', 'p99', 'max'):
-        add(key, lambda s, k=key: ms(getattr(s.latency, k)))  # type: ignore[misc]
+    add('latency, median', lambda s: known(analysis.intervals[s.arm].p50))
+    add('mean', lambda s: known(analysis.intervals[s.arm].mean))
+    add('p90', lambda s: ms(s.latency.p90))
+    add('p95', lambda s: known(analysis.intervals[s.arm].p95))
+    add('p99', lambda s: known(analysis.intervals[s.arm].p99))
+    add('max', lambda s: ms(s.latency.max))
     add('jitter', lambda s: ms(s.jitter_ms))
     add(f'frames/s as served ({analysis.run.spec.pacing})', lambda s: number(s.fps, 1))
     add('frames/s one by one', lambda s: number(1000 / s.latency.mean, 1))
@@ -89,9 +103,10 @@ def difference_table(analysis: Analysis) -> Table | None:
         NONE if not c.latency else c.latency.basis
         or f'{c.latency.n} (unpaired {c.latency.unpaired})' for c in chosen)))
     reference = analysis.labels[chosen[0].reference]
+    together = ' that hold together' if len(chosen) > 1 else ''
     how = 'by rounds of blocks' if any(c.latency and c.latency.basis for c in chosen) \
         else 'frame by frame'
-    return Table(f'Against {reference}, {how}, with 95 % intervals',
+    return Table(f'Against {reference}, {how}, with 95 % intervals{together}',
                  ('', *(analysis.labels[c.other] for c in chosen)), tuple(rows), strong=(0, 2))
 
 
@@ -134,25 +149,45 @@ def accuracy_table(analysis: Analysis) -> Table | None:
                  ('', *(analysis.labels[a] for a in arms)), tuple(rows), strong=(0,))
 
 
-def class_table(analysis: Analysis) -> Table | None:
-    """Return IoU and recall by class, or None without ground truth."""
+def class_table(analysis: Analysis, colors: Mapping[str, str]) -> Table | None:
+    """
+    Return IoU by class, most frequent first, and what it differs; None without ground truth.
+
+    :param colors: by arm.
+    """
     if not analysis.accuracies:
         return None
     arms = [arm.name for arm in analysis.run.arms if arm.name in analysis.accuracies]
+    against = [c for c in analysis.comparisons if c.classes]
     first = analysis.accuracies[arms[0]]
-    header = ['class', 'share of pixels']
-    for arm in arms:
-        header += [f'IoU {analysis.labels[arm]}', f'recall {analysis.labels[arm]}']
-    rows = []
-    for i, name in enumerate(analysis.run.classes.names):
-        if all(not math.isfinite(analysis.accuracies[arm].iou[i]) for arm in arms):
+    header = ['class', 'share of pixels', *(f'IoU {analysis.labels[arm]}' for arm in arms),
+              *(f'difference {analysis.labels[c.other]}' for c in against)]
+    rows: list[tuple[str, ...]] = []
+    bars: list[tuple[Bar | None, ...]] = []
+    widest = max([abs(c.classes[i].estimate) for c in against for i in range(len(c.classes))
+                  if math.isfinite(c.classes[i].estimate)], default=0.0) or 1.0
+    for i in sorted(range(len(first.share)), key=lambda i: -first.share[i]):
+        found = [analysis.accuracies[arm].iou[i] for arm in arms]
+        if not any(math.isfinite(v) for v in found):
             continue  # neither there nor seen by anyone
-        row = [name, f'{first.share[i]:.2%}']
-        for arm in arms:
-            accuracy = analysis.accuracies[arm]
-            row += [percent(accuracy.iou[i]), percent(accuracy.recall[i])]
-        rows.append(tuple(row))
-    return Table('By class', tuple(header), tuple(rows))
+        changes = [c.classes[i] for c in against]
+        rows.append((analysis.run.classes.names[i], f'{first.share[i]:.2%}',
+                     *(percent(v) for v in found),
+                     *(interval(points(change), '', 1, sign=True) for change in changes)))
+        bars.append((None, None, *(
+            Bar(0.0, v, colors[arm]) if math.isfinite(v) else None
+            for v, arm in zip(found, arms, strict=True)),
+            *(_signed_bar(change.estimate / widest) for change in changes)))
+    return Table('By class, in points of 100, most frequent first', tuple(header), tuple(rows),
+                 bars=tuple(bars))
+
+
+def _signed_bar(value: float) -> Bar | None:
+    """Return a bar from the middle, for -1 … 1."""
+    if not math.isfinite(value):
+        return None
+    end = 0.5 + 0.5 * value
+    return Bar(min(0.5, end), max(0.5, end), GOOD if value >= 0 else BAD)
 
 
 def arms_table(analysis: Analysis) -> Table:
@@ -168,13 +203,26 @@ def arms_table(analysis: Analysis) -> Table:
         ('device', *(a.device for a in arms)),
         ('precision executed', *(a.precision for a in arms)),
         ('threads', *(str(a.threads) if a.threads else 'as the engine chooses' for a in arms)),
-        ('bundle hash', *(a.bundle_hash[:16] for a in arms)))
+        ('bundle hash (SHA-256)', *(a.bundle_hash for a in arms)))
     return Table('What ran', ('', *(analysis.labels[a.name] for a in arms)), rows)
 
 
 def ms(value: float) -> str:
     """Return milliseconds with three or so significant digits."""
-    return f'{number(value, 0 if value >= 100 else 1 if value >= 10 else 2)} ms'
+    return f'{number(value, _digits(value))} ms'
+
+
+def known(value: Interval) -> str:
+    """Return ``12.3 ms (11.9 … 12.8)``; an end that nobody knows is a question mark."""
+    if not math.isfinite(value.estimate):
+        return NONE
+    digits = _digits(value.estimate)
+    high = f'{value.high:.{digits}f}' if math.isfinite(value.high) else '?'
+    return f'{ms(value.estimate)} ({value.low:.{digits}f} … {high})'
+
+
+def _digits(value: float) -> int:
+    return 0 if value >= 100 else 1 if value >= 10 else 2
 
 
 def percent(share: float) -> str:

@@ -2,7 +2,8 @@
 A comparison in words: what was shown, what was not, and what a reader must beware of.
 
 In: paired statistics; out: sentences. A difference is claimed only when its interval excludes
-zero, and "just as accurate" only when the interval stays within the margin that was set before.
+zero, and "within your margin" only when the whole interval is, which is a test of non-inferiority
+at half the error of the interval (2.5 %).
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ class Verdict:
     """
     What one arm is against the reference.
 
-    :param headline: one short sentence.
+    :param headline: one short sentence with intervals.
     :param latency: ``faster``, ``slower``, ``no difference shown`` or ``not measured``.
+    :param latency_margin: of an arm that is not faster: ``within margin``, ``beyond margin`` or
+        ``undecided``; empty without a margin.
     :param accuracy: ``better``, ``within margin``, ``worse``, ``worse, margin undecided``,
         ``undecided`` or ``not measured``.
     :param sentences: the same with numbers and intervals.
@@ -47,6 +50,7 @@ class Verdict:
     latency: str
     accuracy: str
     sentences: tuple[str, ...]
+    latency_margin: str = ''
 
 
 def arm_labels(run: ComparisonRun) -> dict[str, str]:
@@ -60,18 +64,20 @@ def arm_labels(run: ComparisonRun) -> dict[str, str]:
 
 
 def judge(reference: str, other: str, latency: PairedLatency | None,
-          accuracy: PairedAccuracy | None, margin_points: float) -> Verdict:
+          accuracy: PairedAccuracy | None, margin_points: float,
+          margin_ms: float = 0.0) -> Verdict:
     """
     Put a paired result into words.
 
     :param reference: how to call the reference arm.
     :param other: how to call the arm that is judged.
     :param margin_points: mIoU points that may be lost without calling it worse.
+    :param margin_ms: milliseconds by which it may be slower; 0 for no such margin.
     """
-    speed, speed_short, speed_long = _judge_latency(reference, other, latency)
+    speed, slack, speed_short, speed_long = _judge_latency(reference, other, latency, margin_ms)
     quality, quality_short, quality_long = _judge_accuracy(other, accuracy, margin_points)
-    return Verdict(headline=f'{other} {speed_short} and {quality_short}.', latency=speed,
-                   accuracy=quality, sentences=(speed_long, quality_long))
+    return Verdict(headline=f'{other} {speed_short}, {quality_short}.', latency=speed,
+                   accuracy=quality, sentences=(speed_long, quality_long), latency_margin=slack)
 
 
 def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
@@ -81,6 +87,9 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
     labels = arm_labels(run)
     if run.interrupted:
         out.append('The run was interrupted: fewer frames than asked were served.')
+    if len(run.arms) > 2:
+        out.append(f'{len(run.arms) - 1} arms are held against one: each interval is wider than '
+                   'for a single comparison, so that all hold together with 95 %.')
     out += _unlike(run)
     for arm, stats in statistics.items():
         out += _losses(labels.get(arm, arm), stats, run.counters.get(arm, {}))
@@ -90,9 +99,6 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
             few = f'Only {latency.n}' if latency else f'Fewer than {FEWEST_PAIRS}'
             out.append(f'{few} frames could be paired for {labels.get(arm, arm)}: serve at '
                        f'least {FEW_FRAMES}, better 200, for intervals that mean something.')
-        if latency and latency.ambiguous:
-            out.append(f'{latency.ambiguous} stamps were borne by several frames and could not be '
-                       'paired.')
     if run.spec.placement in _PLACEMENTS:
         out.append(_PLACEMENTS[run.spec.placement])
     for arm, stats in statistics.items():
@@ -100,52 +106,83 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
     return (*out, *run.notes)
 
 
-def _judge_latency(reference: str, other: str,
-                   latency: PairedLatency | None) -> tuple[str, str, str]:
+def _judge_latency(reference: str, other: str, latency: PairedLatency | None,
+                   margin: float) -> tuple[str, str, str, str]:
+    """Return the word, the word for the margin, the part of the headline, and the sentence."""
     if latency is None:
-        return ('not measured', 'has too few common frames for a latency comparison',
+        return ('not measured', '', 'has too few common frames for a latency comparison',
                 f'Too few frames were answered by both {reference} and {other} to compare their '
                 'latency.')
     difference, ratio = latency.median_difference, latency.median_ratio
     numbers = (f'median difference {_ms(difference)}, median ratio {ratio.estimate:.2f} '
                f'({ratio.low:.2f} … {ratio.high:.2f}), '
                + (latency.basis or f'n = {latency.n} frames answered by both'))
-    if not difference.excludes(0.0):
-        return ('no difference shown', 'shows no difference in latency',
-                f'No difference in latency between {other} and {reference} was shown: {numbers}.')
-    if difference.estimate > 0:
-        return ('faster', f'answers {times(ratio.estimate)} faster',
+    faster = difference.estimate >= 0
+    short = (f'is {"faster" if faster else "slower"} by '
+             f'{_amount(difference, "ms", negative=not faster)}')
+    if difference.low > 0:
+        return ('faster', '', f'{short}, {times(ratio.estimate)}',
                 f'{other} answers {times(ratio.estimate)} faster than {reference}: {numbers}.')
-    return ('slower', f'answers {times(1 / ratio.estimate)} slower',
-            f'{other} answers {times(1 / ratio.estimate)} slower than {reference}: {numbers}.')
+    slack, words = (_slack(difference, margin, f'your margin of {margin:g} ms') if margin > 0
+                    else ('', ''))
+    if not difference.excludes(0.0):
+        words = f', {words}' if words else ''
+        return ('no difference shown', slack, f'{short}: no difference shown{words}',
+                f'No difference in latency between {other} and {reference} was shown{words}: '
+                f'{numbers}.')
+    words = f': {words}' if words else ''
+    return ('slower', slack, f'{short}{words}',
+            f'{other} answers {times(1 / ratio.estimate)} slower than {reference}{words}: '
+            f'{numbers}.')
 
 
 def _judge_accuracy(other: str, accuracy: PairedAccuracy | None,
                     margin: float) -> tuple[str, str, str]:
     if accuracy is None:
-        return ('not measured', 'its accuracy was not measured',
+        return ('not measured', 'accuracy not measured',
                 'The source has no ground truth (or too few labelled frames), so accuracy was not '
                 'measured; see the agreement between the arms instead.')
     d = points(accuracy.difference)
-    numbers = (f'{d.estimate:+.1f} mIoU points (95 % interval {d.low:+.1f} … {d.high:+.1f}, '
-               f'n = {accuracy.n} frames)').replace('-', '−')
-    lost = f'loses {-d.estimate:.1f} mIoU points'
+    numbers = (f'{d.estimate:+.1f} mIoU points ({_level(d)} interval {d.low:+.1f} … '
+               f'{d.high:+.1f}, n = {accuracy.n} frames)').replace('-', '−')
+    gains = d.estimate > 0
+    short = f'{"gains" if gains else "loses"} {_amount(d, "mIoU", negative=not gains)}'
     within = f'the margin of {margin:.1f} points'
     if d.low > 0:
-        return ('better', f'gains {d.estimate:.1f} mIoU points',
-                f'{other} is more accurate: {numbers}.')
-    if d.low > -margin:
-        kept = f'{lost}, within {within}' if d.high < 0 else f'keeps its accuracy within {within}'
-        return ('within margin', kept,
-                f'{other} stays within {within}: {numbers}.')
+        return 'better', short, f'{other} is more accurate: {numbers}.'
+    slack, words = _slack(d, margin, f'your margin of {margin:g}')
+    short = f'{short}: {words}' if words else short
+    if slack == 'within margin':
+        return 'within margin', short, f'{other} stays within {within}: {numbers}.'
     if d.high < -margin:
-        return 'worse', lost, f'{other} is less accurate, by more than {within}: {numbers}.'
+        return 'worse', short, f'{other} is less accurate, by more than {within}: {numbers}.'
     if d.high < 0:
-        return ('worse, margin undecided', lost,
+        return ('worse, margin undecided', short,
                 f'{other} is less accurate; whether by more than {within} is not shown: '
                 f'{numbers}.')
-    return ('undecided', 'shows no certain difference in accuracy',
-            f'Whether {other} stays within {within} was not shown: {numbers}.')
+    return ('undecided', short, f'Whether {other} stays within {within} was not shown: {numbers}.')
+
+
+def _slack(gain: Interval, margin: float, name: str) -> tuple[str, str]:
+    """Return whether what is lost at most is within a margin, as a word and in words."""
+    if gain.low > -margin:
+        return 'within margin', f'within {name}'
+    if gain.high < -margin:
+        return 'beyond margin', f'beyond {name}'
+    return 'undecided', f'whether within {name} is not shown'
+
+
+def _amount(interval: Interval, unit: str, *, negative: bool) -> str:
+    """Return ``1.4 mIoU [0.9, 1.9]``; ``negative`` for how much less instead of how much more."""
+    low, high = ((-interval.high, -interval.low) if negative else (interval.low, interval.high))
+    digits = 2 if unit == 'ms' and abs(interval.estimate) < 10 else 1
+    # Adding zero makes a plain one of the negative zero.
+    texts = [f'{round(v, digits) + 0.0:.{digits}f}' for v in (abs(interval.estimate), low, high)]
+    return f'{texts[0]} {unit} [{texts[1]}, {texts[2]}]'.replace('-', '−')
+
+
+def _level(interval: Interval) -> str:
+    return f'{100 * interval.confidence:.4g} %'
 
 
 def points(interval: Interval) -> Interval:
@@ -160,7 +197,7 @@ def times(ratio: float) -> str:
 
 
 def _ms(interval: Interval) -> str:
-    return (f'{interval.estimate:.2f} ms (95 % interval {interval.low:.2f} … '
+    return (f'{interval.estimate:.2f} ms ({_level(interval)} interval {interval.low:.2f} … '
             f'{interval.high:.2f})').replace('-', '−')
 
 
@@ -188,6 +225,12 @@ def _losses(label: str, stats: ArmStatistics, counters: Mapping[str, int]) -> li
     if late:
         out.append(f'{label} answered {late} frames after the monitor had given up waiting; they '
                    'are part of the statistics.')
+    if stats.reordered:
+        out.append(f'{label} answered {stats.reordered} frames after a later one; they are joined '
+                   'by stamp and part of the statistics.')
+    if stats.status['ambiguous']:
+        out.append(f'{label} got {stats.status["ambiguous"]} frames whose stamp others bear too: '
+                   'which of them a result answers is unknown, so they are not paired.')
     strays = stats.status['duplicate'] + stats.status['unknown']
     if strays:
         out.append(f'{label} sent {strays} results for frames already answered or never '

@@ -16,11 +16,14 @@ import cv2
 import numpy as np
 
 from kd_perception.errors import ImageError
+from kd_perception.imaging.carla_labels import carla_tags
 from kd_perception.imaging.encodings import (
     as_bytes,
     ChannelOrder,
     Encoding,
     ENCODINGS,
+    find_encoding,
+    is_colour,
     is_depth,
     MAX_PIXELS,
 )
@@ -165,13 +168,18 @@ def decode_label_image(msg: Any) -> np.ndarray:
     """
     Return the ids of a label ``Image`` (mono8, 8UC1) or PNG-compressed label message.
 
-    :returns: uint8 ``[H, W]``; of an ``Image``, a view of the message.
+    An ``Image`` of 8-bit colours is taken for one of CARLA's ROS interfaces; see
+    ``carla_labels``.
+
+    :returns: uint8 ``[H, W]``; of an ``Image`` of ids, a view of the message.
     :raises ImageError: when the message holds anything but 8-bit ids.
     """
     if hasattr(msg, 'encoding'):
-        if msg.encoding not in ('mono8', '8UC1'):
-            raise ImageError(f'label images must be mono8, not {msg.encoding!r}')
-        return raw_view(msg)
+        if msg.encoding in ('mono8', '8UC1'):
+            return raw_view(msg)
+        if is_colour(msg.encoding):
+            return carla_tags(raw_view(msg), find_encoding(msg.encoding).order)
+        raise ImageError(f'label images must be mono8, not {msg.encoding!r}')
     if parse_format(msg.format).codec == 'jpeg':
         raise ImageError('label images must not be JPEG: it changes the ids; use PNG or mono8')
     labels = decode_label_png(msg.data)

@@ -98,6 +98,12 @@ def is_depth(name: str) -> bool:
     return found is not None and found.family == 'depth'
 
 
+def is_colour(name: str) -> bool:
+    """Return whether an encoding name stands for colours of 8 bits."""
+    found = ENCODINGS.get(name)
+    return found is not None and found.family == 'colour' and found.dtype == np.uint8
+
+
 def as_bytes(data: object) -> np.ndarray:
     """Return any buffer (array.array, bytes, numpy) as uint8 ``[n]`` without a copy."""
     if isinstance(data, np.ndarray):

@@ -9,6 +9,7 @@ vehicle, by setting parameters while frames go on; the frames meanwhile are mark
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 import json
 import math
 import time
@@ -105,8 +106,7 @@ class Alternation:
         """Return the record of a publish call with arm and block; may ask for the next model."""
         if record.index < self._values['warmup']:
             self._settle = 0
-            return Published(self._serving, record.stamp_ns, record.frame_id, record.index,
-                             record.published_ns, record.turn)
+            return replace(record, arm=self._serving)
         if self._in_block == self._every and not self.done:
             # Only now, when the last frame of the block has been answered or given up.
             self._block, self._in_block = self._block + 1, 0
@@ -117,8 +117,7 @@ class Alternation:
             self._settle = max(0, self._settle - 1)
         if not swapping:
             self._in_block += 1
-        return Published(self._serving, record.stamp_ns, record.frame_id, record.index,
-                         record.published_ns, record.turn, self._block, swapping)
+        return replace(record, arm=self._serving, block=self._block, swapping=swapping)
 
     def check(self) -> None:
         """

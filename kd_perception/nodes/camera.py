@@ -20,6 +20,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
@@ -27,7 +28,7 @@ from kd_perception.bags.sampling import LabelError
 from kd_perception.errors import ConfigError, ImageError
 from kd_perception.evaluation.joining import Published
 from kd_perception.nodes import qos
-from kd_perception.nodes.camera_source import open_pictures, Picture
+from kd_perception.nodes.camera_source import open_pictures, Picture, StreetPictures
 from kd_perception.nodes.conversion import (
     camera_info_message,
     header,
@@ -39,9 +40,14 @@ from kd_perception.nodes.process import run_node
 from kd_perception.nodes.published import end_message, published_message, skipped_message
 from kd_perception.nodes.sampling import SampleIndices
 from kd_perception.nodes.schedule import Serving, servings
+from kd_perception.nodes.truth_topics import TruthPublishers
+from kd_perception.nodes.worst_pictures import parse_show_request
 
 # Discovery of publishers in other processes and on other hosts takes about so long.
 _DISCOVERY_S = 2.0
+# In lockstep images wait so long for the monitor to take the ground truth, megabytes of it: it
+# would do that while the first arm computes, and slow that one down.
+_TAKE_TRUTH_S = 0.01
 
 
 class CameraNode(Node):
@@ -113,9 +119,11 @@ class CameraNode(Node):
                                                   qos.stream())
                        for arm in self._arms}
         self._labels = self.create_publisher(Image, 'labels', qos.stream(10))
-        self._instances = self.create_publisher(Image, 'instances', qos.stream())
+        self._truth = TruthPublishers(self)
+        self._parts: tuple[str, ...] = ()
         self._sample = self.create_publisher(Image, 'sample', qos.stream(10))
         self._published = self.create_publisher(DiagnosticArray, '~/published', qos.stream(1000))
+        self.create_subscription(String, '~/show', self._on_show, qos.stream(10))
         self._label_info = self.create_publisher(LabelInfo, 'label_info', qos.latched())
         # Without ground truth an empty one, so that nobody waits for classes in vain.
         classes = self._source.classes
@@ -199,6 +207,8 @@ class CameraNode(Node):
         if self._picture is not None and self._picture[0] == index:
             return self._picture[1:]
         there = self._source.frames
+        if isinstance(self._source, StreetPictures):
+            self._source.depth = self._truth.depth_wanted
         rounds, place = divmod(index, there) if there else (0, index)
         try:
             picture = self._source.picture(place)
@@ -231,6 +241,8 @@ class CameraNode(Node):
             self._sim_clock.publish(ClockMessage(clock=head.stamp))
         if serving.turn <= 0:
             self._publish_truth(serving.index, picture, head)
+            if self._parts and self._values['pacing'] == 'lockstep':
+                time.sleep(_TAKE_TRUTH_S)
         stamp_ns = head.stamp.sec * 1_000_000_000 + head.stamp.nanosec
         records = []
         for arm in serving.arms:
@@ -238,7 +250,7 @@ class CameraNode(Node):
             published_ns = time.monotonic_ns()
             publisher.publish(message)
             records.append(Published(arm, stamp_ns, head.frame_id, serving.index, published_ns,
-                                     serving.turn))
+                                     serving.turn, self._parts))
         for record in records:
             self._published.publish(published_message(record))
             self._publish_info(record.arm, picture, head)
@@ -247,10 +259,22 @@ class CameraNode(Node):
     def _publish_truth(self, index: int, picture: Picture, head: Any) -> None:
         if picture.labels is not None:
             self._labels.publish(image_message(picture.labels, 'mono8', head))
-        if picture.instances is not None and self._instances.get_subscription_count():
-            self._instances.publish(image_message(picture.instances, 'mono16', head))
+        self._parts = self._truth.publish(picture, head)
         if index in self._samples:
             self._sample.publish(image_message(picture.image, 'rgb8', head))
+
+    def _on_show(self, message: String) -> None:
+        """Publish the picture of a frame once more on ``sample``, for the report."""
+        if self._values['source'] not in ('sim', 'bag'):
+            return  # what is gone is gone
+        try:
+            index, key = parse_show_request(message)
+            there = self._source.frames
+            picture = self._source.picture(index % there if there else index)
+        except (ValueError, ImageError) as error:
+            self.get_logger().warning(f'~/show: {error}')
+            return
+        self._sample.publish(image_message(picture.image, 'rgb8', header(*key)))
 
     def _publish_info(self, arm: str, picture: Picture, head: Any) -> None:
         lens = self._source.intrinsics

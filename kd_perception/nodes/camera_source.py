@@ -1,13 +1,14 @@
 """
-Where the camera node takes its pictures from: the embedded street, or a recording.
+Where the camera node takes its pictures from: the embedded street, a recording, or CARLA.
 
-Both give pictures by index, so that an order of serving may come back to a frame.
+The first two give any picture by index, so that an order of serving may come back to a frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError
+from kd_perception.frames import KnowingSource, KnownTruth
 from kd_perception.nodes.camera_times import playing_times, round_ns
 
 _ENDLESS_S = 86_400.0
@@ -28,6 +30,7 @@ class Picture:
     :param image: uint8 ``[H, W, 3]`` RGB.
     :param labels: uint8 ``[H, W]`` ids of the source's class set, or None.
     :param instances: uint16 ``[H, W]``, or None.
+    :param known: makes what is known beside labels, which takes its time; or None.
     """
 
     image: np.ndarray
@@ -35,6 +38,7 @@ class Picture:
     frame_id: str
     labels: np.ndarray | None = None
     instances: np.ndarray | None = None
+    known: Callable[[], KnownTruth | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,13 @@ class StreetPictures:
         self.classes = self._source.label_classes
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
         self.notes: tuple[str, ...] = ()
+        self.depth = False  # whether pictures shall have it
 
     def picture(self, index: int) -> Picture:
         """Return the street at ``index / rate_hz`` seconds."""
-        shot = self._source.simulated(index)
-        return Picture(shot.image, shot.stamp_ns, self._frame_id, shot.labels, shot.instances)
+        shot = self._source.simulated(index, depth=self.depth)
+        return Picture(shot.image, shot.stamp_ns, self._frame_id, shot.labels, shot.instances,
+                       shot.known_truth)
 
     def close(self) -> None:
         """Free the renderer."""
@@ -126,7 +132,8 @@ class RecordedPictures:
         self.name = self._source.name
         self.frames = len(self._source)
         self.classes = self._source.label_classes if self._source.has_labels else None
-        self.intrinsics: Intrinsics | None = None
+        known = self._known(0)
+        self.intrinsics = None if known is None or known.lens is None else Intrinsics(*known.lens)
         self._by_log = _zero_or_repeated(self._source)
         self.round_ns = round_ns(times if self._by_log else stamps)
         self.schedule_s = playing_times(times)
@@ -143,7 +150,13 @@ class RecordedPictures:
         # Recording times can repeat too, and so can those of several recordings.
         while self._owners.setdefault(stamp, index) != index:
             stamp += 1
-        return Picture(frame.image, stamp, frame.frame_id or self._frame_id, frame.labels)
+        return Picture(frame.image, stamp, frame.frame_id or self._frame_id, frame.labels,
+                       known=partial(self._known, index))
+
+    def _known(self, index: int) -> KnownTruth | None:
+        source = self._source
+        return source.known_truth(index) if isinstance(source, KnowingSource) and len(source) \
+            else None
 
     def close(self) -> None:
         """Close the files."""
@@ -172,6 +185,10 @@ def open_pictures(values: Mapping[str, Any]) -> PictureSource:
         return StreetPictures(values['scenario'], seed=values['seed'], rate_hz=values['rate_hz'],
                               width=values['width'], height=values['height'],
                               frame_id=values['frame_id'])
+    if values['source'] == 'carla':
+        from kd_perception.nodes.carla_pictures import open_carla
+
+        return open_carla(values)
     return RecordedPictures(values['bag'], frame_id=values['frame_id'],
                             image_topic=values['image_topic'],
                             label_topic=values['label_topic'], label_dir=values['label_dir'],

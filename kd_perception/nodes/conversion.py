@@ -22,7 +22,7 @@ from vision_msgs.msg import LabelInfo, VisionClass
 from kd_perception.classes import ClassSet
 
 _TYPES = {'mono8': (np.uint8, 2), 'mono16': (np.uint16, 2), 'rgb8': (np.uint8, 3),
-          'bgr8': (np.uint8, 3)}
+          'bgr8': (np.uint8, 3), '32FC1': (np.float32, 2)}
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -44,8 +44,8 @@ def image_message(pixels: np.ndarray, encoding: str, message_header: Header) -> 
     """
     Return ``pixels`` as ``sensor_msgs/Image``.
 
-    :param pixels: ``[H, W]`` uint8 (mono8) or uint16 (mono16), or ``[H, W, 3]`` uint8 already in
-        the channel order of ``encoding``.
+    :param pixels: ``[H, W]`` uint8 (mono8), uint16 (mono16) or float32 (32FC1), or ``[H, W, 3]``
+        uint8 already in the channel order of ``encoding``.
     :raises ValueError: when the array does not fit the encoding.
     """
     dtype, dimensions = _TYPES[encoding]

@@ -15,6 +15,7 @@ from typing import Any
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.nodes.parameters import check_values, TABLES
+from kd_perception.simulation.carla.spec import ONCE
 
 PACKAGE = 'kd_perception'
 SAMPLES = 6
@@ -106,9 +107,25 @@ def perception_graph(model: str, *, image_topic: str = '', namespace: str = '',
     return RunGraph((NodeSpec('perception', 'perception', namespace, parameters, remappings),))
 
 
+def shadow_graph(model: str, *, image_topic: str = '', namespace: str = '',
+                 **parameters: Any) -> RunGraph:
+    """
+    Return one shadow node beside a perception node that runs already.
+
+    :param model: the teacher; empty leaves it to a parameter file.
+    :param image_topic: as for the perception node.
+    """
+    transport = parameters.get('image_transport', 'raw')
+    own = 'image/compressed' if transport == 'compressed' else 'image'
+    remappings = ((own, image_topic),) if image_topic else ()
+    if model:
+        parameters['model'] = model
+    return RunGraph((NodeSpec('shadow', 'shadow', namespace, parameters, remappings),))
+
+
 def simulation_graph(**camera: Any) -> RunGraph:
-    """Return the embedded street as a camera."""
-    return RunGraph((camera_node(source='sim', **camera),))
+    """Return the embedded street, or CARLA with ``source='carla'``, as a camera."""
+    return RunGraph((camera_node(**{'source': 'sim', **camera}),))
 
 
 def replay_graph(bag: str, **camera: Any) -> RunGraph:
@@ -142,7 +159,8 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
         'arms': names, 'source': spec.source, 'scenario': spec.scenario, 'seed': spec.seed,
         'frames': spec.frames, 'duration_s': spec.duration_s, 'warmup': spec.warmup,
         'pacing': spec.pacing, 'placement': spec.placement, 'rate_hz': spec.rate_hz,
-        'class_map': spec.class_map, 'margin_miou': spec.margin_miou, 'out': out,
+        'class_map': spec.class_map, 'margin_miou': spec.margin_miou,
+        'margin_latency_ms': spec.margin_latency_ms, 'out': out,
         **(monitor or {})}
     served = spec.arms
     if spec.placement == 'alternate':
@@ -183,9 +201,6 @@ def arm_settings(arm: ArmSpec) -> dict[str, Any]:
 
 def _check(spec: ComparisonSpec) -> None:
     """Refuse what cannot be run."""
-    if spec.source not in ('sim', 'bag', 'topic'):
-        raise ConfigError(f'source {spec.source!r} cannot be compared by this release; '
-                          'choose sim, bag or topic')
     if spec.source == 'topic':
         if not spec.scenario.strip('/'):
             raise ConfigError('source topic needs the name of an image topic')
@@ -200,11 +215,14 @@ def _check(spec: ComparisonSpec) -> None:
         if len(set(settings)) != len(settings) or len(settings) < 2:
             raise ConfigError('placement alternate exchanges models: it needs two arms or more '
                               'that differ in model, engine, device, precision or threads')
-    if spec.source == 'sim':
+    if spec.source == 'carla' and spec.placement == 'isolated':
+        raise ConfigError(f'placement isolated needs each frame more than once, and {ONCE}')
+    if spec.source in ('sim', 'carla'):
         if spec.placement == 'isolated' and not spec.frames:
             raise ConfigError('placement isolated needs a number of frames')
         if not spec.frames and not spec.duration_s:
-            raise ConfigError('source sim has no end: give a number of frames or a duration')
+            raise ConfigError(f'source {spec.source} has no end: give a number of frames or a '
+                              'duration')
 
 
 def _camera(spec: ComparisonSpec, more: Mapping[str, Any]) -> NodeSpec:

@@ -20,6 +20,7 @@ from kd_perception.nodes.graph import (
     perception_graph,
     replay_graph,
     RunGraph,
+    shadow_graph,
     simulation_graph,
 )
 from kd_perception.nodes.parameters import ParameterSpec, TABLES
@@ -55,12 +56,15 @@ class LaunchFile:
 
 # Parameters of the arms that ab_comparison takes for all arms, or as a_<name>, b_<name>.
 _PER_ARM = ('engine', 'device', 'precision', 'threads')
-_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', 'loop', 'speed')
-_MONITOR_OF_COMPARISON = ('timeout_s', 'start_timeout_s', 'truth')
+_CARLA = tuple(s.name for s in TABLES['camera'] if s.name.startswith('carla_'))
+_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', 'loop', 'speed',
+                         *_CARLA)
+_MONITOR_OF_COMPARISON = ('timeout_s', 'start_timeout_s', 'truth', 'measures')
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
 _SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'duration_s', 'warmup', 'pacing',
-                       'placement', 'swap_every', 'rate_hz', 'class_map', 'margin_miou')
+                       'placement', 'swap_every', 'rate_hz', 'class_map', 'margin_miou',
+                       'margin_latency_ms')
 
 
 def of_parameters(node: str, *, without: Sequence[str] = ()) -> tuple[Argument, ...]:
@@ -101,8 +105,16 @@ def _perception(values: Mapping[str, str]) -> RunGraph:
                             image_topic=values['image_topic'], **parameters)
 
 
+def _shadow(values: Mapping[str, str]) -> RunGraph:
+    parameters = given('shadow', values)
+    return shadow_graph(parameters.pop('model', None) or '', namespace=values['namespace'],
+                        image_topic=values['image_topic'], **parameters)
+
+
 def _simulation(values: Mapping[str, str]) -> RunGraph:
-    parameters = given('camera', values, without=('source', 'bag'))
+    parameters = given('camera', values, without=('bag',))
+    if parameters.get('source') == 'bag':
+        raise ConfigError('source: bag is played by replay.launch.py; choose sim or carla')
     return in_namespace(simulation_graph(**parameters), values['namespace'])
 
 
@@ -172,13 +184,18 @@ FILES: Mapping[str, LaunchFile] = {
          Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
                   'the namespace.'),
          _RVIZ, *common('perception.yaml')), _perception),
+    'shadow': LaunchFile(
+        (*of_parameters('shadow'),
+         Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
+                  'the namespace.'), *common('shadow.yaml')), _shadow),
     'simulation': LaunchFile(
-        (*of_parameters('camera', without=('source', 'bag', 'image_topic', 'label_topic',
+        (*of_parameters('camera', without=('bag', 'image_topic', 'label_topic',
                                            'label_dir', 'classes', 'loop', 'speed')),
          *common('ab_comparison.yaml')), _simulation),
     'replay': LaunchFile(
         (Argument('bag', '', 'Recording to play: rosbag, video or image folder.'),
-         *of_parameters('camera', without=('source', 'bag', 'scenario', 'width', 'height')),
+         *of_parameters('camera', without=('source', 'bag', 'scenario', 'width', 'height',
+                                           *_CARLA)),
          *common('ab_comparison.yaml')), _replay),
     'ab_comparison': LaunchFile(
         (*_comparison_arguments(), _RVIZ, *common('ab_comparison.yaml')), _comparison),

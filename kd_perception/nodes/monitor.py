@@ -10,6 +10,7 @@ the recording and the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import logging
@@ -26,6 +27,7 @@ from std_msgs.msg import String
 
 from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
+from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.joining import Published
 from kd_perception.imaging import decode_label_image, decode_message
 from kd_perception.interrupts import deferred
@@ -44,8 +46,10 @@ from kd_perception.nodes.pending import Progress
 from kd_perception.nodes.process import Finished, run_node
 from kd_perception.nodes.recorder import FRESH_FRAMES, Key, Recorder
 from kd_perception.nodes.report_folder import ReportFolder
+from kd_perception.nodes.run_view import RunView
 from kd_perception.nodes.source_control import Events, SourceControl
 from kd_perception.nodes.timing import parse_timing, STAGES
+from kd_perception.nodes.truth_topics import TruthSubscriptions
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.05
@@ -64,9 +68,12 @@ class MonitorNode(Node):
         if not self._values['arms']:
             raise ConfigError('parameter arms: name at least one namespace')
         self._arms = {name: ArmState(name) for name in self._values['arms']}
+        self._measures = chosen_measures(self._values['measures'], self._values['pacing'])
         self._out = ReportFolder(
             Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
         alternate = self._values['placement'] == 'alternate'
+        if alternate:  # the others follow an arm from frame to frame, or its own topics
+            self._measures &= {'boundary', 'objects'}
         self._alternation = Alternation(self, self._values, self._arms) if alternate else None
         self._alternate: AlternateRecorder | None = None
         # Perception nodes: one for each arm, or one for all.
@@ -77,6 +84,7 @@ class MonitorNode(Node):
         self._started = ''
         self._measuring_since = 0.0
         self._work = CountingThread(self._counted)
+        self._view = RunView(self, list(self._arms), self._values['warmup'])
         self._advance_soon = self.create_guard_condition(self._advance)
         events = Events(self._on_published, self._on_skipped, self._on_sample,
                         lambda: self._work.put(lambda: None), self._advance_soon.trigger)
@@ -85,6 +93,7 @@ class MonitorNode(Node):
             LiveTopic if self._values['source'] == 'topic' else CameraControl)(
                 self, self._values, events)
         self._truth = GroundTruth(self, self._values, self._on_labels)
+        TruthSubscriptions(self, self._measures, self._arms, self._hand)
         self.create_subscription(Image, 'sample', lambda m: self._on_sample(_key(m), m),
                                  qos.stream(10))
         for name in self._nodes:
@@ -117,6 +126,7 @@ class MonitorNode(Node):
                 self._work.put(lambda: alternate.on_result(
                     _key(message), received_ns, decode_label_image(message)))
             elif recorder is not None:
+                self._view.on_result(arm, _key(message), received_ns)
                 self._work.put(lambda: recorder.on_result(
                     arm, _key(message), received_ns, decode_label_image(message)))
         return on_mask
@@ -164,6 +174,7 @@ class MonitorNode(Node):
             expected = self._alternation.expect(record)
             self._work.put(lambda: alternate.on_published(expected))
         else:
+            self._view.on_published(record)
             self._work.put(lambda: recorder.on_published(record))
         if not self._measuring_since and record.index >= self._values['warmup']:
             self._measuring_since = time.monotonic()
@@ -181,9 +192,15 @@ class MonitorNode(Node):
         if recorder is not None:
             self._work.put(lambda: recorder.on_labels(_key(message), decode_label_image(message)))
 
-    def _on_sample(self, key: Key, message: Any) -> None:
+    def _hand(self, call: Callable[[Recorder], None]) -> None:
         recorder = self._recorder
         if recorder is not None:
+            self._work.put(lambda: call(recorder))
+
+    def _on_sample(self, key: Key, message: Any) -> None:
+        recorder = self._recorder
+        if recorder is not None and not self._view.on_sample(
+                key, lambda: decode_message(message)):
             self._work.put(lambda: recorder.on_sample(key, decode_message(message)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -262,12 +279,13 @@ class MonitorNode(Node):
             scenario=values['scenario'], seed=values['seed'], frames=values['frames'],
             warmup=values['warmup'], pacing=values['pacing'], placement=values['placement'],
             rate_hz=values['rate_hz'], class_map=values['class_map'],
-            margin_miou=values['margin_miou'], duration_s=values['duration_s'],
+            margin_miou=values['margin_miou'], margin_latency_ms=values['margin_latency_ms'],
+            duration_s=values['duration_s'],
             swap_every=values['swap_every'] if self._alternation is not None else 0)
         labelled = self._truth.source_classes()
         class_map, note = self._truth.class_map(labelled, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
-                            source=labelled)
+                            source=labelled, measures=self._measures)
         recorder.notes += [note] if note else []
         self._out.prepare()
         if isinstance(self._source, LiveTopic):
@@ -276,6 +294,9 @@ class MonitorNode(Node):
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         if self._alternation is not None:
             self._alternate = AlternateRecorder(recorder, self._alternation.arm_of)
+        else:  # a frame that one model alone has seen cannot be held against another mask
+            self._view.begin(classes, self._source.total)
+            recorder.watchers.append(self._view.on_frame)
         self._recorder = recorder
         self._source.begin()
         self.get_logger().info('comparing ' + ' with '.join(
@@ -293,6 +314,8 @@ class MonitorNode(Node):
         fresh = all(a.counters_ns > ended_ns + 5e7 for a in self._nodes.values())
         if not fresh and since < self._values['timeout_s'] + 3.0:
             return
+        if not self._view.pictures_done():
+            return
         # A signal must not end the writing half way; whoever sent it waits for the report.
         with deferred():
             # The counting thread may be at its last frame.
@@ -307,7 +330,8 @@ class MonitorNode(Node):
             if self._alternation is not None:
                 total, done = self._alternation.total, self._alternation.counted
             note = 'measuring' if self._measuring_since else 'warm-up'
-            self._progress.tell(min(done, total or done), total, note)
+            self._view.tick()
+            self._progress.tell(min(done, total or done), total, note, arms=self._view.arms)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
@@ -324,6 +348,7 @@ class MonitorNode(Node):
             patience_ms=self._values['timeout_s'] * 1e3, resources=usage,
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted, published_at=times, stopped_ns=self._source.stopped_ns)
+        run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
         self._progress.tell(1, 1, 'writing the report', force=True)
         try:
             report = self._out.write(run)

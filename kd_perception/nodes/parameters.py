@@ -13,8 +13,10 @@ import math
 import re
 from typing import Any
 
+from kd_perception.bags.motion import DRIVING
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import PACINGS, PLACEMENTS
+from kd_perception.imaging.blur import BLURS
 from kd_perception.nodes.schedule import SERVED
 from kd_perception.nodes.unknown_parameters import warn_of_unknown_parameters
 
@@ -163,9 +165,10 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
 )
 
 CAMERA: tuple[ParameterSpec, ...] = _fixed(
-    ParameterSpec('source', 'sim', 'Where frames come from.', choices=('sim', 'bag')),
-    ParameterSpec('scenario', 'clear', 'Scenario of the simulator.'),
-    ParameterSpec('seed', 0, 'Seed of the simulated street and of the order of the arms.',
+    ParameterSpec('source', 'sim', 'Where frames come from.', choices=('sim', 'bag', 'carla')),
+    ParameterSpec('scenario', 'clear', 'Scenario of the simulator; with carla also one of its '
+                  'weather presets.'),
+    ParameterSpec('seed', 0, 'Seed of the simulated drive and of the order of the arms.',
                   minimum=0, maximum=2**31 - 1),
     ParameterSpec('bag', '', 'Recording to play: rosbag, video or image folder.'),
     ParameterSpec('image_topic', '', 'Image topic of the recording; empty for the only one.'),
@@ -198,6 +201,16 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
                   'clock: the time of publishing.', choices=('source', 'clock')),
     ParameterSpec('loop', False, 'Start again at the end of a recording; stamps go on, so that '
                   'none comes twice.'),
+    ParameterSpec('carla_host', 'localhost', 'Host of the CARLA server.'),
+    ParameterSpec('carla_port', 2000, 'Port of the CARLA server.', minimum=1, maximum=65535),
+    ParameterSpec('carla_map', '', 'Map of CARLA; empty for the one that is loaded. Loading '
+                  'another one removes what others have in that world.'),
+    ParameterSpec('carla_vehicles', 30, 'Cars in CARLA beside the own one.', minimum=0,
+                  maximum=1000),
+    ParameterSpec('carla_walkers', 20, 'Pedestrians in CARLA.', minimum=0, maximum=1000),
+    ParameterSpec('carla_instances', False, 'Also have a camera of instance ids in CARLA.'),
+    ParameterSpec('carla_timeout_s', 20.0, 'How long the CARLA server may take to answer, and to '
+                  'draw a frame.', minimum=0.1, maximum=3600.0),
 )
 
 MONITOR: tuple[ParameterSpec, ...] = _fixed(
@@ -219,6 +232,9 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('settings', (), 'Placement alternate: for each arm a JSON object with model, '
                   'engine, device, precision and threads.'),
     ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
+    ParameterSpec('measures', ('auto',), 'What is measured beside mean IoU: boundary, objects, '
+                  'flicker, calibration, or none; auto: all of them in lockstep, none otherwise, '
+                  'where counting would take time from the arms.'),
     ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
                   'one that fits by name.'),
     ParameterSpec('truth', 'auto', 'Ground truth: as the source has it (auto; of live topics '
@@ -232,6 +248,8 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
                   'shown in the report.', minimum=0, maximum=100),
     ParameterSpec('margin_miou', 2.0, 'Loss of mIoU, in points, up to which arms count as equal.',
                   minimum=0.0, maximum=100.0),
+    ParameterSpec('margin_latency_ms', 0.0, 'Milliseconds by which an arm may be slower; 0 to say '
+                  'only whether it is.', minimum=0.0, maximum=1e6),
     ParameterSpec('timeout_s', 10.0, 'Time after which a result counts as lost.',
                   minimum=0.01, maximum=3600.0),
     ParameterSpec('start_timeout_s', 120.0, 'Time for camera and arms to be ready.',
@@ -240,8 +258,64 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('progress_file', '', 'File that tells a parent process how far the run is.'),
 )
 
+SHADOW: tuple[ParameterSpec, ...] = _fixed(
+    ParameterSpec('model', '', 'Model bundle of the teacher: a name in models_dir, or a path.'),
+    ParameterSpec('models_dir', '', 'Directory of model bundles; empty for '
+                  '$XDG_DATA_HOME/kd_perception/models.'),
+    ParameterSpec('engine', 'auto', 'Runtime that executes the teacher.',
+                  choices=('auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt')),
+    ParameterSpec('device', 'cpu', 'Device of the runtime: cpu, cuda, cuda:1, …'),
+    ParameterSpec('precision', 'auto', 'Precision to execute in.',
+                  choices=('auto', 'fp32', 'fp16', 'bf16', 'int8')),
+    ParameterSpec('threads', 1, 'CPU threads of the runtime; 0 leaves it to the runtime.',
+                  minimum=0, maximum=1024),
+    ParameterSpec('warmup_iterations', 1, 'Inferences on a blank image before the first frame.',
+                  minimum=0, maximum=1000),
+    ParameterSpec('student', 'perception', 'Name of the node that is shadowed, for what it says '
+                  'of itself: <name>/timing, <name>/active_model and its status on /diagnostics.'),
+    ParameterSpec('image_transport', 'raw', 'raw: topic image; compressed: topic '
+                  'image/compressed.', choices=('raw', 'compressed')),
+    ParameterSpec('class_map', '', 'Class map between the classes of teacher and student; empty '
+                  'for the one that fits by name.'),
+    ParameterSpec('max_rate_hz', 1.0, 'Comparisons per second at most.', minimum=0.001,
+                  maximum=1000.0),
+    ParameterSpec('cpu_budget', 0.25, 'Share of one core that comparisons may take: CPU time, or '
+                  'time by the clock where that is longer.', minimum=0.001, maximum=1024.0),
+    ParameterSpec('nice', 10, 'Added to the niceness of the process; 0 for none.', minimum=0,
+                  maximum=19),
+    ParameterSpec('student_slowdown', 1.2, 'Back off when the p95 of the total_ms of the student '
+                  'exceeds so many times that of frames beside which the teacher did not run.',
+                  minimum=1.0, maximum=1e6),
+    ParameterSpec('load_limit', 0.9, 'Back off when other processes use more than this share of '
+                  'the machine.', minimum=0.0, maximum=1.0),
+    ParameterSpec('low_confidence', 0.5, 'Confidence of the student below which a pixel counts as '
+                  'unsure.', minimum=0.0, maximum=1.0),
+    ParameterSpec('out_dir', '', 'Folder in which a recording of frames worth a label is made, '
+                  'mined_<UTC time>; empty to keep nothing.'),
+    ParameterSpec('share', 0.1, 'Share of the compared frames that may be chosen, and of all '
+                  'frames that may be written, context included.', minimum=0.0001, maximum=1.0),
+    ParameterSpec('context', 2, 'Frames before and after a chosen one that are written with it.',
+                  minimum=0, maximum=1000),
+    ParameterSpec('keep_for', (), 'What frames are kept for: disagreement, confidence, novelty. '
+                  'Empty for all three.'),
+    ParameterSpec('near_percent', DRIVING, 'A frame that differs by less from a kept one is not '
+                  'chosen, in percent of the contrast; 0 for no such limit.', minimum=0.0,
+                  maximum=100.0),
+    ParameterSpec('ring_mb', 128.0, 'Undecoded frames that wait for a choice, in MB: as many as '
+                  'come while the teacher is at work, and the context.', minimum=0.01,
+                  maximum=65536.0),
+    ParameterSpec('disk_budget_mb', 10000.0, 'MB that the recording may hold; then keeping ends. '
+                  '0 for no limit.', minimum=0.0, maximum=1e9),
+    ParameterSpec('file_mb', 1000.0, 'MB of one file of the recording; 0 for one file.',
+                  minimum=0.0, maximum=1e9),
+    ParameterSpec('keep_masks', True, "Write the teacher's masks beside the frames, on "
+                  '~/segmentation/mask.'),
+    ParameterSpec('blur', 'none', 'What is made unrecognisable before a frame is written.',
+                  choices=BLURS),
+)
+
 TABLES: Mapping[str, tuple[ParameterSpec, ...]] = {
-    'perception': PERCEPTION, 'camera': CAMERA, 'monitor': MONITOR}
+    'perception': PERCEPTION, 'camera': CAMERA, 'monitor': MONITOR, 'shadow': SHADOW}
 
 
 def check_values(table: Iterable[ParameterSpec], values: Mapping[str, Any]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 from pathlib import Path
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
+from kd_perception.nodes.live_figures import live_arms, LiveArm
 from kd_perception.nodes.recorder import Key
 
 _TELL_EVERY_S = 0.3
@@ -66,19 +67,28 @@ class Progress:
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
         self._next = 0.0
+        self._arms: list[dict[str, Any]] = []
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
 
-    def tell(self, done: int, total: int, note: str, *, force: bool = False) -> None:
-        """Write how far the run is, at most every 0.3 s unless forced."""
+    def tell(self, done: int, total: int, note: str, *, force: bool = False,
+             arms: Callable[[], Sequence[LiveArm]] | None = None) -> None:
+        """
+        Write how far the run is, at most every 0.3 s unless forced.
+
+        :param arms: returns the figures of the arms so far.
+        """
         now = time.monotonic()
         if self._path is None or (now < self._next and not force):
             return
         self._next = now + _TELL_EVERY_S
+        if arms is not None:
+            self._arms = [arm.to_dict() for arm in arms()]
         # Whole or not there, but not brought to the disk: waiting for that in the thread that
         # receives results would show as latency.
         fresh = self._path.with_name(f'{self._path.name}.new')
-        fresh.write_text(json.dumps({'done': done, 'total': total, 'note': note}))
+        fresh.write_text(json.dumps({'done': done, 'total': total, 'note': note,
+                                     'arms': self._arms}))
         os.replace(fresh, self._path)
 
 
@@ -89,3 +99,11 @@ def read_progress(path: Path) -> tuple[int, int, str] | None:
         return int(told['done']), int(told['total']), str(told['note'])
     except (OSError, ValueError, KeyError):
         return None
+
+
+def read_live(path: Path) -> tuple[LiveArm, ...]:
+    """Return the figures of the arms as the monitor told last; empty where it told none."""
+    try:
+        return live_arms(json.loads(path.read_text())['arms'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()

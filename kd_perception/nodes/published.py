@@ -30,7 +30,7 @@ class Skipped:
 def published_message(record: Published) -> DiagnosticArray:
     """Return a record under the header of its image."""
     values = {'arm': record.arm, 'index': record.index, 'turn': record.turn,
-              'published_ns': record.published_ns}
+              'published_ns': record.published_ns, 'truth': ' '.join(record.truth)}
     return statuses(header(record.stamp_ns, record.frame_id), status(_NAME, record.arm, values))
 
 
@@ -54,4 +54,5 @@ def parse_published(message: Any) -> Published | Skipped | None:
         return Skipped(int(values['index']))
     return Published(arm=values['arm'], stamp_ns=stamp_to_ns(message.header.stamp),
                      frame_id=message.header.frame_id, index=int(values['index']),
-                     published_ns=int(values['published_ns']), turn=int(values['turn']))
+                     published_ns=int(values['published_ns']), turn=int(values['turn']),
+                     truth=tuple(values.get('truth', '').split()))

@@ -7,7 +7,7 @@ A recorder belongs to one thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 import zlib
@@ -24,9 +24,13 @@ from kd_perception.evaluation.comparison import (
     ResourceUsage,
     SamplePicture,
 )
+from kd_perception.evaluation.detail_counter import DetailCounter, FrameTruth, Lens
+from kd_perception.evaluation.frame_detail import FrameDetail
 from kd_perception.evaluation.host import host_info, package_versions
 from kd_perception.evaluation.joining import join_events, Published, Received
+from kd_perception.frames import CameraPlace, InstanceTable
 from kd_perception.imaging import resize_labels
+from kd_perception.nodes.worst_frames import FinishedFrame
 
 Key = tuple[int, str]  # stamp, frame id
 FRESH_FRAMES = 16
@@ -39,18 +43,26 @@ class _Answer:
     received_ns: int
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
+    detail: FrameDetail | None = None
 
 
 @dataclass
 class _FrameState:
     """What is kept of a frame until every arm has answered."""
 
-    truth: np.ndarray | None = None
+    known: FrameTruth = field(default_factory=FrameTruth)
+    confidences: dict[str, np.ndarray] = field(default_factory=dict)
     image: np.ndarray | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     index: int | None = None
     counted: set[str] = field(default_factory=set)
+    calibrated: set[str] = field(default_factory=set)
     packed: dict[str, tuple[bytes, tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        """Return the labels, uint8 ``[H, W]`` in the counted classes, or None."""
+        return self.known.labels
 
     def pack(self) -> None:
         """
@@ -61,7 +73,8 @@ class _FrameState:
         for arm, mask in self.masks.items():
             self.packed[arm] = zlib.compress(mask.tobytes(), 1), mask.shape
         self.masks.clear()
-        self.truth = self.image = None
+        self.confidences.clear()
+        self.known, self.image = FrameTruth(), None
 
     def unpack(self) -> None:
         """Bring all masks back."""
@@ -76,18 +89,21 @@ class Recorder:
 
     :param class_map: from the ids of the labels to those of the models; None without truth.
     :param source: class set of the labels, to see ids that it does not have.
+    :param measures: what to count beside confusion matrices, of ``detail_counter.MEASURES``.
     :param kept_frames: frames whose masks are kept while an arm has not answered; may be set
         later. All but the newest are packed.
     """
 
     def __init__(self, spec: ComparisonSpec, arms: Sequence[ArmInfo], classes: ClassSet,
                  class_map: ClassMap | None, *, source: ClassSet | None = None,
-                 kept_frames: int = FRESH_FRAMES) -> None:
+                 measures: Collection[str] = (), kept_frames: int = FRESH_FRAMES) -> None:
         self.spec = spec
         self.arms = tuple(arms)
         self.classes = classes
         self._class_map = class_map
         self._source = source
+        self._details = DetailCounter(measures, classes, class_map, source)
+        self._sure: set[str] = set()  # arms that publish their confidence
         self.kept_frames = kept_frames
         self.ignored: Collection[Key] = ()  # frames of the time before the run
         self._published: list[Published] = []
@@ -103,6 +119,7 @@ class Recorder:
         self._size = (0, 0)
         self._skipped: set[int] = set()
         self.notes: list[str] = []
+        self.watchers: list[Callable[[FinishedFrame], None]] = []
 
     @property
     def published(self) -> int:
@@ -128,7 +145,8 @@ class Recorder:
         """Take the record of one publish call."""
         self._published.append(record)
         key = (record.stamp_ns, record.frame_id)
-        self._frame(key).index = record.index
+        frame = self._frame(key)
+        frame.index, frame.known.parts = record.index, frozenset(record.truth)
         self._settle(key)
 
     def on_skipped(self, index: int) -> None:
@@ -142,7 +160,39 @@ class Recorder:
             if self._source is not None and (strange := self._source.unknown_ids(labels)):
                 self.notes.append(f'labels hold ids {strange} that the class set '
                                   f'{self._source.name} does not have; they were left out')
-            self._frame(key).truth = self._class_map(labels)
+            self._frame(key).known.labels = self._class_map(labels)
+            self._settle(key)
+
+    def on_instances(self, key: Key, instances: np.ndarray) -> None:
+        """Take the instance ids of a frame: uint16 ``[H, W]``."""
+        self._frame(key).known.instances = instances
+        self._settle(key)
+
+    def on_table(self, key: Key, table: InstanceTable) -> None:
+        """Take what is known of the instances of a frame."""
+        self._frame(key).known.table = table
+        self._settle(key)
+
+    def on_depth(self, key: Key, depth: np.ndarray) -> None:
+        """Take the depth of a frame: float32 ``[H, W]`` metres, not finite for the sky."""
+        self._frame(key).known.depth = depth
+        self._settle(key)
+
+    def on_place(self, key: Key, place: CameraPlace) -> None:
+        """Take where the camera was."""
+        self._frame(key).known.place = place
+        self._settle(key)
+
+    def on_lens(self, lens: Lens) -> None:
+        """Take fx, fy, cx, cy of the camera in pixels."""
+        self._details.lens = lens
+
+    def on_confidence(self, arm: str, key: Key, confidence: np.ndarray) -> None:
+        """Take the confidence of a result: uint8 ``[H, W]``."""
+        self._sure.add(arm)
+        # The mask came before it; a frame that is gone by now needs no new entry.
+        if key in self._frames and self._class_map is not None:
+            self._frame(key).confidences[arm] = confidence
             self._settle(key)
 
     def on_sample(self, key: Key, image: np.ndarray) -> None:
@@ -197,7 +247,7 @@ class Recorder:
         """
         for key in list(self._frames):
             self._let_go(key)
-        received = [Received(arm, key[0], key[1], a.received_ns, a.stages, a.counts)
+        received = [Received(arm, key[0], key[1], a.received_ns, a.stages, a.counts, a.detail)
                     for (arm, key), answers in self._answers.items() for a in answers]
         if stopped_ns is not None:
             known = {(p.arm, p.stamp_ns, p.frame_id) for p in self._published}
@@ -219,7 +269,9 @@ class Recorder:
             confusion=self._confusion if self._saw_truth else {}, agreement=self._agreement,
             resources=resources, counters=counters, host=host_info(),
             versions=package_versions(), pictures=tuple(self._pictures),
-            notes=tuple(notes), started=started, interrupted=interrupted)
+            notes=tuple(notes), started=started, interrupted=interrupted,
+            confidences=self._details.confidences,
+            flicker_method=self._details.flicker_method)
 
     def _frame(self, key: Key) -> _FrameState:
         if key not in self._frames:
@@ -237,24 +289,38 @@ class Recorder:
         frame = self._frames[key]
         if frame.index is None:
             return
-        for arm, mask in frame.masks.items():
-            if arm in frame.counted or (frame.truth is None and self._class_map is not None):
-                continue
-            frame.counted.add(arm)
-            if frame.truth is not None:
-                matrix = confusion_matrix(
-                    frame.truth, resize_labels(mask, *frame.truth.shape), len(self.classes))
-                self._answers[arm, key][0].counts = class_counts(matrix)
-                if frame.index >= self.spec.warmup:
-                    self._confusion[arm] += matrix
-        if len(frame.masks) == len(self.arms) and (
-                len(frame.counted) == len(self.arms) or self._class_map is None):
+        if self._class_map is not None and frame.known.complete(self._details.measures):
+            self._count(key, frame, frame.index)
+        if len(frame.masks) == len(self.arms) and (self._class_map is None or (
+                len(frame.counted) == len(self.arms) and self._sure <= frame.calibrated)):
             self._let_go(key)
+
+    def _count(self, key: Key, frame: _FrameState, index: int) -> None:
+        truth = frame.truth
+        if truth is None:
+            return
+        for arm, mask in frame.masks.items():
+            if arm not in frame.counted:
+                frame.counted.add(arm)
+                fitting = resize_labels(mask, *truth.shape)
+                matrix = confusion_matrix(truth, fitting, len(self.classes))
+                answer = self._answers[arm, key][0]
+                answer.counts = class_counts(matrix)
+                answer.detail = self._details.count(arm, index, frame.known, fitting)
+                if index >= self.spec.warmup:
+                    self._confusion[arm] += matrix
+            confidence = frame.confidences.pop(arm, None)
+            if confidence is not None:
+                frame.calibrated.add(arm)
+                if index >= self.spec.warmup:
+                    self._details.calibrate(arm, truth, mask, confidence)
 
     def _let_go(self, key: Key) -> None:
         """Compare the arms on a frame, keep its picture if it has one, and forget its pixels."""
         frame = self._frames.pop(key)
         frame.unpack()
+        if frame.index is not None and self._class_map is not None:
+            self._count(key, frame, frame.index)  # parts of the truth may have been lost
         if frame.index is None or frame.index < self.spec.warmup or not frame.masks:
             return
         first = self.arms[0].name
@@ -263,6 +329,12 @@ class Recorder:
             if reference is not None and arm != first:
                 self._agreement[arm] += confusion_matrix(
                     reference, resize_labels(mask, *reference.shape), len(self.classes))
+        finished = FinishedFrame(
+            frame.index, key, frame.truth, dict(frame.masks),
+            {arm: counts for arm in frame.masks
+             if (counts := self._answers[arm, key][0].counts) is not None})
+        for watch in self.watchers:
+            watch(finished)
         if frame.image is not None and len(frame.masks) == len(self.arms):
             self._pictures.append(SamplePicture(
                 frame.index, key[0], frame.image, frame.truth, dict(frame.masks)))

@@ -28,10 +28,12 @@ from kd_perception.nodes.environment import (
     tuning,
 )
 from kd_perception.nodes.graph import NodeSpec, parameter_yaml, RunGraph
-from kd_perception.nodes.pending import read_progress
+from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.nodes.pending import read_live, read_progress
 from kd_perception.paths import child_environment, module_command
 
 ProgressCallback = Callable[[int, int, str], None]
+ArmsCallback = Callable[[Sequence[LiveArm]], None]
 _POLL_S = 0.1
 # A monitor that is interrupted still writes its report.
 _PATIENCE_S = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
@@ -54,12 +56,14 @@ class Child:
 
 
 def run_graph(graph: RunGraph, log_dir: Path, *, progress: ProgressCallback | None = None,
-              isolated: bool = True, environment: Mapping[str, str] | None = None) -> None:
+              arms: ArmsCallback | None = None, isolated: bool = True,
+              environment: Mapping[str, str] | None = None) -> None:
     """
     Start all nodes and wait until the node with which the run ends is done.
 
     :param log_dir: output of each node goes to ``<title>.log`` in it.
     :param progress: called with (done, total, note) while the run goes on.
+    :param arms: called before that with the figures of the arms, where the monitor tells them.
     :param isolated: run in a private DDS domain on this host alone.
     :param environment: variables that win over all others.
     :raises GraphError: when a node dies or another one ends first, with what it said last.
@@ -73,6 +77,8 @@ def run_graph(graph: RunGraph, log_dir: Path, *, progress: ProgressCallback | No
             while True:
                 ended = check(children, graph.ends_with)
                 now = read_progress(told)
+                if arms is not None and (figures := read_live(told)):
+                    arms(figures)
                 if progress is not None and now is not None and now != last:
                     progress(*now)
                 if ended:

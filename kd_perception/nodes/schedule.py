@@ -39,9 +39,9 @@ def servings(frames: int, arms: Sequence[str], placement: str, seed: int) -> Ite
 
     ``concurrent``: all arms together, the order of the publish calls drawn anew for each frame.
     ``turns``: one arm after the other with the same frame, in random order, so that neither loads
-    the other and neither is always first. ``isolated``: one arm over half of the frames, the next
-    over the same half, then the other half in reverse order of the arms, so that a machine that
-    warms up or slows down hits all alike.
+    the other and neither is first more often. ``isolated``: one arm over half of the frames, the
+    next over the same half, then the other half in reverse order of the arms, so that a machine
+    that warms up or slows down hits all alike.
 
     :param frames: number of frames; 0 for no end.
     :param arms: namespaces; one empty string for a camera without arms.
@@ -56,9 +56,23 @@ def servings(frames: int, arms: Sequence[str], placement: str, seed: int) -> Ite
             for arm in order:
                 yield from (Serving(i, (arm,), 0) for i in block)
         return
-    for index in range(frames) if frames else itertools.count():
-        order = tuple(arms[i] for i in draw.permutation(len(arms)))
+    indices = range(frames) if frames else itertools.count()
+    for index, order in zip(indices, _orders(arms, draw)):
         if placement == 'concurrent':
             yield Serving(index, order, -1 if len(order) > 1 else 0)
         else:
             yield from (Serving(index, (arm,), turn) for turn, arm in enumerate(order))
+
+
+def _orders(arms: Sequence[str], draw: np.random.Generator) -> Iterator[tuple[str, ...]]:
+    """
+    Yield orders of the arms without end, drawn at random and counterbalanced.
+
+    In as many frames as there are arms each arm has each place once: who is first has colder
+    caches (1.3 ms of 100 here), and plain chance gave one arm 460 of 1000 first places.
+    """
+    n = len(arms)
+    while True:
+        order = draw.permutation(n)
+        for shift in draw.permutation(n):
+            yield tuple(arms[i] for i in np.roll(order, shift))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_perception.errors import SimulationError
+from kd_perception.frames import CameraPlace
 
 NEAR_M = 0.3
 FAR_M = 600.0
@@ -94,6 +95,10 @@ class CameraPose:
             return level
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         return np.array([[cos, -sin, 0.], [sin, cos, 0.], [0., 0., 1.]]) @ level
+
+    def place(self) -> CameraPlace:
+        """Return the same as rotation into the optical frame and position."""
+        return CameraPlace(self.axes() * np.array([[1.], [-1.], [-1.]]), self.eye)
 
     def view(self) -> np.ndarray:
         """Return the 4x4 matrix from world to camera."""

@@ -11,7 +11,7 @@ import hashlib
 
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import SimulationError
-from kd_perception.frames import Frame, FrameKey
+from kd_perception.frames import Frame, FrameKey, KnownTruth
 from kd_perception.simulation.camera import CameraModel
 from kd_perception.simulation.scenario import load_scenario, Scenario
 from kd_perception.simulation.street import SimulatedFrame, StreetSimulator
@@ -42,6 +42,7 @@ class SimulatorSource:
         self.camera = CameraModel.from_fov(width, height, self.scenario.camera.fov_deg)
         self._world = world
         self._simulator: StreetSimulator | None = None
+        self._last: tuple[int, SimulatedFrame] | None = None
         self.name = f'simulator:{self.scenario.name}:{seed}'
         if self.world.name != 'street':
             self.name = f'simulator:{self.scenario.name}:{self.world.name}:{seed}'
@@ -70,14 +71,23 @@ class SimulatorSource:
 
     def simulated(self, index: int, *, depth: bool = False) -> SimulatedFrame:
         """Return frame ``index`` with its instance ids and table, and ``depth`` if wanted."""
+        if self._last is not None and self._last[0] == index and (
+                not depth or self._last[1].depth is not None):
+            return self._last[1]
         if self._simulator is None:
             self._simulator = StreetSimulator(
                 self.scenario, seed=self.seed, width=self.camera.width,
                 height=self.camera.height, world=self._world)
-        return self._simulator.render(self.start_s + index / self.rate_hz, depth=depth)
+        shot = self._simulator.render(self.start_s + index / self.rate_hz, depth=depth)
+        self._last = index, shot
+        return shot
+
+    def known_truth(self, index: int) -> KnownTruth | None:
+        """Return what is known of a frame beside its labels; asked before it, drawn once."""
+        return self.simulated(index, depth=True).known_truth()
 
     def close(self) -> None:
         """Free the OpenGL context; a later use makes a new one."""
         if self._simulator is not None:
             self._simulator.close()
-            self._simulator = None
+            self._simulator = self._last = None

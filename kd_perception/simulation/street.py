@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kd_perception.errors import SimulationError
+from kd_perception.frames import InstanceTable, KnownTruth
 from kd_perception.simulation.camera import CameraModel
 from kd_perception.simulation.exposure import exposure_gain
 from kd_perception.simulation.instances import InstanceRows, SceneGeometry, tabulate
@@ -52,6 +53,18 @@ class SimulatedFrame:
     frame_id: str
     depth: np.ndarray | None = None
     scene: SceneGeometry | None = field(default=None, repr=False, compare=False)
+
+    def known_truth(self) -> KnownTruth:
+        """Return what is known beside labels; it includes the work of ``instances_table``."""
+        rows = self.instances_table()
+        scene = self.scene
+        assert scene is not None  # the table is made of it
+        lens = scene.camera
+        return KnownTruth(
+            instances=self.instances,
+            table=InstanceTable(rows.ids, rows.tags, rows.visible, rows.positions, rows.boxes,
+                                rows.roles),
+            depth=self.depth, place=scene.pose.place(), lens=(lens.fx, lens.fy, lens.cx, lens.cy))
 
     def instances_table(self) -> InstanceRows:
         """

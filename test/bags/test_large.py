@@ -12,7 +12,7 @@ import pytest
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.output import RawBagWriter
-from kd_perception.bags.writer import _channel
+from kd_perception.bags.writer import standard_channel
 
 READ = '''
 import json, sys
@@ -36,7 +36,7 @@ def read(path, count):
 def test_memory_does_not_follow_the_number_of_frames(storage, compression, tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     with RawBagWriter(tmp_path / 'bag', storage=storage, compression=compression) as writer:
-        number = writer.add(_channel('/cam/image', msgs.IMAGE))
+        number = writer.add(standard_channel('/cam/image', msgs.IMAGE))
         for n in range(700):  # 160 MB
             stamp = (n + 1) * 20_000_000
             message = msgs.make_image(picture, 'rgb8', stamp, 'c')

@@ -213,6 +213,51 @@ def test_png_labels(tmp_path, picture, label_image):
     np.testing.assert_array_equal(open_source(tmp_path / 'bag')[0].labels, label_image(0))
 
 
+def carla_rows(form, tags, size=(24, 40)):
+    """
+    Return what a bag holds of CARLA's ROS bridge, or of its native ROS 2.
+
+    Each sensor has a frame id of its own, though they look from the same place.
+    """
+    root = '/carla/ego_vehicle'
+    palette = load_class_set('carla').palette()
+    rows = []
+    for n in range(2):
+        pixels = np.zeros((*tags.shape, 4), np.uint8)
+        if form == 'bridge':
+            pixels[..., :3] = palette[tags][..., ::-1]
+        else:
+            pixels[..., 2] = tags
+        for name, shown in (('rgb_front', np.full((*size, 4), 40, np.uint8)),
+                            ('semantic_segmentation_front', pixels)):
+            rows.append((f'{root}/{name}/image', msgs.IMAGE,
+                         msgs.make_image(shown, 'bgra8', n, f'ego_vehicle/{name}'), n))
+    return rows
+
+
+@pytest.mark.parametrize('form', ['bridge', 'native'])
+def test_labels_of_carla_are_found_and_mean_its_tags(form, write_messages):
+    tags = np.arange(24 * 40, dtype=np.uint64).reshape(24, 40) % 29
+    rows = carla_rows(form, tags.astype(np.uint8))
+    # What a model says of its own classes must not be taken for CARLA's.
+    info = msgs.make_label_info(load_class_set('driving').names, 0)
+    rows.append(('/segmentation/label_info', msgs.LABEL_INFO, info, 0))
+    path = write_messages(rows)
+    source = open_source(path)
+    assert source.topic == '/carla/ego_vehicle/rgb_front/image'
+    assert source.label_topic == '/carla/ego_vehicle/semantic_segmentation_front/image'
+    assert source.label_classes == load_class_set('carla')
+    assert np.array_equal(source[1].labels, tags)
+    with pytest.raises(ConfigError, match="'driving' does not have the classes"):
+        open_source(path, classes='driving')
+
+
+def test_the_bridges_small_label_camera_is_refused(write_messages):
+    rows = carla_rows('bridge', np.zeros((7, 40), np.uint8))
+    with pytest.raises(LabelError, match='labels are 40x7, but the image is 40x24'):
+        open_source(write_messages(rows))[0]
+
+
 @pytest.mark.parametrize(('name', 'make', 'message'), [
     ('nothing', None, 'no such file or folder'),
     ('folder', 'mkdir', 'holds neither a rosbag nor images'),

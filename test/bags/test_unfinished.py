@@ -24,7 +24,7 @@ ENDLESS = '''
 import resource, sys
 import numpy as np
 from kd_perception.bags.output import RawBagWriter
-from kd_perception.bags.writer import BagWriter, _channel
+from kd_perception.bags.writer import BagWriter, standard_channel
 from kd_perception.bags import messages as msgs
 from kd_perception.errors import KdPerceptionError
 path, limit, storage, keep = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == 'keep'
@@ -33,7 +33,7 @@ if limit:
 picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 try:
     with RawBagWriter(path, storage=storage, keep=keep) as writer:
-        number = writer.add(_channel('/cam/image', msgs.IMAGE))
+        number = writer.add(standard_channel('/cam/image', msgs.IMAGE))
         for n in range(10 ** 6):
             data = msgs.to_cdr(msgs.make_image(picture, 'rgb8', n + 1, 'c'), msgs.IMAGE)
             writer.write(number, n + 1, data)

@@ -243,7 +243,7 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
         assert data['arms'][arm]['info']['engine'] == engine
         assert data['arms'][arm]['info']['precision'] == 'fp32'
         assert data['arms'][arm]['statistics']['status'] == {
-            'ok': 30, 'late': 0, 'lost': 0, 'duplicate': 0, 'unknown': 0}
+            'ok': 30, 'late': 0, 'lost': 0, 'ambiguous': 0, 'duplicate': 0, 'unknown': 0}
         counters = data['arms'][arm]['counters']
         assert counters['received'] == counters['published'] == 33
         assert data['arms'][arm]['accuracy']['n'] == 30
@@ -259,6 +259,50 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
     assert 'different engines' in page
     assert str(out / 'report.html') in page
     assert '<img' in (out / 'report.html').read_text()
+
+
+@pytest.mark.parametrize(('arguments', 'word'), [
+    (['--carla', 'x', '--source', 'sim'], '--carla needs --source carla'),
+    (['--carla', 'x', '--bag', 'y'], '--carla needs --source carla'),
+    (['--source', 'carla', '--bag', 'y'], '--bag needs --source bag'),
+    (['--carla-map', 'Town03'], '--carla-map needs --source carla'),
+    (['--carla', 'x:y'], 'host:port'),
+    (['--carla', 'x', '--frames', '0'], 'source carla has no end'),
+    (['--carla', 'x', '--placement', 'isolated'], 'go by once'),
+    (['--carla', 'x', '--carla-walkers', '-1'], 'carla_walkers: -1 is below'),
+    (['--carla', 'x', '--scenario', 'hail'], 'or a preset of CARLA'),
+    (['--carla', 'x', '--carla-map', 'Town99'], "no map 'Town99'"),
+    (['--source', 'carla'], 'localhost:2000 is in synchronous mode already')])
+def test_refuses_what_carla_cannot_do(bundle, carla_server, capsys, arguments, word):
+    carla_server.settings.synchronous_mode = arguments == ['--source', 'carla']
+    assert word in refused(capsys, bundle.path, *arguments)
+    assert 'set_weather' not in carla_server.calls
+
+
+def test_refuses_carla_without_its_client(bundle, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'carla', None)
+    assert 'kd_perception[carla]' in refused(capsys, bundle.path, '--carla', 'localhost')
+
+
+@needs_ros
+def test_carla_through_real_nodes(bundle, carla_server, fake_carla, tmp_path, monkeypatch, capsys):
+    variables, log = fake_carla.install(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / 'out'
+    assert main(['compare', str(bundle.path), str(bundle.path), '--carla', 'localhost:2000',
+                 '--engine', 'onnxruntime', '--threads', '1', '--width', '160', '--height', '96',
+                 '--frames', '12', '--warmup', '2', '--carla-vehicles', '2', '--carla-walkers',
+                 '20', '--scenario', 'ClearNoon', '--out', str(out)]) == 0
+    capsys.readouterr()
+    data = json.loads((out / 'report.json').read_text())
+    for arm in 'ab':
+        assert data['arms'][arm]['statistics']['status']['ok'] == 12
+        assert data['arms'][arm]['accuracy']['n'] == 12
+    assert data['comparisons'][0]['agreement'] == 1.0
+    assert data['spec']['source'] == 'carla'
+    assert log.read_text().split()[-3:] == [
+        'apply_settings', 'traffic_manager.set_synchronous_mode', 'set_weather']
 
 
 @needs_ros

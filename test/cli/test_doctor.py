@@ -35,6 +35,7 @@ def test_page_keeps_square_brackets(capsys, monkeypatch):
         checks.Check('packages', 'training', 'warn', 'torch', "pip install 'x[train]'")])
     monkeypatch.setattr('kd_perception.cli.doctor.ros_checks', lambda: [
         checks.Check('ROS', 'rclpy', 'missing', 'not found', 'source it')])
+    monkeypatch.setattr('kd_perception.cli.doctor.carla_checks', lambda server: [])
     assert main(['doctor']) == 2
     page = capsys.readouterr().out
     assert "pip install 'x[train]'" in page

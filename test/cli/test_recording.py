@@ -49,6 +49,41 @@ def test_record(simulator, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_record_carla(carla_server, tmp_path, capsys):
+    path = tmp_path / 'drive'
+    carla_server.spawn_points = 3
+    assert main(['bag', 'record', str(path), '--carla', 'pc:2002', '--seed', '3', '--rate', '5',
+                 '--duration', '0.8', '--encoding', 'png', '--truth', 'instances',
+                 '--scenario', 'rain', '--set', 'camera.fov_deg=90', *SIZE]) == 0
+    assert carla_server.asked == ('pc', 2002)
+    assert not carla_server.settings.synchronous_mode
+    assert capsys.readouterr().out.splitlines() == [
+        'There was place for 2 of 30 vehicles in the CARLA world.', str(path)]
+    source = open_source(path)
+    assert source.label_classes.name == 'carla'
+    frames = list(source)
+    assert np.diff([f.stamp_ns for f in frames]) == pytest.approx([2e8] * 3, abs=3)
+    assert [tuple(f.image[0, 0, 1:]) for f in frames] == [(20, 10)] * 4
+    assert list(frames[0].labels[0, :30]) == [*range(29), 255]
+    with BagReader(path) as reader:
+        assert reader.index('camera/camera_info').message(0).k[0] == pytest.approx(48)
+        assert len(reader.index('camera/instances')) == 4
+
+
+@pytest.mark.parametrize(('arguments', 'reason'), [
+    (['--carla', '--world', 'highway'], '--world is for the simulator; --carla ignores it'),
+    (['--carla', '--live'], 'different recordings'),
+    (['--carla', '--truth', 'depth'], '--truth depth: of CARLA instances can be'),
+    (['--carla', 'pc:x'], 'host:port'),
+    (['--carla', '--duration', '0'], '--duration 0'),
+    (['--carla-map', 'Town03'], '--carla-map is for bag record --carla')])
+def test_bad_recordings_of_carla_are_one_line(carla_server, tmp_path, capsys, arguments, reason):
+    assert main(['bag', 'record', str(tmp_path / 'drive'), *arguments]) == 2
+    assert reason in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert carla_server.calls == []
+
+
 def test_record_pictures_only(simulator, tmp_path, capsys):
     path = tmp_path / 'drive'
     assert main(['bag', 'record', str(path), '--duration', '0.2', '--no-labels', '--start', '3',

@@ -10,6 +10,10 @@ import pytest
 
 from kd_perception.classes import load_class_set
 from kd_perception.evaluation import comparison as c
+from kd_perception.evaluation.boundary import count_boundaries
+from kd_perception.evaluation.calibration import Calibration
+from kd_perception.evaluation.flicker import count_flicker, SAME_PIXEL, stay, steady
+from kd_perception.evaluation.frame_detail import FrameDetail
 
 PERIOD_NS = 150_000_000
 
@@ -37,13 +41,23 @@ def _blur_ids(truth: np.ndarray, share: float, rng: np.random.Generator) -> np.n
     return np.where(wrong, np.roll(mask, 5, axis=1), mask)
 
 
+def _detail(truth: np.ndarray, mask: np.ndarray, arm: str,
+            last: dict[str, np.ndarray]) -> FrameDetail:
+    """Count boundaries and flicker, and one vehicle of which as much is seen as is right."""
+    own = truth == 11
+    vehicle = [1, 4, 15_000, 900, int(own.sum()), int((mask[own] == 11).sum())]
+    flicker = count_flicker(steady(stay(truth.shape), truth, last['truth']), mask,
+                            last[arm]) if last else None
+    return FrameDetail(count_boundaries(truth, mask, 12), np.array([vehicle], np.int32), flicker)
+
+
 @pytest.fixture(scope='session')
 def make_run() -> Callable[..., c.ComparisonRun]:
     """Return a maker of runs: arm a takes about 100 ms, arm b about 12 ms and errs a bit more."""
 
     def make(frames: int = 60, warmup: int = 5, *, labelled: bool = True, pictures: int = 2,
              lost_b: tuple[int, ...] = (), seed: int = 0, height: int = 90,
-             width: int = 160) -> c.ComparisonRun:
+             width: int = 160, detailed: bool = False) -> c.ComparisonRun:
         rng = np.random.default_rng(seed)
         classes = load_class_set('driving')
         k = len(classes)
@@ -51,6 +65,8 @@ def make_run() -> Callable[..., c.ComparisonRun]:
         confusion = {arm: np.zeros((k, k + 1), np.int64) for arm in 'ab'}
         agreement = {'b': np.zeros((k, k + 1), np.int64)}
         samples = []
+        calibrations = {arm: Calibration() for arm in 'ab'}
+        last: dict[str, np.ndarray] = {}
         every = max(1, frames // max(1, pictures))
         for index in range(frames + warmup):
             truth = _street(height, width, index)
@@ -70,7 +86,10 @@ def make_run() -> Callable[..., c.ComparisonRun]:
                     arm, 10**9 + index * 33_333_333, 'camera', index, published,
                     None if lost else received, status='lost' if lost else 'ok', turn=turn,
                     stages={} if lost else stages,
-                    counts=c.class_counts(matrix) if labelled and not lost else None))
+                    counts=c.class_counts(matrix) if labelled and not lost else None,
+                    detail=_detail(truth, masks[arm], arm, last) if detailed else None))
+                calibrations[arm].update(truth, masks[arm], np.full_like(truth, 230))
+            last = {'truth': truth, **masks}
             agreement['b'] += c.confusion_matrix(masks['a'], masks['b'], k)
             if index >= warmup and (index - warmup) % every == 0 and len(samples) < pictures:
                 image = classes.palette()[np.where(truth == 255, 9, truth)]
@@ -95,6 +114,8 @@ def make_run() -> Callable[..., c.ComparisonRun]:
                             'in_flight': 0} for arm in 'ab'},
             host={'cpu': 'a <fast> CPU & more', 'cores': '2', 'memory': '8 GB', 'gpu': 'none'},
             versions={'kd_perception': '0.1.0', 'numpy': np.__version__},
-            pictures=tuple(samples), notes=(), started='2026-01-01T12:00:00+00:00')
+            pictures=tuple(samples), notes=(), started='2026-01-01T12:00:00+00:00',
+            confidences={a: k.counts for a, k in calibrations.items()} if detailed else {},
+            flicker_method=SAME_PIXEL if detailed else '')
 
     return make

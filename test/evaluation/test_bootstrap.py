@@ -50,6 +50,13 @@ def test_block_length_grows_with_memory():
     assert block_length(np.array([1.0, 2.0])) == 1
 
 
+def test_short_series_hide_their_memory():
+    """Correlation that cannot be seen in so few values is there all the same."""
+    x = np.random.default_rng(3).standard_normal(400)
+    assert [block_length(x[:n]) for n in (60, 200, 400)] == [11, 19, 26]
+    assert [block_length(x[:n]) for n in (8, 20)] == [2, 5]
+
+
 @pytest.mark.parametrize('memory', [0.0, 0.5])
 def test_intervals_cover_the_truth(memory):
     rng = np.random.default_rng(5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd_perception.evaluation.calibration import Calibration
+from kd_perception.evaluation.calibration import Calibration, reliabilities
 
 BINS = 15
 
@@ -77,3 +77,16 @@ def test_nothing_is_no_error_but_nan() -> None:
     found.update(np.full(4, 255, np.uint8), np.zeros(4, np.uint8), np.zeros(4, np.uint8))
     assert np.isnan(found.ece())
     assert np.isnan(found.accuracy)
+
+
+def test_counts_of_a_comparison_give_the_same_figures():
+    rng = np.random.default_rng(5)
+    truth, mask = (rng.integers(0, 3, (20, 20), dtype=np.uint8) for _ in range(2))
+    made = Calibration()
+    made.update(truth, mask, rng.integers(0, 256, (20, 20), dtype=np.uint8))
+    found = reliabilities({'a': made.counts, 'b': np.zeros((2, 256), np.int64)})
+    assert list(found) == ['a']
+    assert found['a'].ece == pytest.approx(made.ece())
+    assert found['a'].accuracy == pytest.approx(made.accuracy)
+    assert found['a'].pixels == sum(r['pixels'] for r in found['a'].rows()) == 400
+    assert Calibration.from_counts(made.counts).counts.tolist() == made.counts.tolist()

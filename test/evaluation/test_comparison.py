@@ -12,6 +12,7 @@ from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError, ImageError
 from kd_perception.evaluation import comparison as c
 from kd_perception.evaluation.comparison_files import load_run, run_to_dict, save_run
+from kd_perception.evaluation.frame_detail import FrameDetail
 
 
 @pytest.fixture
@@ -53,6 +54,44 @@ def test_disk_round_trip_keeps_everything(run, tmp_path):
         np.testing.assert_array_equal(new.masks['a'], old.masks['a'])
     np.testing.assert_array_equal(back.pictures[0].truth, run.pictures[0].truth)
     assert back.pictures[1].truth is None
+
+
+def test_what_is_counted_beside_the_matrix_comes_back(run, tmp_path):
+    detail = FrameDetail(boundary=np.arange(12).reshape(3, 4), objects=np.zeros((0, 6), int),
+                         flicker=np.array([3, 90]))
+    full = replace(run, rows=(replace(run.rows[0], detail=detail), run.rows[1]),
+                   confidences={'a': np.arange(512).reshape(2, 256)}, flicker_method='same pixel')
+    save_run(full, tmp_path / 'run')
+    back = load_run(tmp_path / 'run')
+    found = back.rows[0].detail
+    assert found.boundary.tolist() == detail.boundary.tolist()
+    assert found.objects.shape == (0, 6)
+    assert found.flicker.tolist() == [3, 90]
+    assert back.rows[1].detail is None
+    assert back.confidences['a'].tolist() == full.confidences['a'].tolist()
+    assert back.flicker_method == 'same pixel'
+
+
+def test_recordings_of_before_these_were_counted_load(run, tmp_path):
+    save_run(run, tmp_path / 'run')
+    path = tmp_path / 'run' / 'run.json'
+    data = json.loads(path.read_text())
+    for key in ('confidences', 'flicker_method'):
+        del data[key]
+    assert not any('detail' in row for row in data['rows'])
+    path.write_text(json.dumps(data))
+    assert load_run(tmp_path / 'run').confidences == {}
+
+
+@pytest.mark.parametrize('detail', [{'boundary': [1, 2, 3]}, {'flicker': 'x'}, [1]])
+def test_a_damaged_detail_is_one_line(run, tmp_path, detail):
+    save_run(run, tmp_path / 'run')
+    path = tmp_path / 'run' / 'run.json'
+    data = json.loads(path.read_text())
+    data['rows'][0]['detail'] = detail
+    path.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=r'run\.json: bad or missing entry'):
+        load_run(tmp_path / 'run')
 
 
 def test_saving_again_replaces_and_leaves_nothing_beside(run, tmp_path):

@@ -222,3 +222,80 @@ def test_what_cannot_be_measured_is_refused(bundle: ModelBundle, folder: Path,
         file.write_bytes(b'no picture')
     with pytest.raises(BagError, match='not one of 4 frames could be measured'):
         evaluate(bundle, source, engine='onnxruntime')
+
+
+@pytest.fixture(scope='module')
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded street with all that the simulator knows, without loss."""
+    from kd_perception.cli.recording import record_simulation, TRUTH
+    return record_simulation(
+        tmp_path_factory.mktemp('street') / 'drive', frames=4, rate_hz=10.0, start_s=2.0,
+        width=96, height=64, encoding='png', truth=tuple(TRUTH))
+
+
+def test_a_recording_knows_as_much_as_the_simulator(bundle: ModelBundle, drive: Path) -> None:
+    from kd_perception.simulation.source import SimulatorSource
+    street = SimulatorSource('clear', seed=0, frames=4, rate_hz=10.0, start_s=2.0, width=96,
+                             height=64)
+    drawn = evaluate(bundle, street, engine='onnxruntime', precision='fp32')
+    read = evaluate(bundle, open_source(drive), engine='onnxruntime', precision='fp32')
+    assert drawn.flicker.method == 'reprojected'
+    assert drawn.flicker.n == 3
+    assert drawn.objects.cell().n > 20
+    assert drawn.calibration.pixels == drawn.matrix.pixels
+    for name in ('boundary', 'flicker', 'calibration'):
+        assert read.to_dict()[name] == drawn.to_dict()[name]
+    assert read.objects.rows() == drawn.objects.rows()
+    data = json.loads(json.dumps(read.to_dict(), allow_nan=False))
+    assert data['objects']['cells'][0]['found']['estimate'] <= 1
+    assert data['boundary']['classes'][0]['class'] == 'road'
+    assert data['boundary']['n'] == 4
+
+
+def test_what_nobody_asked_for_is_not_measured(bundle: ModelBundle, drive: Path) -> None:
+    data = evaluate(bundle, open_source(drive), engine='onnxruntime', limit=2,
+                    measures=()).to_dict()
+    assert [data[n] for n in ('boundary', 'objects', 'flicker', 'calibration')] == [None] * 4
+
+
+@pytest.mark.parametrize(('step_s', 'method'), [(0.1, 'optical flow'), (1.0, None)])
+def test_without_depth_flicker_follows_the_pictures(bundle: ModelBundle, tmp_path: Path,
+                                                    step_s: float, method: str | None) -> None:
+    """Frames a second apart show nothing of the kind."""
+    from kd_perception.bags.writer import BagWriter
+    classes = load_class_set('driving')
+    ids = np.kron(np.random.default_rng(0).integers(0, 12, (3, 5)), np.ones((8, 8))).astype('u1')
+    with BagWriter(tmp_path / 'drive') as writer:
+        for n in range(3):
+            stamp, shown = 10 ** 9 + round(n * step_s * 1e9), np.roll(ids, n, axis=1)
+            writer.write_image('camera/image', classes.palette()[shown], stamp, 'front', 'png')
+            writer.write_labels('camera/labels', shown, stamp, 'front')
+        writer.write_label_info('camera/label_info', classes, 10 ** 9)
+    found = evaluate(bundle, open_source(tmp_path / 'drive'), engine='onnxruntime').flicker
+    assert (found and found.method) == method
+    assert found is None or found.share.estimate == 0  # it is right everywhere
+
+
+def test_what_is_damaged_is_not_known(drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kd_perception.bags.known import RecordedTruth
+    from kd_perception.bags.reader import BagReader
+    with BagReader(drive) as reader:
+        truth = RecordedTruth(reader, reader.camera_topics[0].name)
+        known = truth.of(0)
+        assert known.instances.shape == known.depth.shape == (64, 96)
+        assert known.lens[2:] == (48, 32)
+        assert len(known.table.ids) == len(known.table.roles) > 5
+        depth, instances = (reader.index(f'camera/{n}') for n in ('depth', 'instances'))
+        whole = depth.message(0)
+
+        def cut(position: int) -> object:
+            return type(whole)(**{**vars(whole), 'data': whole.data[:9]})
+
+        def gone(position: int) -> object:
+            raise BagError('damaged')
+
+        monkeypatch.setattr(depth, 'message', cut)
+        assert truth.of(1).depth is None
+        assert truth.of(1).table is not None
+        monkeypatch.setattr(instances, 'message', gone)
+        assert truth.of(1) is None

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd_perception.evaluation.joining import join_events, Published, Received
+from kd_perception.evaluation.joining import (
+    join_events,
+    Published,
+    Received,
+    reordered_rows,
+)
 
 MS = 1_000_000
 
@@ -61,4 +66,28 @@ def test_a_stamp_published_twice_is_never_matched(stamp):
     published = [Published('a', stamp, 'camera', i, i * MS) for i in range(2)]
     results = [Received('a', stamp, 'camera', 10 * MS)]
     rows = join_events(published, results, patience_ms=100)
-    assert [r.status for r in rows] == ['lost', 'lost', 'unknown']
+    assert [r.status for r in rows] == ['ambiguous', 'ambiguous', 'unknown']
+
+
+def test_a_result_from_before_its_frame_answers_another_one():
+    """A recording that begins again bears the stamps of its last pass."""
+    published = [Published('a', 5, 'camera', 0, 100 * MS)]
+    old, right = (Received('a', 5, 'camera', t * MS) for t in (99, 112))
+    rows = join_events(published, [right, old], patience_ms=100)
+    assert [(r.status, r.latency_ms) for r in rows] == [('ok', 12.0), ('unknown', None)]
+    rows = join_events(published, [old], patience_ms=100)
+    assert [r.status for r in rows] == ['lost', 'unknown']
+
+
+def test_reordered_are_those_that_were_overtaken():
+    """Frame 1 comes after 2 and 3, frame 4 after 5; arm b keeps its order all the while."""
+    published = [Published(arm, i, 'camera', i, i * 10 * MS) for i in range(6) for arm in 'ab']
+    arrival = {0: 5, 1: 45, 2: 25, 3: 35, 4: 60, 5: 55}
+    received = [Received('a', i, 'camera', t * MS) for i, t in arrival.items()]
+    received += [Received('b', i, 'camera', (i * 10 + 9) * MS) for i in range(6)]
+    received.append(Received('a', 0, 'camera', 70 * MS))  # a duplicate is not reordered
+    rows = join_events(published, received, patience_ms=100)
+    assert [(r.arm, r.index) for r in reordered_rows(rows)] == [('a', 1), ('a', 4)]
+    for row in rows:
+        if row.arm == 'a' and row.status == 'ok':
+            assert row.received_ns == arrival[row.index] * MS

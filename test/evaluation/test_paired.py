@@ -86,7 +86,8 @@ def test_arm_statistics_count_every_row_once():
              row('b', 0, 99.0)]
     stats = arm_statistics('a', rows)
     assert stats.published == 10
-    assert stats.status == {'ok': 8, 'late': 1, 'lost': 1, 'duplicate': 1, 'unknown': 1}
+    assert stats.status == {'ok': 8, 'late': 1, 'lost': 1, 'ambiguous': 0, 'duplicate': 1,
+                            'unknown': 1}
     assert stats.latency.n == 9
     assert stats.latency.max == 11.0
     assert stats.stages['inference'].n == 9
@@ -124,6 +125,17 @@ def test_injected_difference_is_found_and_equal_arms_are_equal():
         assert result.mean_difference.excludes(0.0) is found
         assert result.median_difference.excludes(0.0) is found
         assert not result.mean_difference.excludes(injected)
+
+
+def test_load_that_both_arms_feel_does_not_lengthen_the_blocks_of_a_difference():
+    rng = np.random.default_rng(4)
+    load = 40 + 15 * np.sin(np.arange(400) / 40)
+    rows = [row(arm, i, load[i] + extra + rng.normal(0, 1.0))
+            for arm, extra in (('a', 0.5), ('b', 0.0)) for i in range(400)]
+    result = paired_latency(rows, 'a', 'b', resamples=300)
+    assert result.block == 26
+    for interval in (result.mean_difference, result.median_difference):
+        assert interval.high - interval.low < 0.5
 
 
 def test_ratio_of_known_streams():

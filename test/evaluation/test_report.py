@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 import json
 import re
@@ -13,13 +13,14 @@ import pytest
 
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation import report as report_module
-from kd_perception.evaluation.report import write_report
+from kd_perception.evaluation.baseline import compare_reports, Limits
+from kd_perception.evaluation.report import write_analysis, write_report
 
 
 class _Checker(HTMLParser):
     """Collects what a browser would load or run, and checks that tags close."""
 
-    VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}  # noqa: RUF012
+    VOID = {'meta', 'img', 'br', 'link', 'input', 'hr', 'wbr'}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,12 +111,21 @@ def test_csv_has_every_row(report, run):
 def test_page_needs_nothing_but_itself(report):
     page = report.html.read_text()
     checker = parse(page)
-    assert checker.sources
-    assert all(s.startswith('data:image/') for s in checker.sources)
+    pictures = [s for s in checker.sources if not s.startswith('#')]
+    assert all(s.startswith('data:image/') for s in pictures)
+    # Links lead to sections of the page itself.
+    assert {s[1:] for s in checker.sources if s.startswith('#')} == set(
+        re.findall(r'<section id="([a-z-]+)"', page))
     assert 'url(' not in page
+    assert 'src="http' not in page
     assert '@import' not in page
-    # Five plots, and six panels for each of two frames.
-    assert len(checker.sources) == 5 + 12
+    # Six plots, and six panels for each of two frames.
+    assert len(pictures) == 6 + 12
+    assert page.count('alt=""') == 0
+    # Every table can be reached and scrolled by keyboard, and names its rows and columns.
+    assert page.count('<div class="scroll" tabindex="0" role="region" aria-label=') > 4
+    assert '<th scope="row">latency, median</th>' in page
+    assert len(report.html.read_bytes()) < 3_000_000
     text = ' '.join(checker.text)
     for phrase in ('street-student answers', 'lost 2 of 40', 'a <fast> CPU & more', 'vehicle',
                    'ground truth', 'wrong in street-student', 'lockstep'):
@@ -188,7 +198,7 @@ def test_failure_leaves_the_older_report(make_run, tmp_path, monkeypatch):
     run = make_run(frames=12, pictures=0)
     before = write_report(run, tmp_path).json.read_bytes()
 
-    def fail(analysis: object) -> str:
+    def fail(analysis: object, baseline: object) -> str:
         raise RuntimeError('no fonts')
 
     monkeypatch.setattr(report_module, 'render', fail)
@@ -215,4 +225,71 @@ def test_documentation_names_every_key_of_the_json(report):
         return set()
 
     free = set(data['host']) | set(data['versions']) | {'a', 'b', '0', '1'}
+    against = asdict(compare_reports(data, data, Limits()))
     assert keys(data) - free - documented == set()
+    assert keys(against) - documented == set()
+    assert {c['metric'] for c in against['changes']} - set(data['classes']) <= documented
+    assert set(report.csv.read_text().splitlines()[0].split(',')) <= documented
+
+
+def test_worst_frames_are_shown_with_what_they_scored(make_run, tmp_path):
+    run = make_run(frames=30, pictures=2)
+    first, second = run.pictures
+    pictures = (first, replace(second, worst=True), replace(first, image=None, worst=True))
+    page = write_report(replace(run, pictures=pictures), tmp_path).html.read_text()
+    text = ' '.join(parse(page).text)
+    assert re.search(r'The 2 frames where the mIoU of street-student is lowest', text)
+    assert f'Frame {second.index} · mIoU street-teacher' in text
+    worst, ordinary = page.split('<h2>Ordinary frames</h2>')
+    # The second of the worst has lost its picture: everything but the camera is shown.
+    assert worst.split('<h2>Worst frames</h2>')[1].count('<img ') == 6 + 5
+    assert ordinary.count('<img ') == 6
+
+
+def test_verdict_comes_first_with_its_margin_drawn(report):
+    page = report.html.read_text()
+    header, rest = page.split('</header>')
+    assert 'street-student answers' in header
+    assert '95\u00a0% interval' in header
+    cards = rest.split('<section')[0]
+    assert cards.count('<svg class="strip"') == 2
+    assert 'margin −2' in cards
+    assert '2 of 40' in cards
+
+
+def test_few_frames_leave_an_end_of_a_percentile_open(report):
+    data = json.loads(report.json.read_text())
+    found = data['arms']['a']['intervals']
+    assert found['p99']['high'] is None
+    assert found['p50']['low'] < data['arms']['a']['statistics']['latency']['p50']
+    assert '…\u00a0?)' in report.html.read_text()
+
+
+def test_what_a_mean_iou_hides_has_its_own_section(make_run, tmp_path, report):
+    page = write_report(make_run(frames=30, pictures=0, detailed=True), tmp_path).html.read_text()
+    parse(page)
+    own = page.split('<h2>Where accuracy matters</h2>')[1].split('</section>')[0]
+    for phrase in ('boundary F-score', 'pixels that flicker', 'calibration error',
+                   'Objects found by distance', 'Boundary F-score by class', 'vehicle'):
+        assert phrase in own, phrase
+    assert own.count('<img ') == 2
+    assert 'Where accuracy matters' not in report.html.read_text()  # nothing of it was measured
+
+
+def test_a_baseline_has_its_section_and_its_place_in_the_json(run, report, tmp_path):
+    data = json.loads(report.json.read_text())
+    assert data['baseline'] is None
+    found = compare_reports(data, data, Limits(), source='old/report.json')
+    written = write_analysis(report.analysis, tmp_path, found)
+    page = written.html.read_text()
+    own = page.split('<h2>Against the baseline</h2>')[1].split('</section>')[0]
+    assert 'No regression shown' in own
+    assert 'street-student against the baseline' in own
+    again = json.loads(written.json.read_text())['baseline']
+    assert (again['source'], again['failed']) == ('old/report.json', False)
+    assert {c['metric'] for c in again['changes']} >= {'p50', 'lost', 'miou', 'road'}
+
+
+def test_report_of_one_arm_that_answered_once(make_run, tmp_path):
+    run = make_run(frames=1, pictures=1)
+    parse(write_report(replace(run, arms=run.arms[:1]), tmp_path).html.read_text())

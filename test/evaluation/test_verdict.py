@@ -23,9 +23,12 @@ def quality(low: float, estimate: float, high: float) -> PairedAccuracy:
 
 
 @pytest.mark.parametrize(('measured', 'word', 'phrase'), [
-    (latency(80, 90, 95, 8.3), 'faster', '8.3× faster'),
-    (latency(-22, -20, -18, 0.5), 'slower', '2.0× slower'),
-    (latency(-1, 0.2, 1.5, 1.01), 'no difference shown', 'no difference'),
+    (latency(37.9, 38.2, 38.6, 8.3), 'faster', 'is faster by 38.2 ms [37.9, 38.6], 8.3×'),
+    (latency(-22, -20, -18, 0.5), 'slower', 'is slower by 20.0 ms [18.0, 22.0]'),
+    (latency(-1, 0.2, 1.5, 1.01), 'no difference shown',
+     'is faster by 0.20 ms [−1.00, 1.50]: no difference shown'),
+    (latency(-1.5, -0.2, 1, 0.99), 'no difference shown',
+     'is slower by 0.20 ms [−1.00, 1.50]: no difference shown'),
     (None, 'not measured', 'too few common frames')])
 def test_latency_words(measured, word, phrase):
     verdict = judge('teacher', 'student', measured, None, 2.0)
@@ -47,11 +50,52 @@ def test_accuracy_words(measured, word):
     assert '2.0 points' in verdict.sentences[1] or word == 'better'
 
 
-def test_a_certain_loss_within_the_margin_is_still_called_a_loss():
-    headline = judge('teacher', 'student', None, quality(-1.5, -1.0, -0.5), 2.0).headline
-    assert 'loses 1.0 mIoU points, within the margin of 2.0' in headline
-    headline = judge('teacher', 'student', None, quality(-1.0, -0.2, 0.5), 2.0).headline
-    assert 'keeps its accuracy' in headline
+def test_the_headline_has_both_intervals_and_the_margin():
+    verdict = judge('teacher', 'B', latency(37.9, 38.2, 38.6, 8.3), quality(-1.9, -1.4, -0.9), 2.0)
+    assert verdict.headline == ('B is faster by 38.2 ms [37.9, 38.6], 8.3×, '
+                                'loses 1.4 mIoU [0.9, 1.9]: within your margin of 2.')
+
+
+@pytest.mark.parametrize(('measured', 'phrase'), [
+    (quality(-1.0, -0.2, 0.5), 'loses 0.2 mIoU [−0.5, 1.0]: within your margin of 2'),
+    (quality(-0.3, 0.4, 0.9), 'gains 0.4 mIoU [−0.3, 0.9]: within your margin of 2'),
+    (quality(0.1, 0.4, 0.9), 'gains 0.4 mIoU [0.1, 0.9].'),
+    (quality(0, 0, 0), 'loses 0.0 mIoU [0.0, 0.0]: within your margin of 2'),
+    (quality(-6.0, -5.0, -4.0), 'loses 5.0 mIoU [4.0, 6.0]: beyond your margin of 2'),
+    (quality(-3.0, -1.0, 1.0),
+     'loses 1.0 mIoU [−1.0, 3.0]: whether within your margin of 2 is not shown')])
+def test_what_the_headline_says_of_accuracy(measured, phrase):
+    assert phrase in judge('teacher', 'student', None, measured, 2.0).headline
+
+
+@pytest.mark.parametrize(('measured', 'word', 'slack', 'phrase'), [
+    (latency(-0.4, -0.3, -0.2, 0.99), 'slower', 'within margin', '0.40]: within your margin of'),
+    (latency(-2.4, -2.3, -2.2, 0.9), 'slower', 'beyond margin', '2.40]: beyond your margin of'),
+    (latency(-1.4, -1.0, -0.2, 0.9), 'slower', 'undecided', 'whether within your margin of 1 ms'),
+    (latency(-0.4, 0.1, 0.3, 1.0), 'no difference shown', 'within margin',
+     'no difference shown, within your margin of 1 ms'),
+    (latency(-2.0, 0.1, 2.3, 1.0), 'no difference shown', 'undecided',
+     'no difference shown, whether within your margin of 1 ms is not shown'),
+    (latency(0.1, 0.2, 0.3, 1.0), 'faster', '', '1.00×, ')])
+def test_a_margin_of_latency(measured, word, slack, phrase):
+    verdict = judge('teacher', 'student', measured, None, 2.0, margin_ms=1.0)
+    assert (verdict.latency, verdict.latency_margin) == (word, slack)
+    assert phrase in verdict.headline
+    assert judge('teacher', 'student', measured, None, 2.0).latency_margin == ''
+
+
+def test_several_arms_have_intervals_that_hold_together(make_run):
+    run = make_run(frames=60)
+    rows = [*run.rows, *(replace(r, arm='c') for r in run.rows if r.arm == 'b')]
+    third = replace(run.arms[1], name='c', bundle='third')
+    two = analyse(run)
+    three = analyse(replace(run, arms=(*run.arms, third), rows=tuple(rows)))
+    alone, one_of_two = (a.comparisons[0].latency.median_difference for a in (two, three))
+    assert one_of_two.confidence == 0.975
+    assert one_of_two.low < alone.low < alone.high < one_of_two.high
+    assert three.comparisons[1].accuracy.difference.confidence == 0.975
+    assert 'hold together' in three.cautions[0]
+    assert '97.5 % interval' in three.comparisons[0].verdict.sentences[0]
 
 
 def test_times_has_sensible_digits():
@@ -63,7 +107,7 @@ def test_quiet_run_has_no_cautions(make_run):
     assert analysis.cautions == ()
     assert analysis.comparisons[0].verdict.latency == 'faster'
     assert analysis.comparisons[0].verdict.accuracy == 'worse'
-    assert analysis.headline.startswith('street-student answers')
+    assert analysis.headline.startswith('street-student is faster by')
 
 
 def test_every_limit_is_named(make_run):

@@ -38,7 +38,7 @@ def books():
 
 
 def record(index, arm, *, swapping=False, block=0):
-    return Published(arm, index, 'c', index, index * 100, 0, block, swapping)
+    return Published(arm, index, 'c', index, index * 100, 0, block=block, swapping=swapping)
 
 
 def rows_of(recorder):

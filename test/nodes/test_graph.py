@@ -43,7 +43,8 @@ def test_a_bag_is_played_to_its_end():
 
 
 @pytest.mark.parametrize(('more', 'reason'), [
-    ({'source': 'carla'}, "source 'carla'"),
+    ({'source': 'carla', 'placement': 'isolated'}, 'frames of CARLA go by once'),
+    ({'source': 'carla', 'frames': 0}, 'source carla has no end'),
     ({'placement': 'alternate', 'arms': (ARMS[0], replace(ARMS[0], name='b'))}, 'that differ'),
     ({'placement': 'alternate', 'arms': ARMS[:1]}, 'two arms or more'),
     ({'frames': 0}, 'no end'),

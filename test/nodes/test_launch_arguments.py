@@ -9,6 +9,7 @@ from kd_perception.nodes.parameters import declare, TABLES, value_of
 from kd_perception.paths import share_directory
 
 SHARE = share_directory()
+CARLA = {spec.name for spec in TABLES['camera'] if spec.name.startswith('carla_')}
 COMMON = {'namespace', 'params_file', 'use_sim_time', 'log_level'}
 
 
@@ -26,8 +27,9 @@ def make(name, **more):
 def yaml_sections():
     perception = yaml.safe_load((SHARE / 'config' / 'perception.yaml').read_text())
     comparison = yaml.safe_load((SHARE / 'config' / 'ab_comparison.yaml').read_text())
-    return {'perception': perception['/**'], 'camera': comparison['/**/camera'],
-            'monitor': comparison['/**/monitor']}
+    shadow = yaml.safe_load((SHARE / 'config' / 'shadow.yaml').read_text())
+    return {'perception': perception['/**'], 'shadow': shadow['/**'],
+            'camera': comparison['/**/camera'], 'monitor': comparison['/**/monitor']}
 
 
 def test_every_launch_file_is_declared_and_every_declaration_has_its_file():
@@ -50,12 +52,13 @@ def test_yaml_keys_and_values_are_the_declared_parameters(node):
 
 @pytest.mark.parametrize(('name', 'node', 'absent'), [
     ('perception', 'perception', set()),
-    ('simulation', 'camera', {'source', 'bag', 'image_topic', 'label_topic', 'label_dir',
-                              'classes', 'loop', 'speed'}),
-    ('replay', 'camera', {'source', 'scenario', 'width', 'height'})])
+    ('shadow', 'shadow', set()),
+    ('simulation', 'camera', {'bag', 'image_topic', 'label_topic', 'label_dir', 'classes',
+                              'loop', 'speed'}),
+    ('replay', 'camera', {'source', 'scenario', 'width', 'height', *CARLA})])
 def test_launch_arguments_are_the_declared_parameters(name, node, absent):
     declared = {spec.name for spec in TABLES[node]} - absent
-    own = {'image_topic', 'rviz'} if name == 'perception' else set()
+    own = {'perception': {'image_topic', 'rviz'}, 'shadow': {'image_topic'}}.get(name, set())
     arguments = [a.name for a in FILES[name].arguments]
     assert len(set(arguments)) == len(arguments)
     assert set(arguments) == declared | COMMON | own
@@ -99,6 +102,16 @@ def test_autostart_holds_for_both_arms():
     assert [nodes[f'{n}/perception'].parameters['autostart'] for n in 'ab'] == [False, False]
 
 
+def test_a_shadow_from_arguments():
+    node = make('shadow', model='teacher', out_dir='/m', share='0.05', namespace='car',
+                keep_for='[novelty]', image_topic='/cam')['car/shadow']
+    assert node.parameters == {'model': 'teacher', 'out_dir': '/m', 'share': 0.05,
+                               'keep_for': ('novelty',)}
+    assert node.remappings == (('image', '/cam'),)
+    node = make('shadow', image_transport='compressed', image_topic='/c')['shadow']
+    assert node.remappings == (('image/compressed', '/c'),)
+
+
 def test_comparison_from_arguments():
     nodes = make('ab_comparison', a='teacher', b='student', engine='openvino',
                  b_engine='onnxruntime', threads='2', frames='30', placement='isolated',
@@ -131,6 +144,18 @@ def test_models_that_alternate_are_one_node():
     assert nodes['monitor'].parameters['swap_every'] == 9
 
 
+def test_carla_is_a_camera_and_a_source_of_comparisons():
+    node = make('simulation', source='carla', carla_host='pc', carla_port='2002',
+                carla_map='Town03', scenario='HardRainNoon')['camera']
+    assert node.parameters == {'source': 'carla', 'carla_host': 'pc', 'carla_port': 2002,
+                               'carla_map': 'Town03', 'scenario': 'HardRainNoon'}
+    nodes = make('ab_comparison', a='t', b='s', source='carla', carla_vehicles='5', frames='30')
+    assert nodes['camera'].parameters['source'] == nodes['monitor'].parameters['source'] == 'carla'
+    assert nodes['camera'].parameters['carla_vehicles'] == 5
+    assert nodes['camera'].parameters['frames'] == 40
+    assert 'carla_host' not in nodes['camera'].parameters
+
+
 def test_a_recording_is_compared_to_its_end():
     nodes = make('ab_comparison', a='t', b='s', source='bag', bag='/drive')
     assert nodes['camera'].parameters['frames'] == 0
@@ -148,6 +173,12 @@ def test_a_recording_is_compared_to_its_end():
     ('ab_comparison', {'a': 't', 'b': 's', 'source': 'topic'}, 'name of an image topic'),
     ('ab_comparison', {'a': 't', 'b': 's', 'source': 'topic', 'image': '/i',
                        'placement': 'turns'}, 'choose concurrent, realtime'),
+    ('simulation', {'source': 'bag'}, 'is played by replay.launch.py'),
+    ('simulation', {'source': 'carla', 'carla_port': '0'}, 'carla_port: 0 is below 1'),
+    ('ab_comparison', {'a': 't', 'b': 's', 'source': 'carla', 'placement': 'isolated'},
+     'go by once'),
+    ('shadow', {'share': '0'}, 'share: 0.0 is below'),
+    ('shadow', {'blur': 'faces'}, "'faces' is not one of none, faces_and_plates"),
     ('replay', {}, 'give the path')])
 def test_bad_arguments_are_one_line(name, values, reason):
     with pytest.raises(ConfigError, match=reason):
@@ -156,12 +187,12 @@ def test_bad_arguments_are_one_line(name, values, reason):
 
 @pytest.mark.parametrize(('node', 'changed'), [
     ('camera', ('rate_hz', '12.5')), ('monitor', ('warmup', '77')),
-    ('perception', ('max_age_ms', '33.0'))])
+    ('perception', ('max_age_ms', '33.0')), ('shadow', ('max_rate_hz', '7.5'))])
 def test_nodes_take_their_section_of_the_file(ros_environment, tmp_path, node, changed):
     rclpy = pytest.importorskip('rclpy')
     from rclpy.context import Context
 
-    source = 'perception.yaml' if node == 'perception' else 'ab_comparison.yaml'
+    source = f'{node}.yaml' if node in ('perception', 'shadow') else 'ab_comparison.yaml'
     lines = (SHARE / 'config' / source).read_text().splitlines()
     name, value = changed
     own = next(i for i, line in enumerate(lines) if line in (f'/**/{node}:', '/**:'))

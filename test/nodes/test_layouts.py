@@ -1,5 +1,6 @@
 """Layouts of RViz and Foxglove show topics that exist, and RViz is led to them."""
 
+from dataclasses import fields
 import json
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from kd_perception.nodes import viewer
 from kd_perception.nodes.launch_arguments import FILES
+from kd_perception.nodes.live_figures import LiveArm
 from kd_perception.nodes.timing import STAGES
 from kd_perception.nodes.viewer import layout_topics, missing_rviz, rviz_command
 from kd_perception.paths import share_directory
@@ -44,6 +46,7 @@ def topics_of(node):
 def shown(bench, bundles):
     """Return what the nodes of each launch file have, made as the launch file makes them."""
     from kd_perception.nodes.camera import CameraNode
+    from kd_perception.nodes.monitor import MonitorNode
     from kd_perception.nodes.perception import PerceptionNode
 
     options = {'models_dir': str(bundles), 'model': 'one', 'engine': 'onnxruntime',
@@ -59,6 +62,8 @@ def shown(bench, bundles):
     with bench.running(CameraNode, arms=('a', 'b'), width=32, height=32,
                        pacing='lockstep') as camera:
         both = topics_of(camera)
+    with bench.running(MonitorNode, arms=('a', 'b')) as monitor:
+        both |= topics_of(monitor)
     return {'perception': configured(''), 'ab_comparison': both | configured('a')
             | configured('b')}
 
@@ -78,7 +83,7 @@ def test_panels_are_laid_out_once_and_keys_exist(name):
     assert sorted(placed) == sorted(layout['configById'])
     keys = set(re.findall(r'key=="(\w+)"', json.dumps(layout).replace('\\"', '"')))
     assert keys
-    assert keys <= {*STAGES, 'frame_rate_node'}
+    assert keys <= {*STAGES, 'frame_rate_node', *(f.name for f in fields(LiveArm))}
 
 
 def values(name, **more):
@@ -104,7 +109,8 @@ def test_rviz_is_led_to_the_topics():
                                                  image_topic='left/image'))
     assert remappings(relative)['/image'] == '/car/left/image'
     assert remappings(rviz_command('ab_comparison', values('ab_comparison', namespace='x'))) == {
-        '/a/image': '/x/a/image', '/a/overlay': '/x/a/overlay', '/b/overlay': '/x/b/overlay'}
+        '/a/image': '/x/a/image', '/a/overlay': '/x/a/overlay', '/b/overlay': '/x/b/overlay',
+        '/monitor/disagreement': '/x/monitor/disagreement'}
 
 
 def test_missing_rviz_is_one_line(monkeypatch):

@@ -1,23 +1,27 @@
 """The monitor with real nodes in one process; whole runs are in test_runner."""
 
-from contextlib import contextmanager, ExitStack
+from contextlib import closing, contextmanager, ExitStack
 import json
 import time
 
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 
 from kd_perception.bags.labels import classes_by_names
+from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
+from kd_perception.evaluation.flicker import REPROJECTED
 from kd_perception.nodes.camera import CameraNode
 from kd_perception.nodes.monitor import MonitorNode
-from kd_perception.nodes.pending import read_progress
+from kd_perception.nodes.pending import read_live, read_progress
 from kd_perception.nodes.perception import PerceptionNode
 from kd_perception.nodes.process import Finished
 
@@ -77,11 +81,39 @@ def test_a_labelled_bag_in_lockstep(bench, bundles, tmp_path):
     assert run.confusion['a'][0].sum() == 0
     assert all((run.confusion['b'][k].sum() == 48 * 64) for k in range(1, FRAMES))
     assert (run.spec.width, run.spec.height) == (64, 48)
-    assert [p.truth is not None for p in run.pictures] == [True, True]
+    spread = [p for p in run.pictures if not p.worst]
+    assert [p.truth is not None for p in spread] == [True, True]
+    # The models know nothing; each bad frame came once more from the bag.
+    worst = [p for p in run.pictures if p.worst]
+    assert len(worst) >= FRAMES - 2  # of one class all may be right
+    with closing(open_source(str(tmp_path / 'bag'))) as source:
+        for picture in worst:
+            np.testing.assert_array_equal(picture.image, source[picture.index].image)
+            assert set(picture.truth.ravel()) == {picture.index}
+            assert set(picture.masks) == {'a', 'b'}
+    live = {arm.arm: arm for arm in read_live(tmp_path / 'out.json')}
+    assert (live['a'].served, live['a'].answered, live['a'].lost) == (FRAMES - 1, FRAMES - 1, 0)
     assert run.counters['b']['published'] == FRAMES
     assert not run.interrupted
     assert read_progress(tmp_path / 'out.json') == (1, 1, 'writing the report')
     assert json.loads((out / 'report.json').read_text())['arms']['b']['accuracy']
+
+
+def test_the_street_in_lockstep_is_measured_where_it_matters(bench, bundles, tmp_path):
+    out = tmp_path / 'out'
+    with comparing(bench, bundles, out, '', camera={
+            'source': 'sim', 'frames': 4, 'width': 96, 'height': 64}) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+    run = load_run(out / RECORDING)
+    assert run.flicker_method == REPROJECTED
+    assert all(r.detail.boundary.sum() and len(r.detail.objects) for r in run.rows)
+    # The first frames may go out before every topic is connected.
+    for arm in 'ab':
+        assert all(r.detail.flicker[1] > 500 for r in run.arm_rows(arm) if r.index > 1)
+        assert run.confidences[arm].sum() > 0
+    report = json.loads((out / 'report.json').read_text())['arms']['b']
+    assert report['objects']['cells']
+    assert report['boundary']['score']['estimate'] < 0.9
 
 
 def test_realtime_with_both_arms_together_and_no_labels(bench, bundles, tmp_path):
@@ -229,3 +261,19 @@ def test_what_is_missing_is_named(bench, tmp_path):
 def test_known_class_sets_are_found_by_their_names():
     assert classes_by_names(load_class_set('carla').names, 'source').name == 'carla'
     assert classes_by_names(['x', 'y'], 'source').name == 'source'
+
+
+def test_a_running_comparison_can_be_looked_at(bench, bundles, tmp_path):
+    """The summary tells every arm's figures; the picture is drawn while somebody looks."""
+    out = tmp_path / 'out'
+    told, seen = [], []
+    with comparing(bench, bundles, out, write_bag(tmp_path / 'bag')) as monitor:
+        bench.node.create_subscription(DiagnosticArray, '/monitor/summary', told.append, 10)
+        bench.node.create_subscription(Image, '/monitor/disagreement', seen.append, 10)
+        assert isinstance(finish(bench, monitor), Finished)
+        bench.spin_until(lambda: told and seen, 5.0)
+    assert [s.hardware_id for s in told[-1].status] == ['a', 'b']
+    assert {v.key for v in told[-1].status[0].values} >= {'p50_ms', 'p95_ms', 'miou', 'lost'}
+    # Two masks and the differences, 4 pixels apart.
+    assert (seen[0].height, seen[0].width, seen[0].encoding) == (48, 3 * 64 + 2 * 4, 'rgb8')
+    assert seen[0].header.frame_id == 'front'

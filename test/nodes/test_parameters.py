@@ -82,7 +82,7 @@ def test_the_service_tells_type_range_choices_and_when_to_set(bench):
         assert 'read-only' in result.reason
 
 
-@pytest.mark.parametrize('name', ['camera', 'monitor'])
+@pytest.mark.parametrize('name', ['camera', 'monitor', 'shadow'])
 def test_what_is_read_once_cannot_be_set_in_vain(name):
     assert all(spec.read_only for spec in TABLES[name])
 

@@ -1,3 +1,4 @@
+import array
 import json
 import shutil
 
@@ -178,6 +179,17 @@ def test_colour_order_does_not_matter(bench, options, picture):
         rgb = feeder.ask(picture)
         bgr = feeder.ask(np.ascontiguousarray(picture[..., ::-1]), encoding='bgr8')
         assert rgb.data == bgr.data
+        # As CARLA's ROS bridge and native ROS 2 publish, with best effort.
+        bgra = image_message(np.ascontiguousarray(picture[..., ::-1]), 'bgr8',
+                             header(5_000_000_000, 'ego_vehicle/rgb_front'))
+        bgra.encoding, bgra.step = 'bgra8', 4 * picture.shape[1]
+        opaque = np.full(picture.shape[:2], 255, np.uint8)
+        bgra.data = array.array('B', np.dstack([picture[..., ::-1], opaque]).tobytes())
+        before = len(feeder.masks)
+        feeder.publisher.publish(bgra)
+        bench.spin_until(lambda: len(feeder.masks) > before)
+        assert feeder.masks[-1].data == rgb.data
+        assert feeder.masks[-1].header == bgra.header
 
 
 def test_compressed_images(bench, options, picture):

@@ -120,7 +120,7 @@ def test_frames_that_one_arm_never_answers_are_forgotten():
         publish(recorder, index, 'a')
         publish(recorder, index, 'b')
         recorder.on_labels(key(index), mask(1))
-        recorder.on_result('a', key(index), 1, mask(1))
+        recorder.on_result('a', key(index), 10**12, mask(1))
     assert len(recorder._frames) <= 4
     run = finish(recorder)
     assert run.confusion['a'][1, 1] == 49 * 24

@@ -20,8 +20,24 @@ def test_turns_serve_one_arm_at_a_time_in_balanced_order():
     assert [s.index for s in order] == sorted(s.index for s in order)
     assert all(len(s.arms) == 1 for s in order)
     assert [s.turn for s in order[:4]] == [0, 1, 0, 1]
-    first = Counter(s.arms[0] for s in order if s.turn == 0)
-    assert 110 < first['a'] < 190
+    first = [s.arms[0] for s in order if s.turn == 0]
+    assert all(set(first[i:i + 2]) == {'a', 'b'} for i in range(0, 300, 2))
+    # Which of both orders comes first is drawn.
+    assert 50 < sum(arm == 'a' for arm in first[::2]) < 100
+
+
+@pytest.mark.parametrize('placement', ['turns', 'concurrent'])
+def test_three_arms_have_each_place_equally_often(placement):
+    places = Counter()
+    orders = set()
+    by_frame = {}
+    for s in servings(300, ARMS, placement, 1):
+        by_frame.setdefault(s.index, []).extend(s.arms)
+    for order in by_frame.values():
+        orders.add(tuple(order))
+        places.update(enumerate(order))
+    assert set(places.values()) == {100}
+    assert len(orders) == 6
 
 
 def test_order_follows_the_seed():

@@ -36,7 +36,7 @@ from kd_perception.errors import first_line, KdPerceptionError, TrainingError
 from kd_perception.evaluation.attribution import AttributionPair, summary
 from kd_perception.evaluation.evaluate import drives_trained_on
 from kd_perception.evaluation.host import host_info, package_versions
-from kd_perception.evaluation.report import plain
+from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.study import (
     BASELINE,
     close,

@@ -1,0 +1,338 @@
+"""
+A comparison against an older one: what got worse, and whether that is beyond what may be.
+
+In: two reports as ``report.json`` has them, and the recordings of both where they are at hand;
+out: a ``BaselineComparison``. Arms of two runs were not measured side by side, so latency cannot
+be paired: its change comes from the intervals of both reports. Accuracy on the very same frames
+can, and is where both recordings are there.
+
+A change is a ``regression`` when it is shown (its interval excludes "no worse") and its estimate
+is beyond the limit. Intervals hold within each run; that two runs of one machine differ a little
+more than that is what limits are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+import math
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from kd_perception.evaluation.accuracy import paired_accuracy
+from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval
+from kd_perception.evaluation.class_difference import class_differences
+from kd_perception.evaluation.comparison import ComparisonRun, FrameRow
+from kd_perception.evaluation.unpaired import difference, mirrored, relative_change
+
+STATES = ('regression', 'undecided', 'within limit', 'improved', 'not gated')
+_MACHINE = ('cpu', 'cores', 'gpu')
+_PICTURES = ('source', 'scenario', 'seed', 'width', 'height', 'class_map')
+_COURSE = ('source', 'width', 'height', 'pacing', 'placement', 'rate_hz')
+_RUNTIME = ('engine', 'device', 'precision', 'threads')
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    By how much an arm may get worse; shares of 1.
+
+    :param latency: relative, of p50, p95, p99 and the rate.
+    :param loss: of the share of lost frames.
+    :param miou: of the mIoU; ``class_iou``: of the IoU of one class.
+    :param memory: relative, of RSS and GPU memory.
+    :param other_machine: judge times and memory although the machine is another.
+    :param strict: what is undecided or not gated counts as a regression.
+    """
+
+    latency: float = 0.05
+    loss: float = 0.005
+    miou: float = 0.005
+    class_iou: float = 0.02
+    memory: float = 0.10
+    other_machine: bool = False
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """
+    One figure of one arm, then and now.
+
+    :param metric: ``p50``, ``p95``, ``p99``, ``fps``, ``lost``, ``miou``, ``memory``,
+        ``gpu_memory``, or the name of a class (its IoU).
+    :param kind: ``latency``, ``rate``, ``loss``, ``accuracy``, ``class`` or ``memory``.
+    :param old, new: milliseconds, per second, shares of 1, or MiB.
+    :param worsening: positive is worse; relative for times, rate and memory, else a difference of
+        shares. Without ends (equal to the estimate) for memory, of which one number is known.
+    :param paired: taken frame by frame.
+    :param state: one of ``STATES``.
+    """
+
+    arm: str
+    metric: str
+    kind: str
+    old: float
+    new: float
+    worsening: Interval
+    limit: float
+    paired: bool
+    state: str
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """
+    All changes against an older report.
+
+    :param source: where the older report lies; ``started`` is its time.
+    :param notes: what limits the comparison.
+    :param failed: a regression was shown (or, when strict, something was left open).
+    """
+
+    source: str
+    started: str
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    failed: bool
+
+    def of_state(self, *states: str) -> list[Change]:
+        """Return the changes in one of ``states``."""
+        return [c for c in self.changes if c.state in states]
+
+
+def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any], limits: Limits, *,
+                    source: str = '', old_run: ComparisonRun | None = None,
+                    new_run: ComparisonRun | None = None) -> BaselineComparison:
+    """
+    Hold a report against an older one.
+
+    :param old, new: contents of ``report.json``.
+    :param source: where the older one lies, for the reader.
+    :param old_run, new_run: the recordings, to compare accuracy frame by frame.
+    """
+    notes: list[str] = []
+    times = _comparable_times(old, new, limits, notes)
+    frames = _comparable_frames(old, new, notes)
+    pairs = _matched(old, new, notes)
+    changes: list[Change] = []
+    for before, after in pairs:
+        _say_what_differs(old['arms'][before], new['arms'][after], notes)
+        changes += _times(old['arms'][before], new['arms'][after], after, limits, times,
+                          lockstep=new['spec']['pacing'] == 'lockstep')
+        changes += _accuracy(old, new, before, after, limits, frames, old_run, new_run)
+    if any(c.kind == 'accuracy' and c.state != 'not gated' and not c.paired for c in changes):
+        notes.append('Accuracy is compared from the intervals of both reports, which shows large '
+                     'changes only; with both recordings and the same frames it is compared frame '
+                     'by frame.')
+    notes += _steady_arms(old, new, pairs, changes)
+    open_states = ('regression', 'undecided', 'not gated') if limits.strict else ('regression',)
+    if not any(c.state != 'not gated' for c in changes):
+        notes.append('Nothing could be judged: this is no evidence that nothing got worse.')
+    return BaselineComparison(
+        source=source, started=str(old.get('started', '')), changes=tuple(changes),
+        notes=tuple(notes),
+        failed=any(c.state in open_states for c in changes) or (limits.strict and not changes))
+
+
+def judge_change(worsening: Interval, limit: float, gated: bool) -> str:
+    """Return the state of a change; see the module."""
+    if not gated:
+        return 'not gated'
+    if worsening.low > 0 and worsening.estimate > limit:
+        return 'regression'
+    if worsening.high < 0:
+        return 'improved'
+    return 'within limit' if worsening.high <= limit else 'undecided'
+
+
+def _comparable_times(old: Mapping[str, Any], new: Mapping[str, Any], limits: Limits,
+                      notes: list[str]) -> bool:
+    """Return whether times mean the same in both runs, and say why not."""
+    machine = _unlike(old['host'], new['host'], _MACHINE)
+    course = _unlike(old['spec'], new['spec'], _COURSE)
+    if new['spec']['placement'] == 'concurrent' and len(old['arms']) != len(new['arms']):
+        course.append(f'{len(old["arms"])} → {len(new["arms"])} arms at once')
+    if machine:
+        judged = ('they are judged all the same' if limits.other_machine else
+                  'they are shown and not judged (--allow-other-machine judges them)')
+        notes.append(f'Another machine ({"; ".join(machine)}): times, losses and memory do not '
+                     f'compare; {judged}.')
+    if course:
+        notes.append(f'Another course ({"; ".join(course)}): times, losses and memory do not '
+                     'compare and are not judged.')
+    return not course and (not machine or limits.other_machine)
+
+
+def _comparable_frames(old: Mapping[str, Any], new: Mapping[str, Any],
+                       notes: list[str]) -> bool:
+    """Return whether accuracy means the same in both runs, and say why not."""
+    unlike = _unlike(old['spec'], new['spec'], _PICTURES)
+    if old['classes'] != new['classes']:
+        unlike.append('other classes')
+    if unlike:
+        notes.append(f'Other frames ({"; ".join(unlike)}): accuracy does not compare and is not '
+                     'judged.')
+    return not unlike
+
+
+def _unlike(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    def shown(values: Mapping[str, Any], key: str) -> str:
+        text = str(values.get(key, 'unknown'))
+        # A recording may lie elsewhere on another machine.
+        return Path(text).name if key == 'scenario' else text
+
+    return [f'{key} {shown(old, key)} → {shown(new, key)}' for key in keys
+            if shown(old, key) != shown(new, key)]
+
+
+def _matched(old: Mapping[str, Any], new: Mapping[str, Any],
+             notes: list[str]) -> list[tuple[str, str]]:
+    """Return (old arm, new arm): by bundle and engine, else by bundle, by role, by name."""
+    keys: tuple[Callable[[Mapping[str, Any]], tuple[Any, ...]], ...] = (
+        lambda i: (i['bundle'], i['engine'], i['precision']), lambda i: (i['bundle'],),
+        lambda i: (i['role'],) if i['role'] else (), lambda i: (i['name'],))
+    before = {n: a['info'] for n, a in old['arms'].items()}
+    after = {n: a['info'] for n, a in new['arms'].items()}
+    found: dict[str, str] = {}
+    for key in keys:
+        left = {n: key(i) for n, i in before.items() if n not in found.values()}
+        mine = {n: key(i) for n, i in after.items() if n not in found}
+        for name, value in mine.items():
+            same = [n for n, v in left.items() if v == value]
+            # Only where it names one arm on either side.
+            if value and len(same) == 1 and list(mine.values()).count(value) == 1:
+                found[name] = same[0]
+    for name in after:
+        if name not in found:
+            notes.append(f'{new["arms"][name]["label"]} has no counterpart in the older report.')
+    for name in before:
+        if name not in found.values():
+            notes.append(f'{old["arms"][name]["label"]} of the older report was not measured now.')
+    return [(found[name], name) for name in after if name in found]
+
+
+def _say_what_differs(old: Mapping[str, Any], new: Mapping[str, Any], notes: list[str]) -> None:
+    unlike = _unlike(old['info'], new['info'], _RUNTIME)
+    if unlike:
+        notes.append(f'{new["label"]} ran otherwise than then: {"; ".join(unlike)}.')
+
+
+def _times(old: Mapping[str, Any], new: Mapping[str, Any], arm: str, limits: Limits,
+           gated: bool, *, lockstep: bool) -> Iterator[Change]:
+    """Yield latency, rate, losses and memory."""
+    before, after = old['intervals'], new['intervals']
+
+    def change(metric: str, kind: str, a: Interval, b: Interval, worsening: Interval,
+               limit: float, judged: bool) -> Change:
+        return Change(arm, metric, kind, a.estimate, b.estimate, worsening, limit, False,
+                      judge_change(worsening, limit, judged))
+
+    for metric in ('p50', 'p95', 'p99'):
+        a, b = _interval(before[metric]), _interval(after[metric])
+        if a.estimate > 0 and b.estimate > 0:
+            yield change(metric, 'latency', a, b, relative_change(a, b), limits.latency, gated)
+    a, b = _interval(before['fps']), _interval(after['fps'])
+    # In lockstep the rate is that of the whole loop, other arms included.
+    if a.estimate > 0 and b.estimate > 0 and not lockstep:
+        yield change('fps', 'rate', a, b, mirrored(relative_change(a, b)), limits.latency, gated)
+    a, b = _interval(before['lost']), _interval(after['lost'])
+    if math.isfinite(a.estimate) and math.isfinite(b.estimate):
+        lost = change('lost', 'loss', a, b, difference(a, b), limits.loss, gated)
+        # None lost now is no worse than anything, however few frames it was.
+        none = lost.state == 'undecided' and b.estimate == 0.0
+        yield replace(lost, state='within limit') if none else lost
+    for key, metric in (('rss_mb', 'memory'), ('gpu_mb', 'gpu_memory')):
+        was, now = ((side['resources'] or {}).get(key) for side in (old, new))
+        if was and now:
+            share = now / was - 1.0
+            state = judge_change(Interval(share, share, share), limits.memory, gated)
+            # One number each: as much as may be worse may be better by chance.
+            if state == 'improved' and share >= -limits.memory:
+                state = 'within limit'
+            yield Change(arm, metric, 'memory', was, now, Interval(share, share, share),
+                         limits.memory, False, state)
+
+
+def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after: str,
+              limits: Limits, gated: bool, old_run: ComparisonRun | None,
+              new_run: ComparisonRun | None) -> Iterator[Change]:
+    """Yield mIoU and the IoU of every class."""
+    was, now = old['arms'][before]['accuracy'], new['arms'][after]['accuracy']
+    if was is None or now is None:
+        return
+    both = _same_frames(old_run, before, new_run, after) if gated else ()
+    paired = paired_accuracy(both, 'old', 'new') if both else None
+    change = (paired.difference if paired else
+              difference(_interval(was['miou']), _interval(now['miou'])))
+    worse = mirrored(change)
+    if math.isfinite(worse.estimate):
+        yield Change(after, 'miou', 'accuracy', was['miou']['estimate'], now['miou']['estimate'],
+                     worse, limits.miou, paired is not None,
+                     judge_change(worse, limits.miou, gated))
+    if old['classes'] != new['classes']:
+        return
+    classes = class_differences(both, 'old', 'new') if both else ()
+    olds = old['arms'][before]['intervals']['iou']
+    news = new['arms'][after]['intervals']['iou']
+    widen = _family(len([s for s in now['share'] if (s or 0.0) >= new['min_share']]))
+    for i, name in enumerate(new['classes']):
+        # Classes below the share of the headline are too few pixels to judge by.
+        if (now['share'][i] or 0.0) < new['min_share']:
+            continue
+        if not classes and not (i < len(olds) and i < len(news)):
+            continue
+        change = (_widened(classes[i], widen) if classes else
+                  difference(_interval(olds[i]), _interval(news[i]), widen))
+        if math.isfinite(change.estimate):
+            worse = mirrored(change)
+            yield Change(after, name, 'class', was['iou'][i], now['iou'][i], worse,
+                         limits.class_iou, bool(classes),
+                         judge_change(worse, limits.class_iou, gated))
+
+
+def _family(count: int) -> float:
+    """Return how much wider intervals are that all hold together in 95 % (Bonferroni)."""
+    normal = NormalDist()
+    tail = (1.0 - CONFIDENCE) / 2.0
+    return normal.inv_cdf(1.0 - tail / max(1, count)) / normal.inv_cdf(1.0 - tail)
+
+
+def _widened(interval: Interval, factor: float) -> Interval:
+    e = interval.estimate
+    return Interval(e, e - factor * (e - interval.low), e + factor * (interval.high - e),
+                    interval.confidence)
+
+
+def _same_frames(old_run: ComparisonRun | None, before: str, new_run: ComparisonRun | None,
+                 after: str) -> tuple[FrameRow, ...]:
+    """Return the rows of both arms as ``old`` and ``new``; empty without recordings."""
+    if old_run is None or new_run is None:
+        return ()
+    return (*(replace(r, arm='old') for r in old_run.arm_rows(before)),
+            *(replace(r, arm='new') for r in new_run.arm_rows(after)))
+
+
+def _steady_arms(old: Mapping[str, Any], new: Mapping[str, Any],
+                 pairs: Sequence[tuple[str, str]], changes: Sequence[Change]) -> list[str]:
+    """Say it when a model that is the same as then got slower: then it is not the model."""
+    out = []
+    for before, after in pairs:
+        a, b = old['arms'][before]['info'], new['arms'][after]['info']
+        same = all(a[k] == b[k] for k in ('bundle_hash', *_RUNTIME))
+        slower = next((c for c in changes if c.arm == after and c.metric == 'p50'
+                       and c.worsening.low > 0 and c.worsening.estimate > 0.02), None)
+        if same and slower:
+            out.append(f'{new["arms"][after]["label"]} is the same bundle on the same runtime as '
+                       f'then and takes {slower.worsening.estimate:+.0%}: the machine, its load '
+                       'or the software changed, not the model.')
+    return out
+
+
+def _interval(data: Mapping[str, Any]) -> Interval:
+    """Return an interval from JSON, where null is "not known"."""
+    estimate = math.nan if data['estimate'] is None else float(data['estimate'])
+    low = -math.inf if data['low'] is None else float(data['low'])
+    high = math.inf if data['high'] is None else float(data['high'])
+    return Interval(estimate, low, high, float(data['confidence']))

@@ -1,0 +1,1 @@
+"""A thin client of the CARLA simulator: labelled frames in synchronous mode."""

@@ -1,0 +1,40 @@
+"""An analysis holds what was counted beside the matrices, and None where nothing was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kd_perception.evaluation.analysis import analyse
+from kd_perception.evaluation.flicker import SAME_PIXEL
+from kd_perception.evaluation.report import report_dict
+
+
+def test_details_become_figures_of_arms_and_differences(make_run):
+    analysis = analyse(make_run(frames=30, detailed=True))
+    for figures in (analysis.boundary, analysis.objects, analysis.flicker, analysis.calibration):
+        assert list(figures) == ['a', 'b']
+    # Arm b errs on three times as many pixels.
+    assert analysis.boundary['a'].score.estimate > analysis.boundary['b'].score.estimate
+    assert analysis.objects['a'].cell('vehicle', '10-20 m').n == 30
+    assert analysis.flicker['a'].share.estimate < analysis.flicker['b'].share.estimate
+    assert analysis.flicker['a'].method == SAME_PIXEL
+    assert analysis.calibration['a'].confidence == pytest.approx(230 / 255)
+    assert analysis.calibration['a'].accuracy > analysis.calibration['b'].accuracy
+    found = analysis.comparisons[0]
+    assert found.boundary.difference.high < 0
+    assert found.flicker.difference.low > 0
+    assert found.objects.n == 30
+    report = report_dict(analysis)
+    json.dumps(report, allow_nan=False)
+    assert report['arms']['b']['objects']['cells'][0]['n'] == 30
+    assert report['comparisons'][0]['boundary']['difference']['high'] < 0
+
+
+def test_what_was_not_measured_is_none(make_run):
+    analysis = analyse(make_run(frames=12))
+    assert analysis.boundary is analysis.objects is None
+    assert analysis.flicker is analysis.calibration is None
+    assert analysis.comparisons[0].boundary is None
+    assert report_dict(analysis)['arms']['a']['flicker'] is None
