@@ -100,3 +100,9 @@ def test_limits_that_are_none_are_refused(text):
     args = argparse.Namespace(**{**vars(parser.parse_args([])), 'max_memory_regression': text})
     with pytest.raises(ConfigError, match='--max-memory-regression'):
         limits_of(args)
+
+
+def test_a_baseline_is_for_one_scenario(folders, tmp_path, capsys):
+    assert main(['compare', 'x', 'y', '--out', str(tmp_path / 'out'), '--scenario', 'clear,night',
+                 '--baseline', str(folders[0])]) == 2
+    assert 'for one scenario' in capsys.readouterr().err
