@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 import numpy as np
 
 from kd_perception.evaluation.analysis import Analysis
-from kd_perception.evaluation.figures import COLORS, figure, GRID, INK, png
+from kd_perception.evaluation.figures import COLORS, figure, GRID, INK, legend_above, png
 from kd_perception.evaluation.paired import ANSWERED, pair_rows
 
 _SHORTEST_MS = 0.001  # what a logarithmic scale can still show
@@ -40,8 +40,7 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
         median = float(np.median(values))
         axes.plot([median], [0.5], 'o', color=color, ms=6)
         axes.annotate(f'{median:.1f} ms', (median, 0.5), textcoords='offset points',
-                      xytext=(8, -4) if k % 2 == 0 else (-8, 2), color=color, fontsize=9,
-                      ha='left' if k % 2 == 0 else 'right')
+                      xytext=(8, -4 - 13 * k), color=color, fontsize=9)
         highest, lowest = max(highest, values[-1]), min(lowest, values[0])
     if highest > 5 * lowest:
         log_ticks(axes.set_xscale, axes.xaxis)
@@ -49,8 +48,7 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
     axes.set_xlabel('latency, ms')
     axes.set_ylabel('share of frames')
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.5, 1.0))
+    legend_above(axes)
     return png(drawing)
 
 
@@ -113,8 +111,7 @@ def timeline(analysis: Analysis) -> bytes:
         axes.set_ylim(0, top * 1.04)
     axes.set_xlabel('frame')
     axes.set_ylabel('latency, ms')
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.5, 1.0))
+    legend_above(axes)
     return png(drawing)
 
 
@@ -205,8 +202,7 @@ def stage_distribution(analysis: Analysis) -> bytes | None:
     log_ticks(axes.set_xscale, axes.xaxis, wide=max(seen) > 1000 * min(seen))
     axes.set_xlim(min(seen) * 0.7, max(seen) * 1.4)
     axes.set_xlabel('ms per frame, logarithmic')
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.45, 1.0))
+    legend_above(axes, 0.45)
     return png(drawing)
 
 

@@ -120,7 +120,7 @@ class WorstFrames:
             if any(k.score >= score for k in near):
                 return
             rest = [k for k in self._kept if k not in near]
-            most = self._count if self._total else self._count * _SPARE
+            most = self._count * _SPARE  # some may turn out to be neighbours of worse ones
             if len(rest) >= most and rest[-1].score >= score:
                 return
             rest.append(_Kept(frame.index, frame.key, score,

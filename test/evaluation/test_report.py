@@ -293,3 +293,17 @@ def test_a_baseline_has_its_section_and_its_place_in_the_json(run, report, tmp_p
 def test_report_of_one_arm_that_answered_once(make_run, tmp_path):
     run = make_run(frames=1, pictures=1)
     parse(write_report(replace(run, arms=run.arms[:1]), tmp_path).html.read_text())
+
+
+def test_several_arms_have_a_line_each(make_run, tmp_path):
+    run = make_run(frames=20, pictures=1)
+    third = replace(run.arms[1], name='c', bundle='street-student-2')
+    more = tuple(replace(r, arm='c') for r in run.rows if r.arm == 'b')
+    pictures = tuple(replace(p, masks={**p.masks, 'c': p.masks['b']}) for p in run.pictures)
+    run = replace(run, arms=(*run.arms, third), rows=run.rows + more, pictures=pictures)
+    page = write_report(run, tmp_path).html.read_text()
+    parse(page)
+    assert page.split('</h1>')[0].count('class="one-of-several"') == 2
+    cards = page.split('</header>')[1].split('<section')[0]
+    assert cards.count('97.5\u00a0%: ') == 4  # both hold together with 95 %
+    assert page.count('<h2>Verdict</h2>') == 1
