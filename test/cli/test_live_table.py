@@ -61,5 +61,6 @@ def test_a_terminal_is_left_as_it_was(monkeypatch, fails):
 
 
 def test_names_say_which_model():
-    arms = [ArmSpec(n, m, 'torch') for n, m in zip('abc', ('runs/day/bundle', 'student', 'bundle'))]
+    models = ('runs/day/bundle', 'student', 'bundle')
+    arms = [ArmSpec(n, m, 'torch') for n, m in zip('abc', models, strict=True)]
     assert arm_names(arms) == ['a: day', 'b: student', 'c: bundle']
