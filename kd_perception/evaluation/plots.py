@@ -54,7 +54,8 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
 
 def difference_distribution(analysis: Analysis) -> bytes | None:
     """Return histograms of the paired differences, or None without pairs."""
-    chosen = [c for c in analysis.comparisons if c.latency]
+    # Where arms did not see the same frames there is no difference by frame.
+    chosen = [c for c in analysis.comparisons if c.latency and not c.latency.basis]
     if not chosen:
         return None
     drawing, axes = figure(6.4, 2.6)

@@ -101,7 +101,7 @@ def frames_csv(run: ComparisonRun) -> str:
     writer.writerow([
         'arm', 'index', 'warmup', 'stamp_ns', 'frame_id', 'status', 'turn', 'published_ns',
         'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou',
-        'reordered'])
+        'reordered', 'block', 'swapping'])
     overtaken = {id(row) for row in reordered_rows(run.rows)}
     for row in run.rows:
         latency = row.latency_ms
@@ -110,7 +110,8 @@ def frames_csv(run: ComparisonRun) -> str:
             row.frame_id, row.status, row.turn, _cell(row.published_ns), _cell(row.received_ns),
             '' if latency is None else f'{latency:.6f}',
             *(f'{row.stages[s]:.6f}' if s in row.stages else '' for s in stages),
-            *_frame_accuracy(row), int(id(row) in overtaken)])
+            *_frame_accuracy(row), int(id(row) in overtaken),
+            row.block if row.block >= 0 else '', int(row.swapping)])
     return stream.getvalue()
 
 
@@ -130,6 +131,7 @@ def _arm(analysis: Analysis, arm: str) -> dict[str, Any]:
            for name in ('boundary', 'objects', 'flicker', 'calibration')},
         'resources': asdict(usage) if usage else None,
         'counters': dict(run.counters.get(arm, {})),
+        'swap': asdict(analysis.swaps[arm]) if arm in analysis.swaps else None,
     }
 
 
