@@ -7,7 +7,7 @@ drawn as ``figures`` has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -19,6 +19,7 @@ from kd_perception.evaluation.figures import COLORS, figure, GRID, INK, legend_a
 from kd_perception.evaluation.paired import ANSWERED, pair_rows
 
 _SHORTEST_MS = 0.001  # what a logarithmic scale can still show
+_EXCHANGE = '#f3e3c3'
 STAGE_COLORS = {
     'wait': '#c9ced6', 'decode': '#8fb8de', 'preprocess': '#5f97c7', 'inference': '#2b4c7e',
     'postprocess': '#7aa77f', 'publish': '#e3b45a', 'elsewhere': '#e8e8ea'}
@@ -117,10 +118,14 @@ def timeline(analysis: Analysis) -> bytes:
 
 
 def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
-    """Mark lost, late and duplicate frames on the upper edge, by arm."""
-    arms = _arms(analysis)
+    """Mark lost, late and duplicate frames on the upper edge, by arm; exchanges behind all."""
+    arms, exchanged = _arms(analysis), False
     for k, (arm, color) in enumerate(arms):
         rows = analysis.run.arm_rows(arm, warmup=True)
+        for first, last in _spans(r.index for r in rows if r.swapping):
+            axes.axvspan(first - 0.5, last + 0.5, color=_EXCHANGE, lw=0, zorder=0,
+                         label=None if exchanged else 'model being exchanged')
+            exchanged = True
         # Arms side by side within the edge, so that none hides another's losses.
         height = top * (1.0 - 0.035 * k)
         for status, marker in (('lost', 'x'), ('late', 'v'), ('ambiguous', '*'),
@@ -129,6 +134,17 @@ def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
             if found:
                 axes.plot(found, [height] * len(found), marker, color=color, ms=5,
                           label=f'{analysis.labels[arm]}: {len(found)} {status}', clip_on=False)
+
+
+def _spans(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Return first and last of every run of consecutive numbers."""
+    spans: list[tuple[int, int]] = []
+    for index in sorted(set(indices)):
+        if spans and index == spans[-1][1] + 1:
+            spans[-1] = spans[-1][0], index
+        else:
+            spans.append((index, index))
+    return spans
 
 
 def log_ticks(set_scale: Callable[[str], None], axis: Axis, *, wide: bool = False) -> None:
