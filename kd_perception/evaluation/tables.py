@@ -100,11 +100,13 @@ def difference_table(analysis: Analysis) -> Table | None:
             interval(points(c.accuracy.difference), '', 2, sign=True) if c.accuracy else NONE
             for c in chosen)))
     rows.append(('frames answered by both', *(
-        f'{c.latency.n} (unpaired {c.latency.unpaired})' if c.latency else NONE
-        for c in chosen)))
+        NONE if not c.latency else c.latency.basis
+        or f'{c.latency.n} (unpaired {c.latency.unpaired})' for c in chosen)))
     reference = analysis.labels[chosen[0].reference]
     together = ' that hold together' if len(chosen) > 1 else ''
-    return Table(f'Against {reference}, frame by frame, with 95 % intervals{together}',
+    how = 'by rounds of blocks' if any(c.latency and c.latency.basis for c in chosen) \
+        else 'frame by frame'
+    return Table(f'Against {reference}, {how}, with 95 % intervals{together}',
                  ('', *(analysis.labels[c.other] for c in chosen)), tuple(rows), strong=(0, 2))
 
 
