@@ -1,4 +1,8 @@
-"""What the benchmarks of the A/B comparison share: a student against itself, run for real."""
+"""
+What the benchmarks of the A/B comparison share: a student against itself, run for real.
+
+The student is a light one, so that what the comparison adds is not lost in what a network varies.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import Any
 import delayed_perception
 from node_bench import make_student
 
+from kd_perception.bundle import NetworkSpec
 from kd_perception.cli.comparison import ComparisonRequest, LOGS, plan
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonRun
@@ -21,7 +26,8 @@ from kd_perception.evaluation.comparison_files import load_run, RECORDING
 from kd_perception.nodes.graph import NodeSpec
 from kd_perception.nodes.runner import run_graph
 
-MODELS = 'models'
+MODELS, STUDENT = 'models', 'light'
+NETWORK, SIZE = NetworkSpec('compact', {'width': 8}), (96, 160)
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ def runs_folder(args: argparse.Namespace) -> Iterator[Path]:
     """Yield the folder of the runs, with a student in it."""
     with tempfile.TemporaryDirectory() if args.runs is None else nullcontext(args.runs) as name:
         folder = Path(name)
-        if not (folder / MODELS / 'student').is_dir():
-            make_student(folder / MODELS)
+        if not (folder / MODELS / STUDENT).is_dir():
+            make_student(folder / MODELS, NETWORK, name=STUDENT, size=SIZE)
         yield folder
 
 
@@ -66,7 +72,7 @@ def live_run(folder: Path, name: str, args: argparse.Namespace, *, seed: int = 0
     found = recorded_run(out)
     if found is not None:
         return found
-    a = ArmSpec('a', str(folder / MODELS / 'student'), args.engine, precision='fp32', threads=1)
+    a = ArmSpec('a', str(folder / MODELS / STUDENT), args.engine, precision='fp32', threads=1)
     graph = plan(ComparisonRequest(arms=(a, replace(a, name='b')), frames=args.frames,
                                    width=args.width, height=args.height, seed=seed), out)
     if delay_ms:
@@ -95,7 +101,9 @@ def workload(run: ComparisonRun) -> dict[str, Any]:
     """Return what ran, for the figure."""
     arm = run.arms[0]
     return {'bundle': arm.bundle_hash[:12], 'engine': arm.engine, 'precision': arm.precision,
-            'threads': arm.threads, 'image': f'{run.spec.width}x{run.spec.height}',
+            'threads': arm.threads,
+            'network': f'{arm.network}, {arm.input_width}x{arm.input_height}',
+            'image': f'{run.spec.width}x{run.spec.height}',
             'placement': run.spec.placement, 'pacing': run.spec.pacing}
 
 

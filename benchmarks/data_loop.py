@@ -4,11 +4,12 @@ Does the data loop close: a student of the day, fog and night in shadow mode, di
     python benchmarks/data_loop.py --out runs/data_loop --budget cpu
 
 Simulated drives (config/suites/data_loop.yaml, 640x360, 12 classes). Ground truth serves to choose
-checkpoints, on day drives, and to score, and teaches nobody. A student is distilled from a teacher's soft labels of day drives. It then meets fog and
-night with the teacher as its shadow, and at most a tenth of these frames is kept, by the scoring
-and choice of the shadow node, offline (``kd_perception mine``, context 0). From the day drives and
-these frames it is distilled again: anew, by the same recipe, with the same number of steps. The
-baseline is the same with equally many frames of fog and night drawn at random.
+checkpoints, on day drives, and to score, and teaches nobody. A student is distilled from a
+teacher's soft labels of day drives. It then meets fog and night with the teacher as its shadow,
+and at most a tenth of these frames is kept, by the scoring and choice of the shadow node, offline
+(``kd_perception mine``, context 0). From the day drives and these frames it is distilled again:
+anew, by the same recipe, with the same number of steps. The baseline is the same with equally many
+frames of fog and night drawn at random.
 
 The figure is what is left of the student's divergence from its teacher in fog and night, mean over
 seeds; the bar is a half. The teacher knows what it knows: the shipped one was trained in clear
@@ -26,6 +27,7 @@ from contextlib import closing, ExitStack
 from functools import partial
 import json
 from pathlib import Path
+import shutil
 import statistics
 import subprocess
 import sys
@@ -159,7 +161,8 @@ class Bench:
     def _mined(self, seed: int) -> list[dict[str, Any]]:
         """Let the first student meet fog and night, the teacher beside it."""
         path = self.out / f'kept_{seed}'
-        if not path.exists():
+        if not path.with_suffix('.json').is_file():
+            shutil.rmtree(path, ignore_errors=True)  # stopped just before it was told of
             student = load_bundle(self.out / f'{BEFORE}_{seed}' / 'bundle')
             began = time.monotonic()
             with progress(f'shadow mode of seed {seed}') as update:

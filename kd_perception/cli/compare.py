@@ -31,7 +31,7 @@ from kd_perception.cli.carla_arguments import (
 )
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
-from kd_perception.cli.live_table import comparison_progress
+from kd_perception.cli.live_table import arm_names, comparison_progress
 from kd_perception.cli.progress import progress
 from kd_perception.cli.robustness import run_robustness, scenarios_of
 from kd_perception.cli.tables import print_comparison, print_robustness
@@ -156,8 +156,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
                           '--overwrite')
     try:
-        names = [f'{arm.name}: {Path(arm.model).name}' for arm in request.arms]
-        with comparison_progress('comparing', names) as view:
+        with comparison_progress('comparing', arm_names(request.arms)) as view:
             result = run_comparison(request, out, view.update, view.arms)
     except KeyboardInterrupt:
         if (out / HTML_FILE).is_file():

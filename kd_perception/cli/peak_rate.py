@@ -43,8 +43,8 @@ _FEWEST, _WARMUP_S, _TIMEOUT_S = 100, 0.5, 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the search."""
-    group = parser.add_argument_group('peak rate (with these, frames and course above are not '
-                                      'used)')
+    group = parser.add_argument_group('peak rate (frames, warm-up and course above have no part '
+                                      'in it)')
     group.add_argument('--peak-rate', action='store_true',
                        help='search the highest rate that each model sustains alone, in real '
                        'time, instead of comparing frame by frame')

@@ -51,6 +51,8 @@ def test_the_share_holds_from_the_first_frame_on_and_the_highest_are_kept():
 def test_context_is_paid_for_by_fewer_choices():
     draws = np.random.default_rng(2)
     _, choices = run([frame(v) for v in draws.random(500)], MiningOptions(context=2))
+    written = 5 * np.cumsum([c.kept for c in choices])
+    assert (written <= 0.1 * np.arange(1, 501) + 1e-9).all()
     kept = sum(c.kept for c in choices)
     assert 5 <= kept <= 10                     # five frames each, of at most fifty
     assert {c.refused for c in choices} >= {'', 'share of all frames'}

@@ -19,7 +19,7 @@ from kd_perception.bundle import load_bundle, STATISTICS, write_bundle
 from kd_perception.classes import load_class_set
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import KdPerceptionError
-from kd_perception.nodes import qos
+from kd_perception.nodes import qos, shadow_frames
 from kd_perception.nodes.conversion import (
     header,
     image_message,
@@ -160,7 +160,8 @@ def test_scores_are_those_of_the_masks_and_the_worst_frames_are_kept(bench, bund
     assert set(reasons) == {'disagreement', 'context'}
 
 
-def test_frames_that_cannot_be_compared_are_counted_with_their_reason(bench, options):
+def test_frames_that_cannot_be_compared_are_counted_with_their_reason(bench, options,
+                                                                      monkeypatch):
     options |= {'out_dir': '', 'image_transport': 'raw'}
     with bench.running(ShadowNode, **options) as node:
         student = Student(bench)
@@ -174,7 +175,8 @@ def test_frames_that_cannot_be_compared_are_counted_with_their_reason(bench, opt
         student.ask(0)
         student.frame(0, encoding='secret')
         bench.spin_until(lambda: node.counters()['failed'] == 1)
-        bench.spin_until(lambda: settled(node))       # three seconds without an answer
+        monkeypatch.setattr(shadow_frames, '_PATIENCE_NS', 0)
+        bench.spin_until(lambda: settled(node))
         assert node.counters()['skipped_unanswered'] == 1
         assert node.counters()['compared'] == 1
         assert 'secret' in bench.spin_until(

@@ -146,10 +146,12 @@ def connect(spec: CarlaSpec) -> tuple[Any, Any, Any]:
         try:
             server = client.get_server_version()
         except RuntimeError as error:
+            reason = first_line(error)
+            told = '' if reason.startswith('time-out') else f' ({reason})'
             raise SimulationError(
-                f'no CARLA server answers at {spec.server} within {spec.timeout_s:g} s '
-                f'({first_line(error)}); start it (./CarlaUE4.sh -RenderOffScreen), or set '
-                'carla_host and carla_port') from None
+                f'no CARLA server answers at {spec.server} within {spec.timeout_s:g} s{told}; '
+                'start it (./CarlaUE4.sh -RenderOffScreen), or give another host and port') \
+                from None
         own = client.get_client_version()
         if release(own) != release(server):
             raise SimulationError(

@@ -165,9 +165,14 @@ def test_no_server_is_one_line(carla_server):
     def fail(number, name):
         raise RuntimeError('time-out of 5000ms while waiting for the simulator')
     carla_server.fail = fail
-    refuses(carla_server, 'no CARLA server answers at pc:2002 within 5 s .time-out.*carla_port',
+    refuses(carla_server, 'no CARLA server answers at pc:2002 within 5 s; start it .*another host',
             host='pc', port=2002)
     assert carla_server.asked == ('pc', 2002)
+
+    def fail_otherwise(number, name):
+        raise RuntimeError('rpc: broken')
+    carla_server.fail = fail_otherwise
+    refuses(carla_server, r'within 5 s \(rpc: broken\); start it')
 
 
 def test_an_unknown_scenario_is_refused(carla_server):
