@@ -25,6 +25,7 @@ from kd_perception.nodes.graph import SHARED
 
 # Frames after an exchange that still carry its cost: cold caches, the old model being released.
 SETTLE_FRAMES = 5
+_PARAMETERS = ('model', 'engine', 'device', 'precision', 'threads')
 
 
 class Alternation:
@@ -45,9 +46,8 @@ class Alternation:
         if len(values['settings']) != len(self._names):
             raise ConfigError(f'parameter settings: {len(values["settings"])} for '
                               f'{len(self._names)} arms; placement alternate needs one each')
-        self._settings: dict[str, dict[str, Any]] = {
-            name: json.loads(text) for name, text in zip(self._names, values['settings'],
-                                                         strict=True)}
+        self._settings = {name: _settings(text) for name, text in zip(
+            self._names, values['settings'], strict=True)}
         self._every: int = values['swap_every']
         rounds = math.ceil(values['frames'] / self._every)
         self._blocks = rounds * len(self._names)
@@ -147,3 +147,15 @@ class Alternation:
     def _fits(self, arm: str, model: Mapping[str, Any]) -> bool:
         told = {**model['requested'], 'model': model['model'], 'threads': model['threads']}
         return all(told[name] == value for name, value in self._settings[arm].items())
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Return the parameters of one arm from JSON."""
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f'parameter settings: {text!r} is no JSON: {error}') from None
+    if not isinstance(told, dict) or set(told) != set(_PARAMETERS):
+        raise ConfigError(f'parameter settings: {text!r} must be an object of '
+                          f'{", ".join(_PARAMETERS)}')
+    return told

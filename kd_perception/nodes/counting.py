@@ -21,6 +21,9 @@ class CountingThread:
         self._error: Exception | None = None
         self._after = after
         self._thread = threading.Thread(target=self._run, name='count pixels')
+
+    def start(self) -> None:
+        """Begin; ``close`` must be called from then on."""
         self._thread.start()
 
     def put(self, task: Callable[[], None]) -> None:

@@ -103,6 +103,7 @@ class MonitorNode(Node):
                                  qos.stream(50))
         self._tick = self.create_timer(_TICK_S, self._advance,
                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._work.start()  # last: nobody would end it if the rest failed
 
     def close(self) -> None:
         """Write what was measured if that was not done, and end the thread."""

@@ -8,7 +8,7 @@ import pytest
 
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
-from kd_perception.errors import GraphError
+from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.comparison import ArmInfo, ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
@@ -134,3 +134,11 @@ def test_a_model_that_is_not_taken_ends_the_run(bench, bundles, drive, tmp_path)
     failure = finish(bench, bundles, drive, tmp_path / 'out', arms)
     assert isinstance(failure, GraphError)
     assert "the model of arm b was refused: no model named 'nobody'" in str(failure)
+
+
+@pytest.mark.parametrize(('settings', 'reason'), [
+    (('{}',), '1 for 2 arms'), (('{', '{}'), 'is no JSON'), (('{}', '{}'), 'must be an object')])
+def test_settings_that_cannot_be_are_one_line(bench, settings, reason):
+    with (pytest.raises(ConfigError, match=reason),
+          bench.running(MonitorNode, placement='alternate', settings=settings)):
+        pass

@@ -5,6 +5,7 @@ from contextlib import contextmanager, ExitStack
 from functools import partial
 import itertools
 import json
+import threading
 import time
 
 import numpy as np
@@ -233,3 +234,10 @@ def test_images_of_one_stamp_are_refused(bench, bundles, tmp_path):
     with watching(bench, bundles, tmp_path / 'out') as monitor, player(bench, [0]):
         failure = finish(bench, monitor)
     assert 'bear the same stamp again and again' in str(failure)
+
+
+def test_a_class_set_that_does_not_exist_leaves_no_thread(bench):
+    with (pytest.raises(ConfigError, match="no classes named 'nowhere'"),
+          bench.running(MonitorNode, **LIVE, truth='required', classes='nowhere')):
+        pass
+    assert 'count pixels' not in {t.name for t in threading.enumerate()}
