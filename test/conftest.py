@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import importlib.util
 import os
 from pathlib import Path
@@ -23,6 +24,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples on every machine, and no clock: these tests run beside others on busy cores.
 settings.register_profile('package', deadline=None, derandomize=True, database=None)
 settings.load_profile('package')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """
+    Keep what tests build and measure out of the user's cache, and his out of the tests.
+
+    One folder for all tests of a run, so that each engine is built once.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        # Not its own: to list the fonts of a machine takes seconds.
+        if 'MPLCONFIGDIR' not in os.environ:
+            users = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+            patch.setenv('MPLCONFIGDIR', str(users / 'matplotlib'))
+        folder = tmp_path_factory.mktemp('cache')
+        patch.setenv('XDG_CACHE_HOME', str(folder))
+        yield folder
 
 
 @pytest.fixture(scope='session')

@@ -209,3 +209,7 @@ def test_the_hash_of_several_files_is_that_of_their_bytes_in_order(tmp_path):
         (tmp_path / name).write_bytes(content)
     assert file_hash(tmp_path / 'a') == hashlib.sha256(b'one').hexdigest()
     assert file_hash(tmp_path / 'b', tmp_path / 'a') == hashlib.sha256(b'twoone').hexdigest()
+
+
+def test_tests_have_a_cache_of_their_own(own_cache):
+    assert cache_directory().parent == own_cache

@@ -21,7 +21,7 @@ from kd_perception.classes import load_class_map, load_class_set
 from kd_perception.cli.carla_arguments import camera_values
 from kd_perception.cli.live_source import check_topics, NAMESPACE
 from kd_perception.engines.engine import check_device, DEVICES, PRECISIONS
-from kd_perception.engines.loader import available_engines, ENGINES
+from kd_perception.engines.loader import available_engines, check_exported, ENGINES
 from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
@@ -119,8 +119,10 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         replace(arm, model=str(bundle.path.resolve()), engine=_fastest(request.arms)
                 if arm.engine == 'auto' else _engine(arm.engine))
         for arm, bundle in zip(request.arms, bundles, strict=True))
-    for arm in arms:
+    for arm, bundle in zip(arms, bundles, strict=True):
         check_device(arm.engine, arm.device)
+        if arm.engine != 'torch':
+            check_exported(bundle)
     live = request.source == 'topic'
     pacing = request.pacing or ('realtime' if live else 'lockstep')
     chosen_measures(request.measures, pacing)

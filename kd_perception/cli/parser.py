@@ -16,9 +16,12 @@ class Parser(argparse.ArgumentParser):
 
     ``mappings`` names options that stand for mappings: ``--losses.kl.weight 2`` is then taken
     where only ``--losses`` is declared. ``below`` of what comes out holds these, by dotted key.
+    Options are written in full: what is short for one key of a recipe today is wrong, or another
+    key, when a second one begins alike.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault('allow_abbrev', False)
         super().__init__(*args, **kwargs)
         self.mappings: tuple[str, ...] = ()
 

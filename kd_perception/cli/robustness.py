@@ -14,6 +14,7 @@ from pathlib import Path
 import re
 from typing import Any
 
+from kd_perception import __version__
 from kd_perception.bundle import find_bundle
 from kd_perception.cli.comparison import ComparisonRequest, plan, run_comparison
 from kd_perception.errors import ConfigError
@@ -73,8 +74,8 @@ def run_robustness(request: ComparisonRequest, scenarios: Sequence[str], out: Pa
     :raises KeyboardInterrupt: when interrupted; the table of what was measured is there.
     """
     if request.source != 'sim':
-        raise ConfigError('several scenarios need --source sim: a recording has the weather that '
-                          'it has')
+        raise ConfigError('several scenarios need --source sim: only the embedded street can be '
+                          'driven again in another weather')
     folders = {s: out / folder_of(s) for s in scenarios}
     if len(set(folders.values())) != len(folders):
         raise ConfigError('two scenarios would share a directory; change one of their names')
@@ -156,4 +157,4 @@ def _told(request: ComparisonRequest) -> str:
     data: dict[str, Any] = asdict(replace(request, scenario=''))
     for arm in data['arms']:
         arm['model'] = find_bundle(arm['model'], request.models_dir or None).hash
-    return json.dumps(data, indent=1, sort_keys=True) + '\n'
+    return json.dumps({**data, 'version': __version__}, indent=1, sort_keys=True) + '\n'

@@ -33,13 +33,9 @@ class FrameOrder:
         if isinstance(labelled, int):
             self._piles: tuple[np.ndarray, ...] = (np.arange(labelled),)
             return
+        require_share(share, labelled)
         has = np.array(labelled, bool)
         self._piles = (np.flatnonzero(~has), np.flatnonzero(has))
-        for pile, wanted, kind in zip(self._piles, (share < 1, True), ('without', 'with'),
-                                      strict=True):
-            if wanted and not len(pile):
-                raise TrainingError(f'data.labelled_share {share:g}: there are no frames {kind} '
-                                    'labels; set it to 0')
 
     def draw(self, number: int) -> tuple[int, int]:
         """Return the place of the frame of sample ``number``, and how often it came before."""
@@ -58,3 +54,18 @@ class FrameOrder:
 @lru_cache(maxsize=4)  # this epoch and the next one of two piles; of millions it takes a second
 def _permutation(seed: int, pile: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng((seed, pile, epoch)).permutation(length)
+
+
+def require_share(share: float, labelled: Sequence[bool]) -> None:
+    """
+    Refuse a share of frames of which there are none.
+
+    :param share: ``data.labelled_share``; 0 for frames as they come.
+    :param labelled: whether each frame, or the frames of each recording, have labels.
+    :raises TrainingError: which says what there is none of.
+    """
+    for wanted, there, kind in ((0 < share < 1, not all(labelled), 'without'),
+                                (share > 0, any(labelled), 'with')):
+        if wanted and not there:
+            raise TrainingError(f'data.labelled_share {share:g}: there are no frames {kind} '
+                                'labels; set it to 0')

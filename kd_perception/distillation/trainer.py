@@ -39,6 +39,7 @@ from kd_perception.distillation.losses import build_losses, loss_kinds, require_
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.order import require_share
 from kd_perception.distillation.picture_statistics import statistics_file
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import RunDirectory
@@ -80,6 +81,7 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
         if not any(s.class_map for s in learn):
             raise TrainingError(f'{_names(learn)}: has no labels to learn from; give label_dir or '
                                 'label_topic (data.defaults), or distil from a teacher')
+        require_share(recipe.data.labelled_share, [True])
         identity = {'data': [s.identity for s in [*learn, *check]]}
         accelerator = _accelerator()
         with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
@@ -128,6 +130,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
+            require_share(recipe.data.labelled_share, [False])
         if check or not any(s.class_map for s in learn):
             # Else some are held out, which needs no soft labels. Reading may take hours.
             teachers.require_frames([k for s in learn for k in s.keys], undecoded=True)
@@ -142,6 +145,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
                                             progress=progress)
             tell_of_teachers(teachers.bundles, held)
             frames = teachers.known_part(frames)
+            require_share(recipe.data.labelled_share, frames.has_labels)
             labelled = all(held.has_labels)
             teachers.require_truth(frames.has_labels, held.has_labels)
             teachers.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])

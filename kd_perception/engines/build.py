@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 import os
 import signal
 import subprocess
 import sys
 
+import numpy as np
+
 from kd_perception.bundle import load_bundle, ModelBundle
-from kd_perception.engines.choice import is_remembered, load_fastest
+from kd_perception.engines.choice import load_fastest, remembered
 from kd_perception.engines.engine import Engine, PRECISIONS
 from kd_perception.engines.loader import ENGINES, is_built, load_engine
 from kd_perception.errors import EngineError, KdPerceptionError
@@ -26,11 +29,18 @@ _NICENESS = 10  # what serves goes first
 
 
 def is_prepared(bundle: ModelBundle, engine: str, *, device: str = 'cpu',
-                precision: str = 'auto', threads: int = 0) -> bool:
-    """Return whether loading for a node takes no building and no measuring."""
+                precision: str = 'auto', threads: int = 0, batch: int = 1) -> bool:
+    """
+    Return whether loading for a node takes no building and no measuring.
+
+    :param batch: pictures that one call may have.
+    """
     if engine == 'auto':
-        return is_remembered(bundle, device=device, precision=precision, threads=threads)
-    return is_built(bundle, engine, device=device, precision=precision)
+        choice = remembered(bundle, device=device, precision=precision, threads=threads)
+        if choice is None or batch == 1:
+            return choice is not None
+        engine, precision = choice.engine, choice.precision
+    return is_built(bundle, engine, device=device, precision=precision, batch=batch)
 
 
 class SideBuild:
@@ -41,12 +51,12 @@ class SideBuild:
     """
 
     def __init__(self, bundle: ModelBundle, engine: str, *, device: str = 'cpu',
-                 precision: str = 'auto', threads: int = 0) -> None:
+                 precision: str = 'auto', threads: int = 0, batch: int = 1) -> None:
         self._what = f'building for {engine} on {device}'
         self._process = subprocess.Popen(
             module_command('kd_perception.engines.build', str(bundle.path), '--engine', engine,
                            '--device', device, '--precision', precision, '--threads',
-                           str(threads)),
+                           str(threads), '--batch', str(batch)),
             env=child_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors='replace',
             start_new_session=True)  # Ctrl-C is for whoever serves, who then stops this
@@ -79,9 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--precision', default='auto', choices=PRECISIONS)
     parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--batch', type=int, default=1, metavar='N',
+                        help='also for calls with 2 to N pictures')
     args = parser.parse_args(arguments)
     try:
-        _load(load_bundle(args.bundle, verify=False), args).close()
+        engine = _load(load_bundle(args.bundle, verify=False), args)
+        with suppress(EngineError):  # a graph of fixed batch gets its pictures one by one
+            for number in range(2, args.batch + 1):
+                engine.infer(np.zeros((number, *engine.input_shape, 3), np.uint8))
+        engine.close()
     except KdPerceptionError as error:
         print(error, file=sys.stderr)
         return 2

@@ -90,14 +90,14 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
         only = load_engine(bundle, name, device=device, precision=wish, threads=threads)
         return only, Choice(name, wish, f'the only engine installed for {device}')
     path = _path(cache, bundle, device, precision, threads, wishes)
-    remembered = _read(path, wishes)
-    if remembered is not None:
+    last = _read(path, wishes)
+    if last is not None:
         try:
-            return load_engine(bundle, remembered.engine, device=device,
-                               precision=remembered.precision, threads=threads), remembered
+            return load_engine(bundle, last.engine, device=device, precision=last.precision,
+                               threads=threads), last
         except EngineError as error:
-            log.warning('%s was the fastest but fails now, measuring again: %s',
-                        remembered.engine, error)
+            log.warning('%s was the fastest but fails now, measuring again: %s', last.engine,
+                        error)
     engines, left_out = _loaded(bundle, wishes, device, threads)
     best, choice, trials = _measured(bundle, engines, left_out)
     for _, engine in engines:
@@ -107,12 +107,14 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
     return best, choice
 
 
-def is_remembered(bundle: ModelBundle, *, device: str = 'cpu', precision: str = 'auto',
-                  threads: int = 0, cache: ArtefactCache | None = None) -> bool:
-    """Return whether ``load_fastest`` would measure nothing."""
+def remembered(bundle: ModelBundle, *, device: str = 'cpu', precision: str = 'auto',
+               threads: int = 0, cache: ArtefactCache | None = None) -> Choice | None:
+    """Return what ``load_fastest`` would take without measuring; None where it would measure."""
     wishes = _candidates(bundle, device, precision)
-    path = _path(cache or ArtefactCache(), bundle, device, precision, threads, wishes)
-    return len(wishes) == 1 or _read(path, wishes) is not None
+    if len(wishes) == 1:
+        return Choice(*wishes[0], f'the only engine installed for {device}')
+    return _read(_path(cache or ArtefactCache(), bundle, device, precision, threads, wishes),
+                 wishes)
 
 
 def remembered_choices(cache: ArtefactCache | None = None) -> list[dict[str, str]]:

@@ -62,9 +62,7 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
             raise EngineError('torch does not run the int8 graph; choose onnxruntime or openvino')
         from kd_perception.engines.torch_engine import TorchEngine
         return TorchEngine(bundle, graph, device=device, precision=precision, threads=threads)
-    if not bundle.has(file_name) and bundle.has(WEIGHTS):
-        raise BundleError(f'{bundle.path}: has weights but no {file_name} yet; make it with: '
-                          f'kd_perception export {bundle.path} --overwrite')
+    check_exported(bundle, file_name)
     bundle.verify(file_name)
     if chosen == 'tensorrt':
         from kd_perception.engines.tensorrt_engine import TensorRtEngine
@@ -79,29 +77,59 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
                              threads=threads, quantized=quantized)
 
 
+def check_exported(bundle: ModelBundle, file_name: str = DEPLOY) -> None:
+    """
+    Refuse a bundle whose graph was not exported yet; reads nothing.
+
+    :raises BundleError: when there are weights but not that graph.
+    """
+    if not bundle.has(file_name) and bundle.has(WEIGHTS):
+        raise BundleError(f'{bundle.path}: has weights but no {file_name} yet; make it with: '
+                          f'kd_perception export {bundle.path} --overwrite')
+
+
+def check_possible(engine: str = 'auto', device: str = '') -> None:
+    """
+    Refuse what can be on no account, whatever else is asked for; imports and reads nothing.
+
+    :param device: must be known to some runtime; empty for no wish.
+    :raises EngineError: when the engine is not installed, or the device has no such name.
+    """
+    if engine != 'auto':
+        _choose(engine, device)
+    if device and all(device.partition(':')[0] not in known for known in DEVICES.values()):
+        every = sorted({kind for known in DEVICES.values() for kind in known})
+        raise EngineError(f'no engine has a device {device!r}; there are {", ".join(every)}')
+
+
 def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision: str = 'auto',
-             graph: str = 'deploy', cache: ArtefactCache | None = None) -> bool:
+             graph: str = 'deploy', batch: int = 1, cache: ArtefactCache | None = None) -> bool:
     """
     Return whether ``load_engine`` would find what it needs in the artefact cache.
 
     True also where nothing is built that takes long, or loading is going to fail.
+
+    :param batch: pictures that one call may have, where each number is built by itself.
     """
-    file_name = _graph_file(bundle, precision, graph, 0)
     cache = cache or ArtefactCache()
-    if not bundle.has(file_name):
-        return True
     try:
+        file_name = _graph_file(bundle, precision, graph, 0)
+        check_device(_choose(engine, device), device)
+        if not bundle.has(file_name):
+            return True
         if engine == 'tensorrt':
             from kd_perception.engines import tensorrt_engine
             return tensorrt_engine.artefact_path(
                 bundle, file_name, device=device, precision=precision, cache=cache).is_file()
         if engine == 'openvino':
             from kd_perception.engines import openvino_engine
-            return openvino_engine.artefact_path(
-                bundle, file_name, device=device, precision=precision, cache=cache).is_file()
+            return all(openvino_engine.artefact_path(
+                bundle, file_name, device=device, precision=precision, batch=number,
+                cache=cache).is_file() for number in range(1, batch + 1))
         if device.startswith('tensorrt'):
             from kd_perception.engines import onnxruntime_engine
-            return any(onnxruntime_engine.artefacts(bundle.files[file_name]).glob('*.engine'))
+            built = onnxruntime_engine.artefacts(bundle.files[file_name], precision)
+            return any(built.glob('*.engine'))
     except (EngineError, ImportError, RuntimeError):
         return True  # loading will say what is missing
     return True

@@ -107,9 +107,14 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-def artefacts(content: str) -> Path:
-    """Return where the TensorRT provider keeps what it builds from the graph of that hash."""
-    return ArtefactCache().directory / f'onnxruntime-tensorrt-{content[:32]}'
+def artefacts(content: str, precision: str) -> Path:
+    """
+    Return where the TensorRT provider keeps what it builds from the graph of that hash.
+
+    :param precision: that is executed; ``auto`` is fp32.
+    """
+    kind = 'fp32' if precision == 'auto' else precision
+    return ArtefactCache().directory / f'onnxruntime-tensorrt-{content[:32]}-{kind}'
 
 
 def _providers(device: str, precision: str, size: tuple[int, int],
@@ -125,7 +130,7 @@ def _providers(device: str, precision: str, size: tuple[int, int],
         return [cuda]
     largest = f'{MAX_BATCH}x{size[0]}x{size[1]}x3'
     one = f'1x{size[0]}x{size[1]}x3'
-    folder = artefacts(content)
+    folder = artefacts(content, precision)
     with suppress(OSError):  # without it everything is built anew each time
         folder.mkdir(parents=True, exist_ok=True)
     return [(_PROVIDERS['tensorrt'], {

@@ -150,9 +150,9 @@ class OpenVinoEngine:
 
 
 def artefact_path(bundle: ModelBundle, file_name: str, *, device: str, precision: str,
-                  cache: ArtefactCache) -> Path:
-    """Return where the model compiled for one picture belongs, whether it is there or not."""
-    shape = (1, bundle.spec.input.height, bundle.spec.input.width, 3)
+                  cache: ArtefactCache, batch: int = 1) -> Path:
+    """Return where the model compiled for ``batch`` pictures belongs, if it is there or not."""
+    shape = (batch, bundle.spec.input.height, bundle.spec.input.width, 3)
     return _path(bundle.files[file_name], _DEVICES[device], precision, shape, cache)
 
 

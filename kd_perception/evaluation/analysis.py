@@ -143,9 +143,12 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
                           run.spec.margin_miou, run.spec.margin_latency_ms),
             classes=class_differences(both, arms[0], other, seed=seed),
-            boundary=paired_boundary(both, arms[0], other, seed=seed),
-            objects=paired_objects(both, arms[0], other, seed=seed),
-            flicker=paired_flicker(both, arms[0], other, seed=seed)))
+            boundary=paired_boundary(both, arms[0], other, seed=seed, resamples=resamples,
+                                     confidence=confidence),
+            objects=paired_objects(both, arms[0], other, seed=seed, resamples=resamples,
+                                   confidence=confidence),
+            flicker=paired_flicker(both, arms[0], other, seed=seed, resamples=resamples,
+                                   confidence=confidence)))
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),

@@ -21,7 +21,13 @@ import numpy as np
 
 from kd_perception.classes import UNLABELLED
 from kd_perception.evaluation.accuracy import MIN_SHARE
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.shares import (
     drawn_sums,
@@ -146,7 +152,8 @@ def arm_boundary(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPL
 
 
 def paired_boundary(rows: Iterable[FrameRow], reference: str, other: str, *,
-                    resamples: int = RESAMPLES, seed: int = 0) -> PairedShare | None:
+                    resamples: int = RESAMPLES, seed: int = 0,
+                    confidence: float = CONFIDENCE) -> PairedShare | None:
     """Return the difference of two arms on common frames; None where it was not measured."""
     pairs = measured_pairs(rows, reference, other, 'boundary')
     if not pairs:
@@ -160,7 +167,7 @@ def paired_boundary(rows: Iterable[FrameRow], reference: str, other: str, *,
     difference = bootstrap(
         lambda i: _mean_of_classes(g, known, i) - _mean_of_classes(f, known, i), len(pairs),
         block_length(_series(g, known) - _series(f, known)), resamples=resamples, seed=seed,
-        bounds=(-1.0, 1.0))
+        confidence=confidence, bounds=(-1.0, 1.0))
     return PairedShare(reference, other, len(pairs), difference)
 
 

@@ -23,7 +23,13 @@ import cv2
 import numpy as np
 
 from kd_perception.classes import UNLABELLED
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.shares import drawn_sums, measured, measured_pairs, PairedShare
 from kd_perception.frames import CameraPlace
@@ -207,7 +213,8 @@ def arm_flicker(arm: str, method: str, rows: Iterable[FrameRow], *, resamples: i
 
 
 def paired_flicker(rows: Iterable[FrameRow], reference: str, other: str, *,
-                   resamples: int = RESAMPLES, seed: int = 0) -> PairedShare | None:
+                   resamples: int = RESAMPLES, seed: int = 0,
+                   confidence: float = CONFIDENCE) -> PairedShare | None:
     """Return the difference of two arms; positive: the other flickers more."""
     pairs = measured_pairs(rows, reference, other, 'flicker')
     first, second = (np.array([p[k] for p in pairs], float).reshape(-1, 2) for k in (0, 1))
@@ -216,7 +223,8 @@ def paired_flicker(rows: Iterable[FrameRow], reference: str, other: str, *,
     series = [c[:, 0] / np.maximum(c[:, 1], 1) for c in (first, second)]
     return PairedShare(reference, other, len(pairs), bootstrap(
         lambda i: _ratio(second, i) - _ratio(first, i), len(pairs),
-        block_length(series[1] - series[0]), resamples=resamples, seed=seed, bounds=(-1.0, 1.0)))
+        block_length(series[1] - series[0]), resamples=resamples, seed=seed,
+        confidence=confidence, bounds=(-1.0, 1.0)))
 
 
 def _ratio(counts: np.ndarray, indices: np.ndarray) -> np.ndarray:

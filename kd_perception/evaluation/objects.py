@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_perception.classes import ClassMap, ClassSet, UNLABELLED
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.shares import (
     drawn_sums,
@@ -154,9 +160,9 @@ def object_recall(arm: str, frames: Sequence[np.ndarray], *, resamples: int = RE
     if not any(len(f) for f in frames):
         return None
     names = _cells()
-    counts = np.stack([_by_cell(f, names) for f in frames])  # [n, cells, 4]
     every = np.concatenate(frames)
     member = _members(every, names)
+    counts = _by_frame(every, member, [len(f) for f in frames])
     used = counts[:, :, 0].any(axis=0)
     instances, pixels = counts[:, used, 0], counts[:, used, 2]
     found = share_intervals(counts[:, used, 1], instances, resamples=resamples, seed=seed)
@@ -177,11 +183,12 @@ def arm_objects(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLE
 
 
 def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
-                   resamples: int = RESAMPLES, seed: int = 0) -> PairedShare | None:
+                   resamples: int = RESAMPLES, seed: int = 0,
+                   confidence: float = CONFIDENCE) -> PairedShare | None:
     """Return the difference of the share of found instances; None where it was not measured."""
     pairs = measured_pairs(rows, reference, other, 'objects')
     # Columns: instances, found by the first, found by the other.
-    counts = np.array([[len(a), _found(a).sum(), _found(b).sum()] for a, b in pairs],
+    counts = np.array([[len(a), found_of(a).sum(), found_of(b).sum()] for a, b in pairs],
                       float).reshape(-1, 3)
     if not counts[:, 0].any():
         return None
@@ -193,7 +200,7 @@ def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
     series = (counts[:, 2] - counts[:, 1]) / np.maximum(counts[:, 0], 1)
     return PairedShare(reference, other, len(pairs), bootstrap(
         difference, len(pairs), block_length(series), resamples=resamples, seed=seed,
-        bounds=(-1.0, 1.0)))
+        confidence=confidence, bounds=(-1.0, 1.0)))
 
 
 def _at_least(interval: Interval, things: int) -> Interval:
@@ -230,13 +237,17 @@ def _members(objects: np.ndarray, names: Sequence[tuple[str, str, str]]) -> np.n
     return np.stack(columns, axis=1)
 
 
-def _by_cell(objects: np.ndarray, names: Sequence[tuple[str, str, str]]) -> np.ndarray:
-    """Return int64 ``[cells, 4]``: instances, found ones, pixels, right pixels."""
-    member = _members(objects, names).astype(np.int64)
-    values = np.stack([np.ones(len(objects), np.int64), _found(objects), objects[:, 4],
-                       objects[:, 5]], axis=1)
-    return member.T @ values
+def _by_frame(objects: np.ndarray, member: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Return int64 ``[n, cells, 4]``: instances, found ones, pixels, right pixels."""
+    out = np.zeros((len(sizes), member.shape[1], 4), np.int64)
+    some = np.flatnonzero(sizes)  # sums over nothing are not what reduceat gives
+    starts = np.cumsum([0, *sizes])[:-1][some]
+    for k, values in enumerate((np.ones(len(objects), np.int64), found_of(objects),
+                                objects[:, 4], objects[:, 5])):
+        out[some, :, k] = np.add.reduceat(member * values[:, None].astype(np.int64), starts)
+    return out
 
 
-def _found(objects: np.ndarray) -> np.ndarray:
+def found_of(objects: np.ndarray) -> np.ndarray:
+    """Return int64 ``[N]``, 1 for what is found, of ``[N, 6]`` of ``ObjectCounter.count``."""
     return (objects[:, 5] >= FOUND * objects[:, 4]).astype(np.int64)

@@ -21,6 +21,7 @@ from kd_perception.evaluation.analysis import analyse, Analysis, ArmComparison
 from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow, STAGES
 from kd_perception.evaluation.frame_accuracy import frame_pixel_accuracy
+from kd_perception.evaluation.frame_figures import FRAME_FIGURES, frame_figures
 from kd_perception.evaluation.joining import reordered_rows
 from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.report_html import render
@@ -101,7 +102,7 @@ def frames_csv(run: ComparisonRun) -> str:
     writer.writerow([
         'arm', 'index', 'warmup', 'stamp_ns', 'frame_id', 'status', 'turn', 'published_ns',
         'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou',
-        'reordered', 'block', 'swapping'])
+        'reordered', 'block', 'swapping', *FRAME_FIGURES])
     overtaken = {id(row) for row in reordered_rows(run.rows)}
     for row in run.rows:
         latency = row.latency_ms
@@ -111,7 +112,8 @@ def frames_csv(run: ComparisonRun) -> str:
             '' if latency is None else f'{latency:.6f}',
             *(f'{row.stages[s]:.6f}' if s in row.stages else '' for s in stages),
             *_frame_accuracy(row), int(id(row) in overtaken),
-            row.block if row.block >= 0 else '', int(row.swapping)])
+            row.block if row.block >= 0 else '', int(row.swapping),
+            *(_figure(v) for v in frame_figures(row.detail))])
     return stream.getvalue()
 
 
@@ -153,6 +155,10 @@ def _frame_accuracy(row: FrameRow) -> tuple[str, str]:
         return '', ''
     iou = [c / (t + p - c) for c, t, p in row.counts if t + p - c > 0]
     return f'{accuracy:.6f}', f'{sum(iou) / len(iou):.6f}'
+
+
+def _figure(value: float | None) -> str:
+    return '' if value is None else f'{value:.6f}'
 
 
 def _cell(value: int | None) -> str:

@@ -92,6 +92,11 @@ class Robustness:
                 f'{self.labels[arm]} stays within {self.margin_miou:.1f} mIoU points of '
                 f'{self.labels[next(iter(self.labels))]} in {within} of {len(own)} scenarios; '
                 f'its worst is {worst.scenario} with {100 * worst.difference.estimate:+.1f}.')
+        if not parts and (losses := [(r.change.estimate, r) for r in self.rows if r.change]):
+            change, worst = min(losses, key=lambda pair: pair[0])
+            parts = [f'{self.labels[worst.arm]} has {100 * change:+.1f} mIoU points in '
+                     f'{worst.scenario}, its worst of {len(self.scenarios)} scenarios, against '
+                     f'{self.baseline}.']
         return ' '.join(parts).replace('-', '−') or f'{len(self.scenarios)} scenarios.'
 
     def to_dict(self) -> dict[str, Any]:

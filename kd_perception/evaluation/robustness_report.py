@@ -8,6 +8,7 @@ terminal. ``docs/report.md`` describes the JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 import json
 from pathlib import Path
@@ -91,7 +92,10 @@ def cautions_of(found: Robustness) -> list[str]:
 
 def render(found: Robustness, reports: Mapping[str, str]) -> str:
     """Return the page."""
-    content = robustness_table(found)
+    whole = robustness_table(found)
+    # An interval that is broken over lines is hard to read: rather scroll.
+    content = replace(whole, rows=tuple(tuple(cell.replace(' ', '\u00a0') for cell in row)
+                                        for row in whole.rows))
     links = ' · '.join(f'<a href="{escape(path)}">{escape(name)}</a>'
                        for name, path in reports.items())
     frames = max(r.n for r in found.rows)
@@ -105,8 +109,8 @@ def render(found: Robustness, reports: Mapping[str, str]) -> str:
                section('How to read it', [paragraphs([
                    'All scenarios have the same seed. Where weather and light alone differ, every '
                    'frame has its twin with equal ground truth: "against '
-                   f'{found.baseline or "the baseline"}" is the mean change over twins, which '
-                   'needs far fewer frames than a difference of two means.']),
+                   f'{found.baseline or "the baseline"}" is the change over twins, with an '
+                   'interval of its own: what is hard about the frames themselves is in both.']),
                    small('mIoU covers classes with at least 0.1 % of the labelled pixels. Objects '
                          'is the share of pedestrians, riders, signs, lights and vehicles of '
                          'which half of the visible pixels are right; boundary is the boundary '

@@ -112,11 +112,12 @@ class CameraTopics:
         self._label_info.publish(label_info_message(classes, head, threshold))
 
     def publish(self, frame: FrameResult, *, confidence: bool) -> None:
-        """Publish mask and confidence with the header of their image."""
+        """Publish mask, and confidence where somebody subscribes, under their image's header."""
         result = frame.processed.result
         head = frame.arrival.message.header
         self._mask.publish(image_message(result.mask, 'mono8', head))
-        if confidence:
+        # As large as the mask: to copy and serialize it for nobody takes half a millisecond.
+        if confidence and self._confidence.get_subscription_count():
             self._confidence.publish(image_message(result.confidence, 'mono8', head))
         info = self._camera_info
         if info is not None and self._mask_info.get_subscription_count():

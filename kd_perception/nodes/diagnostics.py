@@ -30,6 +30,8 @@ class NodeView:
     :param model: what serves, as ``ServingModel.describe`` tells; empty when nothing does.
     :param model_error: why the wanted model does not serve, or why the node does not.
     :param fallback: why something else than the wanted engine serves; empty when all is well.
+    :param refused: which other model was not taken lately, while the old one serves on.
+    :param stuck: what does not return in the inference thread; empty when all is well.
     :param loading: whether a model is being loaded.
     :param values: more key-value pairs of the node.
     """
@@ -41,6 +43,8 @@ class NodeView:
     model: Mapping[str, Any] = field(default_factory=dict)
     model_error: str = ''
     fallback: str = ''
+    refused: str = ''
+    stuck: str = ''
     loading: bool = False
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,6 +107,7 @@ class Diagnostics:
         return verdict(view.state, model_error=view.model_error if camera is None else '',
                        frame_error=view.health.recent_error(camera), silence=silence,
                        fallback=view.fallback if camera is None else '',
+                       refused=view.refused if camera is None else '', stuck=view.stuck,
                        counters=counters, previous=previous)
 
 

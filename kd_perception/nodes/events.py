@@ -1,4 +1,4 @@
-"""Event callbacks, under the names that the distributions have had for them."""
+"""Event callbacks and handlers, under the names that the distributions have had for them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import (
+        EventHandler,
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+    )
 except ImportError:  # Humble
     from rclpy.qos_event import (  # type: ignore[no-redef]
         PublisherEventCallbacks,
         SubscriptionEventCallbacks,
     )
+    from rclpy.qos_event import QoSEventHandler as EventHandler
+
+__all__ = ['EventHandler', 'publisher_events', 'subscription_events']
 
 
 def subscription_events(on_lost: Callable[[int], None],

@@ -11,6 +11,7 @@ from vision_msgs.msg import LabelInfo
 from kd_perception.bags.labels import classes_by_names
 from kd_perception.classes import ClassMap, ClassSet, load_class_map, load_class_set
 from kd_perception.errors import ConfigError
+from kd_perception.imaging.encodings import is_colour
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import label_info_names
 from kd_perception.nodes.qos_watch import publisher_problem
@@ -30,15 +31,16 @@ class GroundTruth:
     :param node: the monitor.
     :param values: its parameters.
     :param on_labels: called in the ROS thread with every label image.
+    :param frame_id: returns the frame id of a live topic's images.
     """
 
     def __init__(self, node: Any, values: Mapping[str, Any],
-                 on_labels: Callable[[Image], None]) -> None:
+                 on_labels: Callable[[Image], None], frame_id: Callable[[], str]) -> None:
         self._node = node
         self._live = values['source'] == 'topic'
         self._mode = values['truth']
         self._class_map = values['class_map']
-        self._on_labels = on_labels
+        self._on_labels, self._frame_id = on_labels, frame_id
         self._came = False
         self._names: tuple[str, ...] | None = None
         wanted = self._mode == 'required' or (self._mode == 'auto' and not self._live)
@@ -98,6 +100,9 @@ class GroundTruth:
 
     def _take(self, message: Image) -> None:
         self._came = True
+        if self._live and is_colour(message.encoding):
+            # Labels of CARLA: there each sensor has a frame id of its own, and stamps are equal.
+            message.header.frame_id = self._frame_id()
         self._on_labels(message)
 
     def _on_label_info(self, message: LabelInfo) -> None:

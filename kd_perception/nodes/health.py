@@ -19,6 +19,8 @@ from kd_perception.nodes.stamps import stamp_rate_hz, StampHistory
 
 _WINDOW_NS = 10_000_000_000
 _SILENCE_S = 2.0
+# So many frames of a second without one answer are no accident.
+_SEVERAL = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Camera:
     results: deque[_Result] = field(default_factory=lambda: deque(maxlen=10_000))
     stamps: StampHistory = field(default_factory=StampHistory)
     arrivals: deque[int] = field(default_factory=lambda: deque(maxlen=10))
+
     def summary(self, now: int) -> Summary:
         while self.results and now - self.results[0].at_ns > _WINDOW_NS:
             self.results.popleft()
@@ -157,23 +160,38 @@ def _percentiles(results: Sequence[_Result]) -> tuple[float, float]:
 
 def verdict(state: str, *, model_error: str, frame_error: str, silence: str,
             counters: Mapping[str, int], previous: Mapping[str, int],
-            fallback: str = '') -> tuple[int, str]:
+            fallback: str = '', refused: str = '', stuck: str = '') -> tuple[int, str]:
     """
     Sum up in a level (0 OK, 1 warning, 2 error) and one sentence.
 
     :param silence: reason why no image comes; empty while images come.
     :param fallback: why something else than the wanted engine serves.
+    :param refused: which other model was not taken, while the old one serves on.
+    :param stuck: what does not return in the inference thread.
     """
-    if model_error:
-        return 2, model_error
+    if stuck or model_error:
+        return 2, stuck or model_error
     if state != 'active':
         return 0, f'{state}'
+    since = {name: count - previous.get(name, 0) for name, count in counters.items()}
+    level, told = _frames_lately(since, frame_error)
+    if not frame_error:
+        told = '; '.join(filter(None, (silence, fallback))) or told
+    told = '; '.join(filter(None, (told, refused)))
+    return max(level, int(bool(told))), told or 'active'
+
+
+def _frames_lately(since: Mapping[str, int], frame_error: str) -> tuple[int, str]:
+    """Return level and words for what became of the frames since the last look."""
+    fresh, none_out = since['received'], not since['published']
     if frame_error:
-        return 1, f'frames fail: {frame_error}'
-    if silence or fallback:
-        return 1, '; '.join(filter(None, (silence, fallback)))
-    fresh = counters['received'] - previous.get('received', 0)
-    dropped = counters['overwritten'] - previous.get('overwritten', 0)
-    if fresh > 5 and dropped > fresh / 2:
-        return 1, f'too slow for the camera: {dropped} of the last {fresh} frames overwritten'
-    return 0, 'active'
+        alone = none_out and since['failed'] >= _SEVERAL
+        return 1 + alone, f'frames fail: {frame_error}{"; none is answered" if alone else ""}'
+    if since['stale'] and since['stale'] >= fresh / 2:
+        alone = none_out and since['stale'] >= _SEVERAL
+        return 1 + alone, (f'{since["stale"]} of the last {fresh} frames were older than '
+                           f'max_age_ms{"; none is answered" if alone else ""}')
+    if fresh > 5 and since['overwritten'] > fresh / 2:
+        return 1, (f'too slow for the camera: {since["overwritten"]} of the last {fresh} frames '
+                   'overwritten')
+    return 0, ''

@@ -23,7 +23,7 @@ class LightModel:
     def __init__(self, worker: InferenceWorker, warn: Callable[[str], None]) -> None:
         self._worker = worker
         self._warn = warn
-        self._loader = ModelLoader(self._on_ready, self._on_failure)
+        self._loader = ModelLoader(self._on_ready, self._on_failure, worker.wait_for_gap)
         self._lock = threading.Lock()
         self._bundle: ModelBundle | None = None
         self._settings: ServingSettings | None = None

@@ -70,6 +70,7 @@ class LiveTopic:
         self.stopped_ns: int | None = None
         self.pending: Pending | None = None
         self.before: deque[Key] = deque(maxlen=_KEPT_BEFORE)
+        self.frame_id = ''  # of the last image
         self._node, self._values, self._events = node, values, events
         self._compressed = values['image_transport'] == 'compressed'
         self._type = CompressedImage if self._compressed else Image
@@ -217,6 +218,7 @@ class LiveTopic:
     def _take(self, data: bytes, received_ns: int, source_ns: int | None) -> None:
         self._last_at = time.monotonic()
         key = header_key(data)
+        self.frame_id = key[1]
         if not self._counting:
             self.before.append(key)
             return

@@ -59,12 +59,15 @@ class ModelLoader:
     :param on_ready: called in that thread with a warm model, the request and the milliseconds it
         took.
     :param on_failure: called in that thread with the request, the reason and the milliseconds.
+    :param pause: called in that thread before each inference that warms a model.
     """
 
     def __init__(self, on_ready: Callable[[ServingModel, LoadRequest, float], None],
-                 on_failure: Callable[[LoadRequest, str, float], None]) -> None:
+                 on_failure: Callable[[LoadRequest, str, float], None],
+                 pause: Callable[[], None] = lambda: None) -> None:
         self._on_ready = on_ready
         self._on_failure = on_failure
+        self._pause = pause
         self._lock = threading.Lock()
         self._request: LoadRequest | None = None
         self._thread: threading.Thread | None = None
@@ -120,7 +123,7 @@ class ModelLoader:
     def _load(self, request: LoadRequest, began: float) -> None:
         if not self._prepare(request):
             return
-        model = load_first(request)
+        model = load_first(request, self._pause)
         with self._lock:
             unwanted = self._unwanted
         if unwanted:
@@ -140,7 +143,7 @@ class ModelLoader:
         """
         wish, bundle = request.first, request.bundle
         options: dict[str, Any] = {'device': wish.device, 'precision': wish.precision,
-                                   'threads': wish.threads}
+                                   'threads': wish.threads, 'batch': request.batch}
         # Where nothing serves any more there is nothing to be careful of.
         if request.kind == 'fallback' or is_prepared(bundle, wish.engine, **options):
             return True
@@ -172,21 +175,22 @@ class ModelLoader:
             _log.exception('nobody could be told that %s was not loaded', request.wanted.model)
 
 
-def load_first(request: LoadRequest) -> ServingModel:
+def load_first(request: LoadRequest, pause: Callable[[], None] = lambda: None) -> ServingModel:
     """
     Return the first candidate that can be loaded.
 
+    :param pause: as ``ServingModel.load`` takes it.
     :raises KdPerceptionError: when none can; the message says why of each.
     """
     if not request.candidates:
         return ServingModel.load(request.wanted, request.warmup, request.bundle,
-                                 batch=request.batch)
+                                 batch=request.batch, pause=pause)
     reasons = []
     for settings in request.candidates:
         try:
             return ServingModel.load(settings, request.warmup, request.bundle,
                                      wanted=request.wanted, stands_in=request.reason,
-                                     batch=request.batch)
+                                     batch=request.batch, pause=pause)
         except Exception as error:  # a runtime may raise anything, and the next may do
             reasons.append(f'{settings.engine} on {settings.device}: {first_line(error)}')
     raise KdPerceptionError('; '.join(dict.fromkeys(reasons)))

@@ -46,7 +46,7 @@ class ModelSwitch:
         self._warn = warn
         self._on_refused = on_refused
         self._batch = batch
-        self._loader = ModelLoader(self._on_ready, self._on_failure)
+        self._loader = ModelLoader(self._on_ready, self._on_failure, worker.wait_for_gap)
         self.light = LightModel(worker, warn)
         self._fallback = EngineFallback(OPTIONS)
         self._history = SwapHistory()

@@ -92,7 +92,8 @@ class MonitorNode(Node):
         self._source: SourceControl = (
             LiveTopic if self._values['source'] == 'topic' else CameraControl)(
                 self, self._values, events)
-        self._truth = GroundTruth(self, self._values, self._on_labels)
+        self._truth = GroundTruth(self, self._values, self._on_labels,
+                                  lambda: getattr(self._source, 'frame_id', ''))
         TruthSubscriptions(self, self._measures, self._arms, self._hand)
         self.create_subscription(Image, 'sample', lambda m: self._on_sample(_key(m), m),
                                  qos.stream(10))

@@ -156,6 +156,9 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
                   'latency_budget_ms; both stay loaded. Empty for none.', dynamic=True),
     ParameterSpec('latency_budget_ms', 0.0, 'While p95 of total_ms of "model" is above this, '
                   'light_model serves; 0 for never.', minimum=0.0, maximum=1e6, dynamic=True),
+    ParameterSpec('hang_timeout_s', 0.0, 'After how many seconds an inference that does not '
+                  'return is told as an error; 0 for 50 times its usual time, at least 5.',
+                  minimum=0.0, maximum=1e6, dynamic=True),
     ParameterSpec('warmup_iterations', 3, 'Inferences on a blank image before a model serves.',
                   minimum=0, maximum=1000, dynamic=True),
     ParameterSpec('cameras', (), 'Names of the cameras; each has its topics below its name. '

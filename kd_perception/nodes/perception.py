@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 import json
 import sys
@@ -25,12 +26,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
-from kd_perception.bundle import ModelBundle
+from kd_perception.engines.loader import check_possible
 from kd_perception.errors import ConfigError, KdPerceptionError
-from kd_perception.nodes import qos
+from kd_perception.nodes import qos, systemd
 from kd_perception.nodes.camera_topics import CameraTopics
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.diagnostics import Diagnostics, NodeView
+from kd_perception.nodes.executor import ImageExecutor
 from kd_perception.nodes.health import Health
 from kd_perception.nodes.model_switch import load_soon, ModelSwitch
 from kd_perception.nodes.overlay import OverlayPainter
@@ -38,7 +40,12 @@ from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.process import run_node
 from kd_perception.nodes.qos_watch import QosWatch
 from kd_perception.nodes.region import Region
-from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
+from kd_perception.nodes.serving import (
+    check_light,
+    check_settings,
+    ServingModel,
+    ServingSettings,
+)
 from kd_perception.nodes.slots import Arrival, FrameSlots
 from kd_perception.nodes.timing import frame_timing, timing_message
 from kd_perception.nodes.transitions import each, Transitions
@@ -47,7 +54,10 @@ from kd_perception.nodes.worker import FrameResult, InferenceWorker, WorkerOptio
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
 _SERVING = tuple(f.name for f in fields(ServingSettings))
+_OPTIONS = tuple(f.name for f in fields(WorkerOptions))
 _HANDOVER_S = 0.0002
+# How long a model that was not taken is a warning; the history keeps it.
+_REFUSED_S = 60.0
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
@@ -66,6 +76,8 @@ class PerceptionNode(LifecycleNode):
         self._painter: OverlayPainter | None = None
         self._topics: dict[str, CameraTopics] = {}
         self._model_error = ''
+        self._refused: tuple[str, float] = ('', 0.0)
+        self._stuck = ''
         self._restoring = False
         self._report = Diagnostics(self.get_fully_qualified_name())
         self._publish_confidence = True
@@ -117,6 +129,11 @@ class PerceptionNode(LifecycleNode):
         """Stop all threads and release the model."""
         self._transitions.run('close', self._release)
 
+    @property
+    def hangs(self) -> bool:
+        """Return whether a runtime does not return, so that the process must be ended."""
+        return self._worker is not None and bool(self._worker.trouble)
+
     def counters(self) -> dict[str, int]:
         """Return the frame counters since the node was last configured."""
         return self._slots.snapshot()
@@ -130,23 +147,35 @@ class PerceptionNode(LifecycleNode):
         cameras = values['cameras'] or ('',)
         if len(set(cameras)) != len(cameras):
             raise ConfigError(f'parameter cameras: names must differ: {list(cameras)}')
+        region = Region.parse(values['region'])
         self._warmup = values['warmup_iterations']
-        light = _light_bundle(settings, values['light_model'])
+        light = check_light(settings, values['light_model'])
         batch = len(cameras) if values['batch_wait_ms'] else 1
-        model = load_soon(settings, self._warmup, batch)
+        with ExitStack() as undo:
+            model = load_soon(settings, self._warmup, batch)
+            undo.callback(model.close)
+            worker, switch = self._make(cameras, values, region, batch)
+            undo.pop_all()  # from here on it is the worker's
+        worker.exchange(model)
+        switch.replace_stand_in(model, self._warmup)
+        switch.light.choose(light)
+        return super().on_configure(state)
+
+    def _make(self, cameras: Sequence[str], values: dict[str, Any], region: Region | None,
+              batch: int) -> tuple[InferenceWorker, ModelSwitch]:
+        """Make everything but the model."""
         self._slots = FrameSlots(cameras)
         self._inputs = InputWatch(cameras, values['watch_input'],
                                   tell=self.get_logger().warning)
         self._health = Health(cameras)
         self._report = Diagnostics(self.get_fully_qualified_name())
-        self._model_error = ''
+        self._model_error, self._refused = '', ('', 0.0)
         self._publish_confidence = values['publish_confidence']
         self._publish_overlay = values['publish_overlay']
         self._worker = InferenceWorker(self._slots, self._on_result, self._on_exchange,
                                        lambda camera, why: self._on_failure(why, camera))
-        self._worker.options = WorkerOptions(
-            values['confidence_threshold'], values['output_size'], values['max_age_ms'],
-            values['latency_budget_ms'], Region.parse(values['region']))
+        self._worker.options = WorkerOptions(region=region, **{
+            name: values[name] for name in _OPTIONS if name != 'region'})
         self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
         self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
                                    on_refused=self._on_refused, batch=batch)
@@ -158,10 +187,7 @@ class PerceptionNode(LifecycleNode):
                 reliability=values['reliability'], on_arrival=self._on_arrival,
                 watch=self._qos_watch)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
-        self._worker.exchange(model)
-        self._switch.replace_stand_in(model, self._warmup)
-        self._switch.light.choose(light)
-        return super().on_configure(state)
+        return self._worker, self._switch
 
     def _activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
@@ -227,11 +253,12 @@ class PerceptionNode(LifecycleNode):
         :raises KdPerceptionError: when the model that they ask for cannot be.
         """
         assert self._worker is not None
-        options = {k: v for k, v in values.items() if k in WorkerOptions.__dataclass_fields__}
+        options = {k: v for k, v in values.items() if k in _OPTIONS}
         if 'region' in options:
             options['region'] = Region.parse(options['region'])
         serving = {k: v for k, v in values.items() if k in _SERVING}
         light = {k: v for k, v in values.items() if k == 'light_model'}
+        check_possible(serving.get('engine', 'auto'), serving.get('device', ''))
         if serving or light:
             self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
         self._worker.options = replace(self._worker.options, **options)
@@ -248,7 +275,7 @@ class PerceptionNode(LifecycleNode):
         assert self._switch is not None
         # Both are looked at before either is loaded.
         bundle = check_settings(wanted) if changed else None
-        light = _light_bundle(wanted, light_model or '')
+        light = check_light(wanted, light_model or '')
         if bundle is not None:
             self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
             self._switch.request(wanted, bundle, self._warmup)
@@ -261,7 +288,7 @@ class PerceptionNode(LifecycleNode):
         model = self._worker.model if self._worker is not None else None
         if model is None or self._wanted() != failed:
             return  # a newer request came meanwhile; its own outcome decides
-        self._model_error = f'model {failed.model!r} was not taken: {reason}'
+        self._refused = f'model {failed.model!r} was not taken: {reason}', time.monotonic()
         self._restoring = True
         try:
             self.set_parameters([Parameter(k, value=v)
@@ -290,7 +317,8 @@ class PerceptionNode(LifecycleNode):
         if self._switch is not None:
             self._switch.answered()
         self._health.answered(frame.arrival.camera, stamp_ns, timing.total_ms, delay_ms)
-        self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
+        if self._timing.get_subscription_count():
+            self._timing.publish(timing_message(timing, self.get_fully_qualified_name(), head))
         painter = self._painter
         if (self._publish_overlay and painter is not None
                 and topics.overlay.get_subscription_count()):
@@ -312,7 +340,7 @@ class PerceptionNode(LifecycleNode):
         self._post(lambda: self._restore_parameters(settings, reason))
 
     def _on_exchange(self, model: ServingModel) -> None:
-        self._model_error = ''
+        self._model_error, self._refused = '', ('', 0.0)
         worker = self._worker
         threshold = worker.options.confidence_threshold if worker is not None else 0.0
         for topics in self._topics.values():
@@ -344,8 +372,10 @@ class PerceptionNode(LifecycleNode):
         switch = self._switch
         if switch is not None:
             switch.tick()
+        refused, when = self._refused
         view = NodeView(
-            state, self._slots, self._health, self._topics,
+            state, self._slots, self._health, self._topics, stuck=self._stuck_now(),
+            refused=refused if time.monotonic() - when < _REFUSED_S else '',
             model=model.describe() if model is not None else {}, model_error=self._model_error,
             fallback=switch.trouble if switch is not None else '',
             values=switch.values() if switch is not None else {},
@@ -356,15 +386,23 @@ class PerceptionNode(LifecycleNode):
         self._qos_watch.amend(told[0], active=state == 'active')
         pictures = self._inputs.statuses(self.get_fully_qualified_name(), state)
         self._diagnostics.publish(statuses(head, *told, *pictures))
+        if not self._stuck:
+            systemd.alive()
 
-
-def _light_bundle(wanted: ServingSettings, name: str) -> ModelBundle | None:
-    return check_settings(replace(wanted, model=name)) if name else None
+    def _stuck_now(self) -> str:
+        """Return what does not return in the inference thread, and log when that begins."""
+        stuck = self._worker.trouble if self._worker is not None else ''
+        if stuck and not self._stuck:
+            self.get_logger().fatal(stuck)
+        elif self._stuck and not stuck:
+            self.get_logger().warning('the inference thread goes on')
+        self._stuck = stuck
+        return stuck
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    return run_node(PerceptionNode, args)
+    return run_node(PerceptionNode, args, executor_type=ImageExecutor)
 
 
 if __name__ == '__main__':

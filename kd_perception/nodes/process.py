@@ -29,7 +29,11 @@ _SWITCH_INTERVAL_S = 0.0005
 
 
 class RunnableNode(Protocol):
-    """What ``run_node`` needs of a node beside being an rclpy node."""
+    """
+    What ``run_node`` needs of a node beside being an rclpy node.
+
+    A node may have ``hangs``: that a thread of its own did not return when it was closed.
+    """
 
     exit_code: int
 
@@ -42,11 +46,13 @@ class Finished(Exception):  # noqa: N818 (a request, not an error)
     """Raised in a callback by a node whose work is done; ends the process with its exit code."""
 
 
-def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+def run_node(make: Callable[[], Any], args: Sequence[str] | None = None, *,
+             executor_type: type[SingleThreadedExecutor] = SingleThreadedExecutor) -> int:
     """
     Create a node, spin it until a signal or its own end, and return the exit code.
 
     :param make: called after ``rclpy.init``; returns the node.
+    :param executor_type: which executor spins it.
     """
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
     end_with_parent()
@@ -56,7 +62,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _refused(None, f'ROS did not take the arguments: {error}')
     node: Any = None
-    executor = SingleThreadedExecutor()
+    executor = executor_type()
     code = 0
     try:
         node = make()
@@ -89,6 +95,12 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
         answered()
+    if getattr(node, 'hangs', False):
+        # Python would wait for that thread for ever.
+        print('kd_perception: ended in spite of a thread that does not return', file=sys.stderr,
+              flush=True)
+        sys.stdout.flush()
+        os._exit(1)
     return code
 
 

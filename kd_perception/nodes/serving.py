@@ -7,8 +7,8 @@ No ROS here, and no torch unless the engine is torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 import math
 import os
 import time
@@ -90,6 +90,15 @@ def check_settings(settings: ServingSettings) -> ModelBundle:
     return bundle
 
 
+def check_light(wanted: ServingSettings, name: str) -> ModelBundle | None:
+    """
+    Find the bundle of the light model beside ``wanted``; None where ``name`` is empty.
+
+    :raises BundleError: as ``check_settings``.
+    """
+    return check_settings(replace(wanted, model=name)) if name else None
+
+
 class ServingModel:
     """
     A warm engine with the bundle it was made from; use it from one thread at a time.
@@ -117,7 +126,8 @@ class ServingModel:
     @classmethod
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
              bundle: ModelBundle | None = None, *, wanted: ServingSettings | None = None,
-             stands_in: str = '', batch: int = 1) -> ServingModel:
+             stands_in: str = '', batch: int = 1,
+             pause: Callable[[], None] = lambda: None) -> ServingModel:
         """
         Hash every file of the bundle, then load and warm the model.
 
@@ -126,6 +136,7 @@ class ServingModel:
 
         :param batch: frames that one call may have; each number is run once, because runtimes
             compile for it. Where the engine takes one only, ``max_batch`` stays 1.
+        :param pause: called before each inference that warms; returns when it may have the cores.
         :raises BundleError: when the bundle is not usable.
         :raises EngineError: when the runtime refuses it.
         """
@@ -144,6 +155,7 @@ class ServingModel:
                         wanted=wanted, stands_in=stands_in)
             blank = np.zeros((1, *model._size, 3), np.uint8)
             for _ in range(warmup_iterations):
+                pause()
                 model._infer(blank)
             model.max_batch = model._largest_batch(batch)
         except Exception:

@@ -181,4 +181,4 @@ def _status(node_name: str, state: str, camera: str, seen: InputState) -> Diagno
 
 
 def _of(camera: str, message: str) -> str:
-    return f'camera {camera}: {message}' if camera else message
+    return f'camera {camera}: {message}' if camera else f'camera: {message}'

@@ -20,9 +20,12 @@ from kd_perception.nodes.latency_policy import LatencyPolicy
 from kd_perception.nodes.region import Region
 from kd_perception.nodes.serving import Processed, ServingModel
 from kd_perception.nodes.slots import Arrival, FrameSlots
+from kd_perception.nodes.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5
+# Who waits for a gap between frames waits no longer: a camera of 20 Hz or more is usual.
+_GAP_S = 0.05
 
 Role = Literal['wanted', 'light']
 
@@ -36,6 +39,7 @@ class WorkerOptions:
     max_age_ms: float = 0.0
     latency_budget_ms: float = 0.0
     region: Region | None = None
+    hang_timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,18 @@ class InferenceWorker:
         self._policy = LatencyPolicy()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._answered = threading.Event()
+        self._watchdog = Watchdog()
+
+    @property
+    def trouble(self) -> str:
+        """Return why no frame is answered any more; empty where all is well."""
+        self._watchdog.limit_s = self.options.hang_timeout_s
+        if stuck := self._watchdog.stuck():
+            return str(stuck)
+        if self._thread is not None and not self.running:
+            return 'the inference thread has ended: start the process again'
+        return ''
 
     @property
     def running(self) -> bool:
@@ -130,6 +146,17 @@ class InferenceWorker:
         else:
             self._adopt()
 
+    def wait_for_gap(self) -> None:
+        """
+        Return when a frame was answered just now; soon where none comes.
+
+        What wants the cores for a moment (the first calls of another model) is done by the next
+        frame then, or shares with it what is left.
+        """
+        if self.running:
+            self._answered.clear()
+            self._answered.wait(_GAP_S)
+
     def start(self) -> None:
         """Serve frames from now on."""
         self._stop.clear()
@@ -138,11 +165,18 @@ class InferenceWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the frame at hand, turn away the rest, and wait for the thread."""
+        """
+        Finish the frame at hand, turn away the rest, and wait for the thread.
+
+        :raises RuntimeError: when it does not return from a runtime; nothing is released then.
+        """
         self._stop.set()
         self._slots.close()
         if self._thread is not None:
-            self._thread.join()
+            while self.running:
+                self._thread.join(0.1)
+                if self.running and (trouble := self.trouble):
+                    raise RuntimeError(trouble)
             self._thread = None
 
     def close(self) -> None:
@@ -171,7 +205,10 @@ class InferenceWorker:
                     self._slots.finish(arrival, 'inactive')
                 continue
             for start in range(0, len(arrivals), model.max_batch):
+                began = time.monotonic()
                 self._some(arrivals[start:start + model.max_batch], model)
+                self._watchdog.rest(time.monotonic() - began)
+            self._answered.set()
 
     def _some(self, arrivals: list[Arrival], model: ServingModel) -> None:
         """Serve frames that share one call of the engine; each is finished once."""
@@ -185,6 +222,7 @@ class InferenceWorker:
                 fresh.append((arrival, age))
         if not fresh:
             return
+        self._watchdog.at('inference', model.label)
         try:
             results = model.process_all(
                 [arrival.message for arrival, _ in fresh], output_size=options.output_size,
@@ -196,6 +234,7 @@ class InferenceWorker:
                 self._engine_failed(model, str(error))
             return
         answered = []
+        self._watchdog.at('publishing the results', model.label)
         for (arrival, age), processed in zip(fresh, results, strict=True):
             if isinstance(processed, Exception):
                 self._failed(arrival, processed)
@@ -209,6 +248,7 @@ class InferenceWorker:
             self._slots.finish(arrival, 'published')
             answered.append((frame, (time.monotonic_ns() - arrival.received_ns) / 1e6))
         for frame, total_ms in answered:  # what follows delays none of them
+            self._watchdog.at('looking at the pictures', model.label)
             self.look(frame)
             self._weigh(frame, total_ms)
 
@@ -229,6 +269,7 @@ class InferenceWorker:
             self._policy.served(total_ms, now)
         elif wanted is not None and self._policy.try_due(now):
             other_ms = total_ms - frame.processed.stages_ns['inference'] / 1e6
+            self._watchdog.at('a trial inference', wanted.label, usual=False)
             try:
                 tried = wanted.process(frame.arrival.message, region=self.options.region)
                 self._policy.tried(other_ms + tried.stages_ns['inference'] / 1e6, now)
@@ -261,6 +302,7 @@ class InferenceWorker:
         if model is None or model is self._announced:
             return
         self._announced = model
+        self._watchdog.forget()
         try:
             self._on_exchange(model)
         except Exception as error:

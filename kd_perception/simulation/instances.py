@@ -161,7 +161,7 @@ def _placed(unit: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _outline(parts: list[np.ndarray], camera: CameraModel) -> tuple[int, np.ndarray, bool] | None:
     """Return pixels, box and whether the edge is touched of the union of convex parts."""
-    hulls = [h for p in parts if (h := _projected(p, camera)) is not None]
+    hulls = _hulls(parts, camera)
     if not hulls:
         return None
     everything = np.concatenate(hulls)
@@ -187,19 +187,29 @@ def _outline(parts: list[np.ndarray], camera: CameraModel) -> tuple[int, np.ndar
     return covered, box, cut
 
 
-def _projected(part: np.ndarray, camera: CameraModel) -> np.ndarray | None:
-    """Return the convex hull ``[K, 2]`` in pixels of a part; what is behind the camera is cut."""
-    ahead = -part[:, 2]
-    front = ahead > NEAR_M
-    if not front.any():
-        return None
-    points = part[front]
-    if not front.all():
-        # A convex solid cut by a plane: edges between both sides meet it in its hull.
-        a, b = part[front][:, None], part[~front][None]
-        share = (ahead[front][:, None] - NEAR_M) / (ahead[front][:, None] - ahead[~front][None])
-        points = np.concatenate([points, (a + share[..., None] * (b - a)).reshape(-1, 3)])
+def _hulls(parts: list[np.ndarray], camera: CameraModel) -> list[np.ndarray]:
+    """Return the convex hull ``[K, 2]`` in pixels of each part that is seen."""
+    seen = [p for part in parts if len(p := _in_front(part))]
+    if not seen:
+        return []
+    points = np.concatenate(seen)       # a thing has many parts: they are projected together
     pixels = np.stack([camera.cx + camera.fx * points[:, 0] / -points[:, 2],
                        camera.cy - camera.fy * points[:, 1] / -points[:, 2]], 1)
-    pixels = np.clip(pixels, -LARGEST_PX, 2 * LARGEST_PX)
-    return cv2.convexHull(pixels.astype(np.float32))[:, 0]
+    pixels = np.clip(pixels, -LARGEST_PX, 2 * LARGEST_PX).astype(np.float32)
+    ends = np.cumsum([len(p) for p in seen])
+    return [cv2.convexHull(pixels[end - len(p):end])[:, 0] for p, end in zip(seen, ends)]
+
+
+def _in_front(part: np.ndarray) -> np.ndarray:
+    """Return the corners of what lies before the camera of a part; the rest is cut off."""
+    ahead = -part[:, 2]
+    front = ahead > NEAR_M
+    if front.all():
+        return part
+    points = part[front]
+    if not len(points):
+        return points
+    # A convex solid cut by a plane: edges between both sides meet it in its hull.
+    a, b = points[:, None], part[~front][None]
+    share = (ahead[front][:, None] - NEAR_M) / (ahead[front][:, None] - ahead[~front][None])
+    return np.concatenate([points, (a + share[..., None] * (b - a)).reshape(-1, 3)])

@@ -124,6 +124,12 @@ def test_refuses_a_changed_bundle(bundle, tmp_path, capsys):
     assert 'deploy.onnx' in refused(capsys, bundle.path, copy.path)
 
 
+def test_refuses_a_bundle_without_graph_before_anything_starts(bundle, tmp_path, capsys):
+    bare = write_bundle(tmp_path / 'bare', bundle.spec, {
+        n: bundle.path / n for n in bundle.files if not n.endswith('.onnx')})
+    assert 'kd_perception export' in refused(capsys, bundle.path, bare.path)
+
+
 def test_refuses_models_of_other_classes_or_tasks(bundle, tmp_path, capsys):
     files = {n: bundle.path / n for n in bundle.files}
     other = write_bundle(tmp_path / 'other', replace(

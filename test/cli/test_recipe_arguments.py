@@ -42,7 +42,9 @@ def test_options_below_a_mapping_are_merged_into_it():
 
 @pytest.mark.parametrize(('words', 'message'), [
     (('--distillation.losses.kl.weight',), 'expected one argument'),
-    (('--distillation.loses.kl.weight', '1'), 'unrecognized arguments: --distillation.loses')])
+    (('--distillation.loses.kl.weight', '1'), 'unrecognized arguments: --distillation.loses'),
+    (('--optimization.learning', '1e-3'), 'unrecognized arguments: --optimization.learning'),
+    (('--overw',), 'unrecognized arguments: --overw')])
 def test_what_is_no_option_below_a_mapping_is_one_line(words, message, capsys):
     with pytest.raises(SystemExit) as left:
         recipe('student_camvid', *words)

@@ -128,7 +128,7 @@ def test_what_is_foreign_is_left_alone(ran, tmp_path):
     assert not ran
 
 
-def test_a_recording_has_the_weather_that_it_has(ran, tmp_path):
+def test_what_cannot_be_driven_again_is_refused(ran, tmp_path):
     with pytest.raises(ConfigError, match='--source sim'):
         run_robustness(replace(REQUEST, source='bag'), ('clear', 'night'), tmp_path)
     with pytest.raises(ConfigError, match='share a directory'):

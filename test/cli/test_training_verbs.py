@@ -81,12 +81,18 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     figures = tmp_path / 'figures.json'
     evaluate = ('evaluate', tmp_path / 'student' / 'bundle', world / 'drive', '--classes',
                 'driving', '--engine', 'onnxruntime', '--json', figures)
-    assert 'pixel accuracy' in run(*evaluate)
+    shown = run(*evaluate)
+    assert 'pixel accuracy' in shown
+    assert 'boundary F-score' in shown
+    assert 'calibration error' in shown
     assert json.loads(figures.read_text())['frames'] == 12
+    assert json.loads(figures.read_text())['boundary']['n'] == 12
     before = figures.read_bytes()
     assert main([str(w) for w in evaluate]) == 2
     assert figures.read_bytes() == before
-    run(*evaluate, '--overwrite', '--limit', 3)
+    assert main([*map(str, evaluate), '--overwrite', '--measures', 'speed']) == 2
+    run(*evaluate, '--overwrite', '--limit', 3, '--measures', 'none')
+    assert json.loads(figures.read_text())['boundary'] is None
     assert json.loads(figures.read_text())['frames'] == 3
 
 

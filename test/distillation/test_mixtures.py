@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassSet
+from kd_perception.distillation import trainer
 from kd_perception.distillation.dataset import Batches
 from kd_perception.distillation.frame_store import FrameStore, open_sources
 from kd_perception.distillation.labelling import label
@@ -97,6 +99,21 @@ def mixture(make_recipe: Make, folders: list[Path], share: float, **options: obj
     plain['data'] |= {'train': [{'path': str(f), 'classes': 'driving'} for f in folders],
                       'labelled_share': share}
     return recipe_from_dict(plain)
+
+
+def test_a_share_of_nothing_is_refused_before_frames_are_read(
+        make_recipe: Make, teacher: ModelBundle, cache: Path, stripes: Path, bare_stripes: Path,
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*given: object, **more: object) -> None:
+        raise AssertionError('read')
+
+    monkeypatch.setattr(trainer, 'read_frames', read)
+    with pytest.raises(TrainingError, match='there are no frames without labels'):
+        train(mixture(make_recipe, [stripes], 0.5), tmp_path / 'run')
+    recipe = mixture(make_recipe, [bare_stripes], 0.5)
+    recipe = replace(recipe, distillation=replace(recipe.distillation, losses={'kl': {}}))
+    with pytest.raises(TrainingError, match='there are no frames with labels'):
+        distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=cache)
 
 
 def test_kl_counts_everywhere_and_cross_entropy_where_there_is_truth(

@@ -24,16 +24,6 @@ SIZE = (45, 80)
 DECISIVE_SIZE = (90, 160)
 
 
-@pytest.fixture(scope='session', autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keep built engines of tests out of the user's cache."""
-    patch = pytest.MonkeyPatch()
-    folder = tmp_path_factory.mktemp('cache')
-    patch.setenv('XDG_CACHE_HOME', str(folder))
-    yield folder
-    patch.undo()
-
-
 @pytest.fixture(scope='session')
 def small(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     """Return a bundle of a random network, 45x80, five classes, not the identity."""

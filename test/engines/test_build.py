@@ -123,6 +123,14 @@ def test_a_build_that_is_stopped_says_so(small: ModelBundle, cache: ArtefactCach
     assert not is_prepared(small, 'openvino')
 
 
+def test_every_number_of_pictures_is_built(small: ModelBundle, cache: ArtefactCache) -> None:
+    assert main([*arguments(small), '--batch', '3']) == 0
+    assert len(blobs(cache)) == 3
+    assert is_prepared(small, 'openvino', precision='fp32', batch=3)
+    assert not is_prepared(small, 'openvino', precision='fp32', batch=4)
+    assert is_prepared(small, 'onnxruntime', batch=4)
+
+
 def test_measured_beside(small: ModelBundle, cache: ArtefactCache) -> None:
     assert not is_prepared(small, 'auto')
     assert is_prepared(small, 'onnxruntime')

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 
 from kd_perception.bundle import DEPLOY, load_bundle, ModelBundle, WEIGHTS, write_bundle
-from kd_perception.engines import loader
-from kd_perception.engines.loader import available_engines, load_engine
+from kd_perception.engines import loader, onnxruntime_engine
+from kd_perception.engines.loader import (
+    available_engines,
+    check_possible,
+    is_built,
+    load_engine,
+)
 from kd_perception.errors import BundleError, EngineError
 
 
@@ -70,6 +75,23 @@ def test_impossible_wishes(small: ModelBundle, wish: dict[str, Any], says: str) 
     with pytest.raises(EngineError, match=says) as caught:
         load_engine(small, **wish)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('wish', [
+    {'engine': 'openvino', 'device': 'cuda'}, {'engine': 'openvino', 'precision': 'int8'},
+    {'engine': 'onnxruntime', 'device': 'tpu'}, {'engine': 'tensorflow'}])
+def test_what_cannot_be_needs_no_building(small: ModelBundle, wish: dict[str, Any]) -> None:
+    assert is_built(small, **wish)
+
+
+def test_what_tensorrt_built_in_one_precision_is_not_the_other(small: ModelBundle) -> None:
+    wish = {'engine': 'onnxruntime', 'device': 'tensorrt'}
+    folder = onnxruntime_engine.artefacts(small.files[DEPLOY], 'fp16')
+    folder.mkdir(parents=True)
+    (folder / 'graph_sm90.engine').touch()
+    assert is_built(small, **wish, precision='fp16')
+    assert not is_built(small, **wish, precision='fp32')
+    assert not is_built(small, **wish)
 
 
 @pytest.mark.parametrize('engine', ['torch', 'onnxruntime'])
@@ -163,3 +185,12 @@ def test_threads_are_taken(small: ModelBundle, engine: str) -> None:
     run = load_engine(small, engine, threads=1)
     assert run.infer(np.zeros((1, 45, 80, 3), np.uint8))['mask'].shape == (1, 45, 80)
     torch.set_num_threads(before)
+
+
+def test_what_is_refused_without_a_bundle() -> None:
+    check_possible()
+    check_possible('onnxruntime', 'cuda:1')  # another engine may be asked for next
+    with pytest.raises(EngineError, match="no engine has a device 'banana'; there are cpu, cuda"):
+        check_possible('auto', 'banana')
+    with pytest.raises(EngineError, match='no engine named'):
+        check_possible('tensorflow')

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
+import numpy as np
 import pytest
 
 from kd_perception.evaluation.analysis import analyse
+from kd_perception.evaluation.boundary import f_scores
 from kd_perception.evaluation.flicker import SAME_PIXEL
-from kd_perception.evaluation.report import report_dict
+from kd_perception.evaluation.report import frames_csv, report_dict
 
 
 def test_details_become_figures_of_arms_and_differences(make_run):
@@ -38,3 +42,16 @@ def test_what_was_not_measured_is_none(make_run):
     assert analysis.flicker is analysis.calibration is None
     assert analysis.comparisons[0].boundary is None
     assert report_dict(analysis)['arms']['a']['flicker'] is None
+
+
+def test_every_frame_has_its_own_figures(make_run):
+    run = make_run(frames=12, warmup=1, detailed=True)
+    lines = list(csv.DictReader(io.StringIO(frames_csv(run))))
+    assert lines[0]['flicker'] == ''  # nothing came before it
+    for line, row in zip(lines, run.rows, strict=True):
+        f = f_scores(row.detail.boundary)
+        assert float(line['boundary']) == pytest.approx(np.nanmean(f), abs=1e-6)
+        assert float(line['objects']) == 1
+        assert float(line['found']) == (2 * row.detail.objects[0, 5] >= row.detail.objects[0, 4])
+    plain = next(csv.DictReader(io.StringIO(frames_csv(make_run(frames=12)))))
+    assert plain['boundary'] == plain['objects'] == plain['found'] == plain['flicker'] == ''

@@ -87,6 +87,18 @@ def test_one_row_per_scenario_and_arm(conditions):
     assert 'other showed another scene' in cautions_of(found)[1]
 
 
+def test_one_model_alone_says_where_it_is_worst(make_run):
+    alone = {}
+    for name, seed in (('clear', 0), ('fog', 4)):
+        run = make_run(frames=12, seed=seed)
+        alone[name] = analyse(replace(run, arms=run.arms[:1], agreement={}, rows=tuple(
+            r for r in run.rows if r.arm == 'a')))
+    found = robustness(alone)
+    assert [r.arm for r in found.rows] == ['a', 'a']
+    assert 'in fog, its worst of 2 scenarios, against clear' in found.headline
+    assert 'against street-teacher' not in robustness_table(found).header
+
+
 def test_without_the_baseline_there_is_no_loss(conditions):
     found = robustness({'fog': conditions['fog']})
     assert found.baseline == ''

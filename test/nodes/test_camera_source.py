@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kd_perception.bags.truth import write_depth, write_detections, write_pose
 from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import ConfigError, SimulationError
+from kd_perception.frames import CameraPlace
 from kd_perception.nodes.camera_source import RecordedPictures, StreetPictures
 from kd_perception.nodes.camera_times import playing_times, round_ns
 
@@ -74,3 +76,31 @@ def test_frames_are_due_as_they_were_recorded():
     assert playing_times(times) == pytest.approx([0, 0.1, 0.25, 0.35, 0.45, 0.55])
     assert playing_times(times[:1]) == pytest.approx([0, 0.1])
     assert round_ns(np.array([0, 100, 200, -1])) == 300
+
+
+def test_a_recording_shows_what_is_known_of_its_pictures(tmp_path):
+    table = {'ids': ['9 step_out'], 'tags': np.array([12]), 'scores': np.array([0.5]),
+             'boxes': np.array([[1, 2, 5, 6]]), 'positions': np.array([[3., 0., 4.]])}
+    with BagWriter(tmp_path / 'bag') as writer:
+        for stamp in (10, 20):
+            writer.write_image('camera/image', np.full((8, 12, 3), stamp, np.uint8), stamp, 'c')
+            writer.write_camera_info('camera/camera_info', 12, 8, 7., 7., 6., 4., stamp, 'c')
+            if stamp == 20:
+                writer.write_image('camera/instances', np.full((8, 12), 9, np.uint16), stamp, 'c',
+                                   'mono16')
+                write_detections(writer, 'camera/detections', stamp, 'c', **table)
+                write_depth(writer, 'camera/depth', np.full((8, 12), 2.5), stamp, 'c')
+                write_pose(writer, 'camera/pose', CameraPlace(np.eye(3), np.arange(3.)), stamp,
+                           'c')
+    source = RecordedPictures(str(tmp_path / 'bag'), frame_id='c')
+    try:
+        assert source.picture(0).known() is None
+        known = source.picture(1).known()
+    finally:
+        source.close()
+    assert known.table.names == ['9 step_out']
+    assert known.table.distance_m.tolist() == [5.]
+    assert (known.instances == 9).all()
+    assert (known.depth == 2.5).all()
+    assert known.place.eye.tolist() == [0, 1, 2]
+    assert known.lens == (7, 7, 6, 4)

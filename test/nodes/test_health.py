@@ -96,3 +96,22 @@ def test_the_worst_thing_is_said():
     assert level == 1
     assert '20 of the last 30' in message
     assert say(received=30, overwritten=2) == (0, 'active')
+    assert say(model='gone', stuck='hangs') == (2, 'hangs')
+    assert say('inactive', stuck='hangs') == (2, 'hangs')
+    # A model that was not taken hides nothing of how the one that serves gets on.
+    assert say(refused='no') == (1, 'no')
+    assert say(frame='bad', refused='no') == (1, 'frames fail: bad; no')
+
+
+def test_frames_of_which_none_is_answered_are_an_error():
+    def say(frame='', **counters):
+        return verdict('active', model_error='', frame_error=frame, silence='',
+                       counters={**NONE, **counters}, previous=NONE)
+
+    level, message = say(received=30, stale=20, published=10)
+    assert (level, message) == (1, '20 of the last 30 frames were older than max_age_ms')
+    assert say(received=30, stale=30)[0] == 2
+    assert say(received=1, stale=1)[0] == 1
+    assert say(received=30, stale=3, published=27) == (0, 'active')
+    assert say('bad', received=30, failed=30) == (2, 'frames fail: bad; none is answered')
+    assert say('bad', received=30, failed=1, published=29) == (1, 'frames fail: bad')

@@ -341,6 +341,21 @@ def test_overlay_only_while_somebody_looks(bench, options, picture):
         assert not np.array_equal(shown, picture.ravel())
 
 
+def test_nothing_is_made_for_nobody(bench, options, picture, monkeypatch):
+    with bench.running(PerceptionNode, **options) as node:
+        feeder = Feeder(bench).connect()
+        made = []
+        for name, publisher in (('confidence', node._topics['']._confidence),
+                                ('timing', node._timing)):
+            monkeypatch.setattr(publisher, 'publish', lambda message, n=name: made.append(n))
+        feeder.ask(picture)
+        feeder.ask(picture)
+        assert made == []
+        bench.collect(Image, 'segmentation/confidence', 10)
+        bench.collect(DiagnosticArray, 'perception/timing', 10)
+        bench.spin_until(lambda: feeder.ask(picture) and {'confidence', 'timing'} <= set(made))
+
+
 def test_cameras_have_their_own_topics(bench, options, picture):
     with bench.running(PerceptionNode, cameras=('front', 'left'), **options) as node:
         feeders = {c: Feeder(bench, f'{c}/image', masks=f'{c}/segmentation/mask')
@@ -491,11 +506,19 @@ def test_failed_swap_restores_the_parameter_and_says_why(bench, options, bundles
                 and 'content differs' in m.status[0].message for m in found))
             assert values_of(found[-1].status[0])['model'] == 'one'
             shutil.copy(bundles / 'two' / name, broken / name)
+        # It is told, but the model that serves is well.
+        assert found[-1].status[0].level == b'\x01'
+        # What can never be is refused at once.
+        for name, value, words in (('engine', 'tensorrt', 'tensorrt is missing: pip install'),
+                                   ('device', 'banana', 'no engine has a device')):
+            result = bench.set_parameters(NAME, **{name: value})[0]
+            assert not result.successful
+            assert words in result.reason
         # What only the runtime can know comes later, and is taken back.
-        assert bench.set_parameters(NAME, precision='int8')[0].successful
+        assert bench.set_parameters(NAME, precision='fp16')[0].successful
         bench.spin_until(lambda: bench.get_parameter(NAME, 'precision') == 'auto')
         bench.spin_until(lambda: any('was not taken' in m.status[0].message
-                                     and 'int8' in m.status[0].message for m in found))
+                                     and 'fp16' in m.status[0].message for m in found))
         feeder.ask(picture)
         # The next good model clears the complaint.
         assert bench.set_parameters(NAME, model='two')[0].successful

@@ -10,6 +10,7 @@ from kd_perception.errors import ConfigError
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import header, image_message
 from kd_perception.nodes.perception import PerceptionNode
+from kd_perception.nodes.serving import ServingModel
 
 NAME = '/perception'
 
@@ -75,13 +76,17 @@ def _overrides(values):
     return [Given(k, value=v) for k, v in values.items()]
 
 
-def test_a_failed_configure_leaves_no_topic_behind(bench, options):
+def test_a_failed_configure_leaves_no_topic_and_no_model_behind(bench, options, monkeypatch):
+    closed = []
+    close = ServingModel.close
+    monkeypatch.setattr(ServingModel, 'close', lambda self: closed.append(1) or close(self))
     with bench.running(PerceptionNode, autostart=False, **options) as node:
         # Too long for a topic, which only its creation tells.
         assert bench.set_parameters(NAME, cameras=['front', 'x' * 300])[0].successful
         assert not change(bench, Transition.TRANSITION_CONFIGURE)
         left = [t.topic_name for t in (*node.subscriptions, *node.publishers)]
         assert not [t for t in left if 'front' in t or 'xxx' in t]
+        assert closed == [1]
         assert bench.set_parameters(NAME, cameras=['rear'])[0].successful
         assert change(bench, Transition.TRANSITION_CONFIGURE)
         assert change(bench, Transition.TRANSITION_ACTIVATE)

@@ -18,6 +18,7 @@ from kd_perception.nodes.schedule import servings
 CLASSES = ClassSet.from_names('three', ['road', 'person', 'sign'])
 IDENTITY = ClassMap('three', 'three', CLASSES.lookup())
 SHAPE = (24, 32)
+LATER = 10**9  # nanoseconds; after every frame was published
 TRUTH = np.zeros(SHAPE, np.uint8)
 TRUTH[4:12, 4:12] = 2
 INSTANCES = (TRUTH // 2).astype(np.uint16) * 7
@@ -64,7 +65,7 @@ def test_parts_of_the_truth_may_come_in_any_order(order):
     for index in range(3):
         mask = half if index == 2 else TRUTH
         events = [*truth_events(recorder, index), lambda i=index: publish(recorder, 'a', i),
-                  lambda i=index, m=mask: recorder.on_result('a', key(i), 1, m)]
+                  lambda i=index, m=mask: recorder.on_result('a', key(i), LATER, m)]
         for step in order:
             events[step]()
         recorder.on_confidence('a', key(index), np.full(SHAPE, 255, np.uint8))
@@ -86,7 +87,7 @@ def test_both_arms_share_the_truth_and_differ_in_masks():
         if arm == 'a':
             for event in truth_events(recorder, index):
                 event()
-        recorder.on_result(arm, key(index), 1, TRUTH if arm == 'a' else TRUTH * 0)
+        recorder.on_result(arm, key(index), LATER, TRUTH if arm == 'a' else TRUTH * 0)
     assert not recorder._frames
     rows = {(r.arm, r.index): r.detail for r in finish(recorder).rows}
     assert rows['a', 1].objects[0, 5] == 64
@@ -101,7 +102,7 @@ def test_arms_that_are_served_long_after_each_other():
         publish(recorder, arm, index)
         for event in truth_events(recorder, index):
             event()
-        recorder.on_result(arm, key(index), 1, TRUTH)
+        recorder.on_result(arm, key(index), LATER, TRUTH)
     rows = finish(recorder).rows
     assert all(r.detail.objects[0, 5] == 64 for r in rows)
     # The second half begins anew in arm a, after b's.
@@ -114,7 +115,7 @@ def test_a_part_that_is_lost_costs_itself_alone():
     recorder = make(arms=('a',))
     publish(recorder, 'a', 0)
     recorder.on_labels(key(0), TRUTH)
-    recorder.on_result('a', key(0), 1, TRUTH)
+    recorder.on_result('a', key(0), LATER, TRUTH)
     assert not recorder.complete('a', key(0), labelled=True)
     run = finish(recorder)
     assert run.confusion['a'].sum() == TRUTH.size
@@ -127,7 +128,7 @@ def test_without_depth_the_same_pixel_is_compared_and_named_so():
     for index in range(3):
         publish(recorder, 'a', index, ())
         recorder.on_labels(key(index), TRUTH)
-        recorder.on_result('a', key(index), 1, TRUTH if index else TRUTH * 0)
+        recorder.on_result('a', key(index), LATER, TRUTH if index else TRUTH * 0)
     run = finish(recorder)
     assert run.flicker_method == SAME_PIXEL
     assert [d.tolist() for r in run.rows if (d := r.detail.flicker) is not None] == [
@@ -139,7 +140,7 @@ def test_a_lost_frame_is_no_flicker():
     for index in (0, 2):
         publish(recorder, 'a', index, ())
         recorder.on_labels(key(index), TRUTH)
-        recorder.on_result('a', key(index), 1, TRUTH * (index // 2))
+        recorder.on_result('a', key(index), LATER, TRUTH * (index // 2))
     assert all(r.detail.flicker is None for r in finish(recorder).rows)
 
 
@@ -149,7 +150,7 @@ def test_confidences_are_counted_once_for_each_pixel(late):
     for index in range(4):
         publish(recorder, 'a', index, ())
         first = [lambda i=index: recorder.on_labels(key(i), TRUTH),
-                 lambda i=index: recorder.on_result('a', key(i), 1, TRUTH)]
+                 lambda i=index: recorder.on_result('a', key(i), LATER, TRUTH)]
         sure = [lambda i=index: recorder.on_confidence('a', key(i),
                                                        np.full(SHAPE, 200, np.uint8))]
         for event in first + sure if late else first[1:] + sure + first[:1]:
@@ -164,7 +165,7 @@ def test_nothing_is_counted_that_was_not_asked_for():
     recorder = make(measures=(), arms=('a',))
     publish(recorder, 'a', 0, (OBJECTS, VIEW))
     recorder.on_labels(key(0), TRUTH)
-    recorder.on_result('a', key(0), 1, TRUTH)
+    recorder.on_result('a', key(0), LATER, TRUTH)
     run = finish(recorder)
     assert run.rows[0].detail is None
     assert run.rows[0].counts is not None

@@ -4,7 +4,10 @@ import time
 import numpy as np
 import pytest
 
+from kd_perception.nodes import loading
+from kd_perception.nodes import worker as worker_module
 from kd_perception.nodes.loading import LoadRequest, ModelLoader
+from kd_perception.nodes.model_switch import ModelSwitch
 from kd_perception.nodes.overlay import OverlayPainter
 from kd_perception.nodes.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.slots import Arrival, FrameSlots
@@ -70,6 +73,17 @@ def test_the_loader_is_free_again_after_a_failed_handover(settings, on_failure):
     loader.close()
 
 
+def test_what_is_built_beside_is_built_for_all_frames_of_a_call(settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loading, 'is_prepared', lambda bundle, engine, **more: (
+        asked.append((engine, more['batch']))) or True)
+    loader = ModelLoader(lambda model, *_: model.close(), refuse)
+    loader.request(LoadRequest(settings, check_settings(settings), 0, batch=3))
+    wait_for(lambda: not loader.busy)
+    loader.close()
+    assert asked == [('onnxruntime', 3)]
+
+
 def test_the_painter_outlives_a_picture_that_fails(settings):
     model = ServingModel.load(settings, 0)
     frame = FrameResult(Arrival('', Picture(), 0), model, model.process(Picture()), 0, 0)
@@ -89,3 +103,31 @@ def test_the_painter_outlives_a_picture_that_fails(settings):
     model.close()
     assert failures == ['overlay: RuntimeError: publisher is gone']
     assert isinstance(pictures[0], np.ndarray)
+
+
+def test_another_model_is_warmed_between_two_frames(settings, monkeypatch):
+    slots, results, order = FrameSlots(), [], []
+    worker = InferenceWorker(slots, results.append, lambda model: None, refuse)
+    worker.wait_for_gap()  # nobody serves: at once
+    worker.exchange(ServingModel.load(settings, 0))
+    worker.start()
+    monkeypatch.setattr(worker_module, '_GAP_S', 60.0)
+
+    def wait():
+        before = len(results)
+        InferenceWorker.wait_for_gap(worker)
+        order.append(len(results) - before)
+
+    monkeypatch.setattr(worker, 'wait_for_gap', wait)
+    switch = ModelSwitch(worker, post=refuse, warn=refuse, on_refused=refuse)
+    switch.request(settings, check_settings(settings), 2)
+
+    def offer():
+        slots.offer(Arrival('', Picture(), time.monotonic_ns()))
+        return not switch.loading
+
+    wait_for(offer)
+    assert len(order) == 2
+    assert min(order) >= 1
+    switch.close()
+    worker.close()

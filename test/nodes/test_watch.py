@@ -95,7 +95,7 @@ def test_unfamiliar_pictures_are_flagged_by_what_the_model_knows(models, monkeyp
     for _ in range(40):
         looked.look(street())
     day = looked.told(monkeypatch)
-    assert (day.level, day.message) == (OK, 'pictures as usual')
+    assert (day.level, day.message) == (OK, 'camera: pictures as usual')
     assert values_of(day)['unfamiliar'] == 'False'
     assert float(values_of(day)['unfamiliar_score']) < 1
     for _ in range(80):
@@ -116,7 +116,8 @@ def test_a_black_picture_is_not_called_unfamiliar_too(models, monkeypatch):
     looked = Looked(models, 'watched')
     for _ in range(80):
         looked.look((RNG.random((48, 64, 3)) * 8).astype(np.uint8))
-    assert looked.told(monkeypatch).message in ('black for 3.9 s', 'black for 4.0 s')
+    assert looked.told(monkeypatch).message in ('camera: black for 3.9 s',
+                                                'camera: black for 4.0 s')
 
 
 def test_statistics_that_cannot_be_read_are_told_and_no_more(models, monkeypatch):
@@ -141,7 +142,7 @@ def test_the_log_has_one_line_when_something_changes(models, monkeypatch):
         for picture in pictures:
             looked.look(picture)
             looked.told(monkeypatch)
-    assert looked.lines == ['frozen', 'pictures as usual again']
+    assert looked.lines == ['camera: frozen', 'camera: pictures as usual again']
 
 
 def test_after_a_pause_nothing_lasts(models, monkeypatch):
@@ -159,7 +160,7 @@ def test_after_a_pause_nothing_lasts(models, monkeypatch):
     look(True, 10)
     assert looked.told(monkeypatch).level == OK
     look(True, 40)
-    assert looked.told(monkeypatch).message == 'frozen for 2.4 s'
+    assert looked.told(monkeypatch).message == 'camera: frozen for 2.4 s'
 
 
 class Cameras:
