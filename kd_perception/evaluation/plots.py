@@ -200,7 +200,8 @@ def stage_distribution(analysis: Analysis) -> bytes | None:
     drawing, axes = figure(6.4, 1.0 + 0.22 * len(stages) * (len(arms) + 0.7))
     step, seen = len(arms) + 0.7, []
     for k, (arm, color) in enumerate(arms):
-        rows = [r for r in analysis.run.arm_rows(arm) if r.status in ANSWERED]
+        rows = [r for r in analysis.run.arm_rows(arm)
+                if r.status in ANSWERED and not r.swapping]
         for i, stage in enumerate(stages):
             values = np.array([r.stages[stage] for r in rows if stage in r.stages])
             if values.size == 0:
@@ -235,4 +236,4 @@ def _arms(analysis: Analysis) -> list[tuple[str, str]]:
 
 def _latencies(analysis: Analysis, arm: str) -> list[float]:
     return [r.latency_ms for r in analysis.run.arm_rows(arm)
-            if r.status in ANSWERED and r.latency_ms is not None]
+            if r.status in ANSWERED and r.latency_ms is not None and not r.swapping]

@@ -296,9 +296,8 @@ class MonitorNode(Node):
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         if self._alternation is not None:
             self._alternate = AlternateRecorder(recorder, self._alternation.arm_of)
-        else:  # a frame that one model alone has seen cannot be held against another mask
-            self._view.begin(classes, self._source.total)
-            recorder.watchers.append(self._view.on_frame)
+        self._view.begin(classes, self._source.total)
+        recorder.watchers.append(self._view.on_frame)
         self._recorder = recorder
         self._source.begin()
         self.get_logger().info('comparing ' + ' with '.join(
