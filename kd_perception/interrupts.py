@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 import signal
+import threading
 from types import FrameType
 
 
@@ -47,6 +48,29 @@ def interruptible() -> Iterator[None]:
         for number, old in before.items():
             signal.signal(number, old)
         answered()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """
+    Let Ctrl-C and SIGTERM wait until the block is done, so that nothing is left half made.
+
+    Outside of the main thread, where no signal arrives, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = {number: signal.signal(number, lambda n, frame: waiting.append(n))
+              for number in (signal.SIGINT, signal.SIGTERM)
+              if callable(signal.getsignal(number))}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+        if waiting and callable(old := before[signal.Signals(waiting[0])]):
+            old(waiting[0], None)
 
 
 def raise_swallowed() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kd_perception.interrupts import Interrupt, interruptible, raise_swallowed
+from kd_perception.interrupts import deferred, Interrupt, interruptible, raise_swallowed
 
 # What a dataclass does while its module is imported, interrupted in the middle.
 FROM_A_STRING = r"exec('import signal\nsignal.raise_signal(2)\nfor _ in range(9): pass')"
@@ -86,3 +86,21 @@ def test_a_node_interrupted_while_it_imports_ends_with_0(ended):
             f'def make():\n    {FROM_A_STRING}\n'
             'sys.exit(run_node(make))')
     assert ended(code) == 0
+
+
+def test_a_signal_waits_for_what_must_not_be_left_half_made():
+    done = []
+
+    def work():
+        with interruptible():
+            with deferred():
+                signal.raise_signal(signal.SIGTERM)
+                done.append('whole')
+            done.append('never')
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ['whole']
+    with deferred():
+        done.append('quiet')
+    assert done == ['whole', 'quiet']

@@ -2,13 +2,14 @@
 Run model A against model B as ROS 2 nodes on the same frames, and report.
 
 The same camera, perception and monitor nodes as in ab_comparison.launch.py, without launch, in a
-private DDS domain on this host. The first model is the reference.
+private DDS domain on this host (on a live topic in your own). The first model is the reference.
 
 Examples:
   kd_perception compare teacher student --scenario dense_fog --frames 200
   kd_perception compare teacher student --carla sim-pc:2000 --scenario HardRainNoon
   kd_perception compare teacher student --bag drive.mcap --engine onnxruntime --threads 1
-  kd_perception compare student student --engine onnxruntime,openvino   (one per model)
+  kd_perception compare student --engine onnxruntime,openvino,torch     (one arm for each)
+  kd_perception compare teacher student --topic /camera/image --duration 60
   kd_perception compare teacher student --peak-rate   (the highest rate that each sustains)
   kd_perception compare teacher student --baseline last/report.json     (exit code 3: regression)
   kd_perception compare teacher student --scenario all --out robustness (goes on where it stopped)
@@ -30,7 +31,7 @@ from kd_perception.cli.carla_arguments import (
 )
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison
 from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
-from kd_perception.cli.live_table import comparison_progress
+from kd_perception.cli.live_table import arm_names, comparison_progress
 from kd_perception.cli.progress import progress
 from kd_perception.cli.robustness import run_robustness, scenarios_of
 from kd_perception.cli.tables import print_comparison, print_robustness
@@ -38,11 +39,10 @@ from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.baseline_files import load_baseline
-from kd_perception.evaluation.comparison import ArmSpec, PACINGS
+from kd_perception.evaluation.comparison import ArmSpec, PACINGS, PLACEMENTS
 from kd_perception.evaluation.comparison_files import RECORDING
 from kd_perception.evaluation.detail_counter import MEASURES
 from kd_perception.evaluation.report import HTML_FILE
-from kd_perception.nodes.schedule import PLACEMENTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--baseline', type=Path, metavar='REPORT',
                         help='older report.json (or its directory): show what got worse')
     frames = parser.add_argument_group('frames')
-    frames.add_argument('--source', choices=('sim', 'bag', 'carla'), default=None,
-                        help='the embedded street, a recording, or a CARLA server (default: bag '
-                        'with --bag, carla with --carla)')
+    frames.add_argument('--source', choices=('sim', 'bag', 'carla', 'topic'), default=None,
+                        help='the embedded street, a recording, a CARLA server, or a topic that '
+                        'somebody publishes (default: bag with --bag, carla with --carla, topic '
+                        'with --topic)')
     frames.add_argument('--scenario', default='clear',
                         help='weather and light of the street; all, or several behind commas, '
                         'end in one table (%(default)s)')
@@ -74,9 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_carla_arguments(frames)
     frames.add_argument('--bag', default='', metavar='PATH',
                         help='rosbag, video or image folder')
+    frames.add_argument('--topic', default='', metavar='NAME',
+                        help='live image topic, raw or compressed, in your own ROS domain; '
+                        'with --label-topic and --classes for its ground truth')
     frames.add_argument('--image-topic', default='',
                         help='needed where a bag has several cameras')
-    frames.add_argument('--label-topic', default='', help='label images of a bag')
+    frames.add_argument('--label-topic', default='', help='label images of a bag or live')
     frames.add_argument('--label-dir', default='', metavar='FOLDER',
                         help='label PNGs of an image folder (default: <folder>_labels)')
     frames.add_argument('--classes', default='',
@@ -84,20 +88,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument('--class-map', default='',
                         help='map from the classes of the labels to those of the models')
     frames.add_argument('--frames', type=int, default=None, metavar='N',
-                        help='frames that count (default 200, or all of a recording)')
+                        help='frames that count (default 200; all of a recording, and as many '
+                        'as come within --duration)')
+    frames.add_argument('--duration', type=float, default=0.0, metavar='S',
+                        help='end the run so long after the warm-up, or at --frames')
+    frames.add_argument('--loop', action='store_true',
+                        help='play a recording again when it ends; its stamps go on')
+    frames.add_argument('--require-truth', action='store_true',
+                        help='refuse a source without ground truth')
     frames.add_argument('--warmup', type=int, default=10, metavar='N',
                         help='frames before them (%(default)s)')
     course = parser.add_argument_group('course')
-    course.add_argument('--placement', choices=PLACEMENTS, default='turns',
+    course.add_argument('--placement', choices=PLACEMENTS, default=None,
                         help='turns: one model after the other on each frame (default); '
-                        'concurrent: together; isolated: one model at a time over all frames')
-    course.add_argument('--pacing', choices=PACINGS, default='lockstep',
+                        'concurrent: together (the only one on a live topic); isolated: one '
+                        'model at a time over all frames; alternate: one node, its model '
+                        'exchanged every --swap-every frames')
+    course.add_argument('--swap-every', type=int, default=20, metavar='K',
+                        help='frames of a block of placement alternate (%(default)s); --frames '
+                        'are then those of each model, rounded up to whole rounds')
+    course.add_argument('--pacing', choices=PACINGS, default=None,
                         help='lockstep: the next frame when the last was answered (default); '
-                        'realtime: by --rate; max: as fast as frames can be made')
-    course.add_argument('--rate', type=float, default=30.0, metavar='HZ',
-                        help='frames per second of the street and of realtime (%(default)s)')
+                        'realtime: by --rate, on a live topic as they come; max: as fast as '
+                        'frames can be made')
+    course.add_argument('--rate', type=_rate, default=(30.0, 0.0), metavar='HZ|FACTORx',
+                        help='frames per second of the street and of realtime (30); 1x: as '
+                        'recorded, 0.5x: half as fast (--bag, realtime, concurrent)')
     course.add_argument('--timeout', type=float, default=10.0, metavar='S',
                         help='a result later than this is lost (%(default)s)')
+    course.add_argument('--start-timeout', type=float, default=120.0, metavar='S',
+                        help='how long nodes, and images of a live topic, are waited for '
+                        '(%(default)s)')
     course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
                         help='loss of mIoU up to which models count as equal (%(default)s)')
     course.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
@@ -105,7 +126,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     course.add_argument('--measures', default='auto', metavar='NAMES',
                         help=f'what is measured beside mean IoU: {",".join(MEASURES)}, or none; '
                         'auto: all of them in lockstep, none otherwise (%(default)s)')
-    engine = parser.add_argument_group('engine (one value for all models, or one each: x,y)')
+    engine = parser.add_argument_group('engine (one value for all models, or one each: x,y; of '
+                                       'one model each value is an arm)')
     engine.add_argument('--engine', default='auto',
                         help=f'auto, {", ".join(ENGINES)} (%(default)s)')
     engine.add_argument('--device', default='cpu', help='cpu or cuda (%(default)s)')
@@ -134,8 +156,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
                           '--overwrite')
     try:
-        names = [f'{arm.name}: {Path(arm.model).name}' for arm in request.arms]
-        with comparison_progress('comparing', names) as view:
+        with comparison_progress('comparing', arm_names(request.arms)) as view:
             result = run_comparison(request, out, view.update, view.arms)
     except KeyboardInterrupt:
         if (out / HTML_FILE).is_file():
@@ -159,30 +180,51 @@ def _under_many(args: argparse.Namespace, request: ComparisonRequest, scenarios:
 
 
 def _request(args: argparse.Namespace) -> ComparisonRequest:
-    source = args.source or ('bag' if args.bag else 'carla' if args.carla else 'sim')
-    if source != 'bag' and args.bag:
-        raise ConfigError('--bag needs --source bag')
+    source = args.source or ('bag' if args.bag else 'carla' if args.carla
+                             else 'topic' if args.topic else 'sim')
+    for name in ('bag', 'topic'):
+        if getattr(args, name) and source != name:
+            raise ConfigError(f'--{name} needs --source {name}')
     if source != 'carla':
         refuse_carla_arguments(args)
-    count = len(args.models)
+    models = args.models
+    if len(models) == 1:  # several ways to run it may be what is compared
+        models = models * max(len(str(getattr(args, n)).split(','))
+                              for n in ('engine', 'device', 'precision', 'threads'))
+    count = len(models)
     if count > 26:
         raise ConfigError(f'{count} models are too many; 26 at most')
     engines, devices = _each(args, 'engine', count), _each(args, 'device', count)
     precisions, threads = _each(args, 'precision', count), _each(args, 'threads', count)
     if not all(t.isdecimal() for t in threads):
         raise ConfigError(f'--threads {args.threads}: whole numbers of 0 or more')
-    frames = args.frames if args.frames is not None else 0 if source == 'bag' else 200
+    endless = source == 'bag' or args.duration > 0
+    frames = args.frames if args.frames is not None else 0 if endless else 200
     return ComparisonRequest(
         arms=tuple(ArmSpec(chr(ord('a') + i), model, engines[i], devices[i], precisions[i],
-                           int(threads[i])) for i, model in enumerate(args.models)),
+                           int(threads[i])) for i, model in enumerate(models)),
         models_dir=args.models_dir, source=source, scenario=args.scenario, seed=args.seed,
-        width=args.width, height=args.height, bag=args.bag, image_topic=args.image_topic,
+        width=args.width, height=args.height, bag=args.bag, topic=args.topic,
+        image_topic=args.image_topic, duration_s=args.duration,
+        require_truth=args.require_truth, start_timeout_s=args.start_timeout,
         label_topic=args.label_topic, label_dir=args.label_dir, classes=args.classes,
-        class_map=args.class_map, frames=frames, warmup=args.warmup, placement=args.placement,
-        pacing=args.pacing, rate_hz=args.rate, timeout_s=args.timeout,
+        class_map=args.class_map, frames=frames, warmup=args.warmup,
+        placement=args.placement or '', pacing=args.pacing or '', rate_hz=args.rate[0],
+        speed=args.rate[1], loop=args.loop, swap_every=args.swap_every, timeout_s=args.timeout,
         margin_miou=args.margin_miou, margin_latency_ms=args.margin_ms,
         carla=carla_parameters(args, args.carla) if source == 'carla' else {},
         measures=tuple(m.strip() for m in args.measures.split(',')))
+
+
+def _rate(text: str) -> tuple[float, float]:
+    """Return frames per second and factor of ``30`` or ``2x``; the factor is 0 for none."""
+    try:
+        if text.endswith('x'):
+            return 30.0, float(text[:-1])
+        return float(text), 0.0
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is neither a rate in Hz (30) nor a factor (2x)') from None
 
 
 def _each(args: argparse.Namespace, name: str, count: int) -> list[str]:

@@ -2,7 +2,8 @@
 A comparison from a request to its report; what ``compare`` and ``demo`` share.
 
 Everything that can be wrong with models, engines, classes and source is found before a process
-starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain.
+starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain; on a live topic in
+the user's own.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 from kd_perception.bags.sampling import LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import BundleSpec, find_bundle, ModelBundle
-from kd_perception.classes import load_class_map
+from kd_perception.classes import load_class_map, load_class_set
 from kd_perception.cli.carla_arguments import camera_values
-from kd_perception.engines.engine import check_device, PRECISIONS
-from kd_perception.engines.loader import available_engines, ENGINES
+from kd_perception.cli.live_source import check_topics, NAMESPACE
+from kd_perception.engines.engine import check_device, DEVICES, PRECISIONS
+from kd_perception.engines.loader import available_engines, check_exported, ENGINES
 from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
@@ -27,8 +29,9 @@ from kd_perception.evaluation.comparison_files import check_replaceable, load_ru
 from kd_perception.evaluation.detail_counter import chosen_measures
 from kd_perception.evaluation.report import HTML_FILE
 from kd_perception.frames import FrameSource
+from kd_perception.nodes.camera_times import playing_times
 from kd_perception.nodes.carla_pictures import carla_spec
-from kd_perception.nodes.graph import comparison_graph, RunGraph
+from kd_perception.nodes.graph import comparison_graph, in_namespace, RunGraph
 from kd_perception.nodes.live_figures import LiveArm
 from kd_perception.simulation.carla.session import connect
 from kd_perception.simulation.scenario import load_scenario
@@ -44,7 +47,17 @@ class ComparisonRequest:
     :param arms: models by name or path; an engine may be ``auto``.
     :param models_dir: where names are looked up; empty for the models directory.
     :param bag: rosbag, video or image folder for the source ``bag``.
+    :param topic: image topic for the source ``topic``; its labels come on ``label_topic``.
+    :param duration_s: seconds after the warm-up at which the run ends; 0 for no limit.
+    :param placement: empty: ``turns``, of a live topic ``concurrent``.
+    :param pacing: empty: ``lockstep``, of a live topic ``realtime``.
+    :param rate_hz: of the street, and of realtime pacing.
+    :param speed: realtime pacing of a recording by its own time, as a factor; 0 for ``rate_hz``.
+    :param loop: play a recording again when it ends.
+    :param swap_every: frames of a block of placement ``alternate``.
+    :param require_truth: refuse a source without ground truth.
     :param timeout_s: a result later than this is lost.
+    :param start_timeout_s: time for nodes and images to come.
     :param carla: parameters ``carla_*`` of the camera for the source ``carla``.
     :param measures: what is measured beside mean IoU, see ``detail_counter.chosen_measures``.
     """
@@ -57,17 +70,24 @@ class ComparisonRequest:
     width: int = 640
     height: int = 360
     bag: str = ''
+    topic: str = ''
     image_topic: str = ''
     label_topic: str = ''
     label_dir: str = ''
     classes: str = ''
     class_map: str = ''
     frames: int = 200
+    duration_s: float = 0.0
     warmup: int = 10
-    placement: str = 'turns'
-    pacing: str = 'lockstep'
+    placement: str = ''
+    pacing: str = ''
+    require_truth: bool = False
     rate_hz: float = 30.0
+    speed: float = 0.0
+    loop: bool = False
+    swap_every: int = 20
     timeout_s: float = 10.0
+    start_timeout_s: float = 120.0
     margin_miou: float = 2.0
     margin_latency_ms: float = 0.0
     carla: Mapping[str, Any] = field(default_factory=dict)
@@ -96,33 +116,53 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
                 f'{bundles[0].path} has the classes {first.classes.name!r}, {bundle.path} has '
                 f'{bundle.spec.classes.name!r}: models of different classes cannot be compared')
     arms = tuple(
-        replace(arm, model=str(bundle.path.resolve()),
-                engine=_fastest() if arm.engine == 'auto' else _engine(arm.engine))
+        replace(arm, model=str(bundle.path.resolve()), engine=_fastest(request.arms)
+                if arm.engine == 'auto' else _engine(arm.engine))
         for arm, bundle in zip(request.arms, bundles, strict=True))
-    for arm in arms:
+    for arm, bundle in zip(arms, bundles, strict=True):
         check_device(arm.engine, arm.device)
-    chosen_measures(request.measures, request.pacing)
-    frames = request.frames
+        if arm.engine != 'torch':
+            check_exported(bundle)
+    live = request.source == 'topic'
+    pacing = request.pacing or ('realtime' if live else 'lockstep')
+    chosen_measures(request.measures, pacing)
+    frames, scenario, rate_hz = request.frames, request.scenario, request.rate_hz
+    if (request.speed or request.loop) and request.source != 'bag':
+        raise ConfigError('a rate as a factor and --loop are for recordings (--bag)')
     if request.source == 'bag':
-        frames = _check_recording(request, first)
+        frames, rate_hz = _check_recording(request, first)
+        scenario = str(Path(request.bag).expanduser().resolve())
+    elif live:
+        scenario = request.topic
     elif request.source == 'sim':
         load_scenario(request.scenario)
+        if request.require_truth or request.class_map:
+            load_class_map(load_class_set('carla'), first.classes, request.class_map)
     spec = ComparisonSpec(
-        arms=arms, source=request.source,
-        scenario=(str(Path(request.bag).expanduser().resolve()) if request.source == 'bag'
-                  else request.scenario),
-        seed=request.seed, frames=frames, warmup=request.warmup, pacing=request.pacing,
-        placement=request.placement, rate_hz=request.rate_hz, width=request.width,
-        height=request.height, class_map=request.class_map, margin_miou=request.margin_miou,
-        margin_latency_ms=request.margin_latency_ms)
+        arms=arms, source=request.source, scenario=scenario,
+        seed=request.seed, frames=frames, warmup=request.warmup, pacing=pacing,
+        placement=request.placement or ('concurrent' if live else 'turns'),
+        rate_hz=rate_hz, width=0 if live else request.width,
+        height=0 if live else request.height, class_map=request.class_map,
+        margin_miou=request.margin_miou, margin_latency_ms=request.margin_latency_ms,
+        duration_s=float(request.duration_s), swap_every=request.swap_every)
     camera = {'image_topic': request.image_topic, 'label_topic': request.label_topic,
-              'label_dir': request.label_dir, 'classes': request.classes}
-    graph = comparison_graph(spec, str(out.resolve()), camera={**camera, **request.carla},
-                             monitor={'timeout_s': float(request.timeout_s),
-                                      'measures': request.measures})
+              'label_dir': request.label_dir, 'classes': request.classes, 'loop': request.loop,
+              'speed': float(request.speed), **request.carla}
+    monitor = {'timeout_s': float(request.timeout_s),
+               'start_timeout_s': float(request.start_timeout_s), 'measures': request.measures,
+               'truth': 'required' if request.require_truth else 'auto'}
+    graph = comparison_graph(spec, str(out.resolve()), camera=camera, monitor=monitor)
     if request.source == 'carla':
         _check_server(request)  # last: it takes longest
-    return graph
+    if not live:
+        return graph
+    if request.classes and request.label_topic:
+        load_class_map(load_class_set(request.classes), first.classes, request.class_map)
+    found = check_topics(request.topic, request.label_topic, classes=request.classes)
+    return in_namespace(comparison_graph(
+        spec, str(out.resolve()), perception={'image_transport': found.image_transport},
+        camera={**camera, 'label_info_topic': found.label_info}, monitor=monitor), NAMESPACE)
 
 
 def run_comparison(request: ComparisonRequest, out: Path,
@@ -144,7 +184,8 @@ def run_comparison(request: ComparisonRequest, out: Path,
     from kd_perception.nodes.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
-        run_graph(graph, out / LOGS, progress=progress, arms=arms)
+        run_graph(graph, out / LOGS, progress=progress, arms=arms,
+                  isolated=request.source != 'topic')
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 
@@ -181,12 +222,20 @@ def _engine(name: str) -> str:
     return name
 
 
-def _fastest() -> str:
-    """Return the engine that ``auto`` means: named, so that all arms have the same."""
-    for name, state in available_engines().items():
-        if not state.startswith('missing'):
+def _fastest(arms: Sequence[ArmSpec]) -> str:
+    """Return the engine that ``auto`` means: one that has all devices, the same for all arms."""
+    present = [n for n, state in available_engines().items() if not state.startswith('missing')]
+    if not present:
+        raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+    devices = {arm.device.partition(':')[0] for arm in arms if arm.engine == 'auto'}
+    for name in present:
+        if devices <= set(DEVICES[name]):
             return name
-    raise EngineError("no runtime is installed; pip install 'kd_perception[runtime]'")
+    if len(devices) == 1:
+        raise EngineError(f'no device {devices.pop()!r} for any engine that is installed: '
+                          f'{", ".join(present)}')
+    raise EngineError(f'no installed engine ({", ".join(present)}) has all of the devices '
+                      f'{", ".join(sorted(devices))}; name the engines')
 
 
 def _check_server(request: ComparisonRequest) -> None:
@@ -214,8 +263,8 @@ def _check_labels(source: FrameSource) -> None:
         pass  # one bad picture is skipped, and counted, when its turn comes
 
 
-def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
-    """Open the recording once; return how many frames will count (0: all)."""
+def _check_recording(request: ComparisonRequest, model: BundleSpec) -> tuple[int, float]:
+    """Open the recording once; return how many frames will count and at which rate they come."""
     if not request.bag:
         raise ConfigError('source bag needs --bag: a rosbag, video or image folder')
     source = open_source(request.bag, image_topic=request.image_topic,
@@ -223,7 +272,11 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
                          classes=request.classes)
     try:
         there = len(source)
-        if there <= request.warmup:
+        rate_hz = request.rate_hz
+        if request.speed:
+            rate_hz = request.speed * there / float(
+                playing_times(source.times_ns)[-1])  # type: ignore[attr-defined]
+        if there <= request.warmup and not request.loop:
             raise ConfigError(f'{request.bag}: has {there} frames and the warm-up takes '
                               f'{request.warmup}; lower --warmup')
         if source.has_labels and source.label_classes is not None:
@@ -231,7 +284,15 @@ def _check_recording(request: ComparisonRequest, model: BundleSpec) -> int:
             _check_labels(source)
         elif request.class_map:
             raise ConfigError(f'{request.bag}: has no labels, so a class map is of no use')
+        elif request.require_truth:
+            raise ConfigError(f'{request.bag}: has no labels, and ground truth is required')
     finally:
         source.close()
+    if request.loop:
+        if not request.frames and not request.duration_s:
+            raise ConfigError('--loop has no end: give --frames or --duration')
+        return request.frames, rate_hz
+    if request.placement == 'alternate':
+        return request.frames, rate_hz  # each frame is served to one model only
     left = there - request.warmup
-    return min(request.frames, left) if request.frames else left
+    return min(request.frames, left) if request.frames else left, rate_hz

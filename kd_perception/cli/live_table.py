@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 import sys
 
 from rich import box
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kd_perception.cli.progress import bar, progress, ProgressCallback
+from kd_perception.evaluation.comparison import ArmSpec
 from kd_perception.evaluation.tables import NONE
 from kd_perception.interrupts import raise_swallowed
 from kd_perception.nodes.live_figures import LiveArm
@@ -87,6 +89,13 @@ def comparison_progress(description: str, names: Sequence[str]) -> Iterator[Comp
             drawn.update(task, completed=done, total=total or None, note=note)
 
         yield ComparisonProgress(update, arms)
+
+
+def arm_names(arms: Sequence[ArmSpec]) -> list[str]:
+    """Return how to call arms: letter and model; a run's ``bundle`` by the name of the run."""
+    paths = [Path(arm.model) for arm in arms]
+    return [f'{arm.name}: {(p.parent.name if p.name == "bundle" else "") or p.name}'
+            for arm, p in zip(arms, paths, strict=True)]
 
 
 def live_view(drawn: Progress, arms: ArmsCallback) -> RenderableType:

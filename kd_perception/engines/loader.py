@@ -62,9 +62,7 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
             raise EngineError('torch does not run the int8 graph; choose onnxruntime or openvino')
         from kd_perception.engines.torch_engine import TorchEngine
         return TorchEngine(bundle, graph, device=device, precision=precision, threads=threads)
-    if not bundle.has(file_name) and bundle.has(WEIGHTS):
-        raise BundleError(f'{bundle.path}: has weights but no {file_name} yet; make it with: '
-                          f'kd_perception export {bundle.path} --overwrite')
+    check_exported(bundle, file_name)
     bundle.verify(file_name)
     if chosen == 'tensorrt':
         from kd_perception.engines.tensorrt_engine import TensorRtEngine
@@ -77,6 +75,17 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
     from kd_perception.engines.onnxruntime_engine import OnnxRuntimeEngine
     return OnnxRuntimeEngine(bundle, file_name, device=device, precision=precision,
                              threads=threads, quantized=quantized)
+
+
+def check_exported(bundle: ModelBundle, file_name: str = DEPLOY) -> None:
+    """
+    Refuse a bundle whose graph was not exported yet; reads nothing.
+
+    :raises BundleError: when there are weights but not that graph.
+    """
+    if not bundle.has(file_name) and bundle.has(WEIGHTS):
+        raise BundleError(f'{bundle.path}: has weights but no {file_name} yet; make it with: '
+                          f'kd_perception export {bundle.path} --overwrite')
 
 
 def check_possible(engine: str = 'auto', device: str = '') -> None:

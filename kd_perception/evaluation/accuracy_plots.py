@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from kd_perception.evaluation.analysis import Analysis
-from kd_perception.evaluation.figures import figure, INK, png
+from kd_perception.evaluation.figures import figure, INK, legend_above, png
 from kd_perception.evaluation.objects import distance_names
 from kd_perception.evaluation.plots import arm_color, log_ticks
 
@@ -80,8 +80,7 @@ def recall_by_distance(analysis: Analysis) -> bytes | None:
     axes.set_ylim(0, 103)
     axes.set_ylabel('objects found, %')
     axes.set_xlabel('distance from the camera')
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.5, 1.0))
+    legend_above(axes)
     return png(drawing)
 
 

@@ -8,7 +8,7 @@ The first arm is the reference that the others are held against.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,13 @@ from kd_perception.evaluation.accuracy import (
     iou_by_class,
     paired_accuracy,
     PairedAccuracy,
+)
+from kd_perception.evaluation.alternate import (
+    alternate_accuracy,
+    alternate_latency,
+    steady_rows,
+    swap_costs,
+    SwapCost,
 )
 from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
 from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval, RESAMPLES
@@ -86,6 +93,7 @@ class Analysis:
     objects: Mapping[str, ObjectRecall] | None = None
     flicker: Mapping[str, Flicker] | None = None
     calibration: Mapping[str, Reliability] | None = None
+    swaps: Mapping[str, SwapCost] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -109,7 +117,8 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             f'the comparison holds no measured frames ({len(run.rows)} rows, warm-up '
             f'{run.spec.warmup}): serve more frames than the warm-up takes'
             + ''.join(f'; {note.rstrip(".")}' for note in run.notes))
-    statistics = {arm: arm_statistics(arm, rows[arm]) for arm in arms}
+    alternate = run.spec.placement == 'alternate'
+    statistics = {arm: arm_statistics(arm, steady_rows(rows[arm])) for arm in arms}
     accuracies = {arm: found for arm in arms
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
@@ -119,10 +128,14 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
-        latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
-                                 confidence=confidence)
-        quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
-                                  confidence=confidence)
+        if alternate:
+            latency = alternate_latency(both, arms[0], other, len(arms), seed=seed)
+            quality = alternate_accuracy(both, arms[0], other, len(arms), seed=seed)
+        else:
+            latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
+                                     confidence=confidence)
+            quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
+                                      confidence=confidence)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
@@ -144,7 +157,7 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
         boundary=_of_arms(arms, lambda a: arm_boundary(a, rows[a], seed=seed)),
         objects=_of_arms(arms, lambda a: arm_objects(a, rows[a], seed=seed)),
         flicker=_of_arms(arms, lambda a: arm_flicker(a, run.flicker_method, rows[a], seed=seed)),
-        calibration=reliabilities(run.confidences) or None)
+        calibration=reliabilities(run.confidences) or None, swaps=swap_costs(run))
 
 
 def _of_arms(arms: Sequence[str], measure: Callable[[str], T | None]) -> dict[str, T] | None:

@@ -59,12 +59,13 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
     """
     Return the intervals of one arm.
 
-    :param rows: its measured rows, warm-up left out.
+    :param rows: its measured rows, warm-up left out; latencies near an exchange of the model do
+        not count, as in its statistics.
     :param seed: of the bootstrap.
     """
     own = sorted(rows, key=lambda r: (r.index, r.key))
     answered = [r for r in own if r.status in ANSWERED and r.latency_ms is not None]
-    latency = np.array([r.latency_ms for r in answered], float)
+    latency = np.array([r.latency_ms for r in answered if not r.swapping], float)
     n = latency.size
     block = block_length(latency) if n else 1
     if n < 2:

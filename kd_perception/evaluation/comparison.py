@@ -64,6 +64,9 @@ class ComparisonSpec:
     :param class_map: name of the class map from source labels to model classes, or ''.
     :param margin_miou: loss of mIoU, in points of 100, up to which the arms count as equal.
     :param margin_latency_ms: milliseconds by which an arm may be slower; 0 for no such margin.
+    :param duration_s: seconds after the warm-up at which the run ends, if frames did not end it
+        before; 0 for no limit.
+    :param swap_every: frames of a block in placement ``alternate``; 0 for the others.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -80,6 +83,8 @@ class ComparisonSpec:
     class_map: str = ''
     margin_miou: float = 2.0
     margin_latency_ms: float = 0.0
+    duration_s: float = 0.0
+    swap_every: int = 0
 
     def __post_init__(self) -> None:
         for key, value, known in (('source', self.source, SOURCES),
@@ -92,6 +97,8 @@ class ComparisonSpec:
             raise ConfigError(f'comparison: arms need different names, not {names}')
         if self.frames < 0 or self.warmup < 0 or self.width < 0 or self.height < 0:
             raise ConfigError('comparison: frames, warmup, width and height must not be negative')
+        if not 0 <= self.duration_s < float('inf'):
+            raise ConfigError(f'comparison: duration_s must be 0 or more, not {self.duration_s}')
         if not self.rate_hz > 0:  # NaN is not above zero either
             raise ConfigError(f'comparison: rate_hz must be above zero, not {self.rate_hz}')
 
@@ -138,6 +145,8 @@ class FrameRow:
     :param turn: place of the arm among those served with this frame, from 0; -1 when together.
     :param stages: milliseconds by stage (``STAGES``), as the node says of itself.
     :param counts: per class (correct, in truth, predicted) pixels over labelled truth, or None.
+    :param block: placement ``alternate``: number of the block of frames, from 0; else -1.
+    :param swapping: the model was being exchanged, or had just been.
     :param detail: counts of boundaries, objects and flicker, or None.
     """
 
@@ -151,6 +160,8 @@ class FrameRow:
     turn: int = -1
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
+    block: int = -1
+    swapping: bool = False
     detail: FrameDetail | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -54,6 +54,15 @@ def quiet(axes: Axes) -> None:
         label.set_fontsize(9)
 
 
+def legend_above(axes: Axes, x: float = 0.5) -> None:
+    """Name the lines above the axes, in as many columns as the names leave room for."""
+    names = axes.get_legend_handles_labels()[1]
+    longest = max(map(len, names), default=0)
+    columns = 3 if longest <= 18 else 2 if longest <= 34 else 1
+    axes.legend(frameon=False, fontsize=9, ncols=columns, loc='lower center',
+                bbox_to_anchor=(x, 1.0))
+
+
 def png(drawing: Figure) -> bytes:
     """Return the picture."""
     stream = io.BytesIO()

@@ -35,6 +35,8 @@ class Published:
     A frame that the camera gave to one arm, at ``published_ns`` of the steady clock.
 
     :param truth: parts of the ground truth that were published with it beside labels.
+    :param block: placement ``alternate``: number of the block of frames; -1 outside of one.
+    :param swapping: a model was being exchanged meanwhile.
     """
 
     arm: str
@@ -44,6 +46,8 @@ class Published:
     published_ns: int
     turn: int = -1
     truth: tuple[str, ...] = ()
+    block: int = -1
+    swapping: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,4 +127,4 @@ def _row(frame: Published, result: Received | None, status: str) -> FrameRow:
         published_ns=frame.published_ns,
         received_ns=result.received_ns if result else None, status=status, turn=frame.turn,
         stages=result.stages if result else {}, counts=result.counts if result else None,
-        detail=result.detail if result else None)
+        detail=result.detail if result else None, block=frame.block, swapping=frame.swapping)

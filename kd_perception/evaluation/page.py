@@ -23,12 +23,13 @@ _TEMPLATES = Path(__file__).parent / 'templates'
 _LONG = 30  # letters of a word
 
 
-def page(*, title: str, kicker: str, headline: str, cards: Sequence[str],
+def page(*, title: str, kicker: str, headline: str | Sequence[str], cards: Sequence[str],
          parts: Sequence[str], lead: Sequence[str] = (), contents: bool = False) -> str:
     """
     Return the page.
 
     :param kicker: the small line above the headline.
+    :param headline: several sentences stand below each other, smaller.
     :param cards: made by ``card``.
     :param parts: sections, made by ``section`` and ``cautions``.
     :param lead: sentences below the headline.
@@ -41,9 +42,16 @@ def page(*, title: str, kicker: str, headline: str, cards: Sequence[str],
         sections.insert(first, _contents(sections))
     return Template((_TEMPLATES / 'report.html').read_text(encoding='utf-8')).substitute(
         version=escape(__version__), title=escape(title), kicker=escape(kicker),
-        headline=escape(headline), lead=paragraphs(lead),
+        headline=_headline([headline] if isinstance(headline, str) else headline),
+        lead=paragraphs(lead),
         style=(_TEMPLATES / 'report.css').read_text(encoding='utf-8'),
         cards='\n'.join(cards), sections='\n'.join(filter(None, sections)))
+
+
+def _headline(sentences: Sequence[str]) -> str:
+    if len(sentences) == 1:
+        return escape(sentences[0])
+    return ''.join(f'<span class="one-of-several">{escape(s)}</span>' for s in sentences)
 
 
 def card(value: str, name: str, note: str, kind: str = 'plain', drawing: str = '') -> str:

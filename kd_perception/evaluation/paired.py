@@ -85,6 +85,7 @@ class PairedLatency:
     :param unpaired: frames given to both but answered by only one, or by none.
     :param ambiguous: keys that more than one published frame bears; never paired.
     :param block: frames drawn together for the median of the differences.
+    :param basis: what was compared where it was not the same frames (placement ``alternate``).
     """
 
     reference: str
@@ -97,6 +98,7 @@ class PairedLatency:
     median_difference: Interval
     mean_ratio: Interval
     median_ratio: Interval
+    basis: str = ''
 
 
 def summarize(values: Sequence[float] | np.ndarray) -> Summary:

@@ -7,7 +7,7 @@ drawn as ``figures`` has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -15,10 +15,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 import numpy as np
 
 from kd_perception.evaluation.analysis import Analysis
-from kd_perception.evaluation.figures import COLORS, figure, GRID, INK, png
+from kd_perception.evaluation.figures import COLORS, figure, GRID, INK, legend_above, png
 from kd_perception.evaluation.paired import ANSWERED, pair_rows
 
 _SHORTEST_MS = 0.001  # what a logarithmic scale can still show
+_EXCHANGE = '#f3e3c3'
 STAGE_COLORS = {
     'wait': '#c9ced6', 'decode': '#8fb8de', 'preprocess': '#5f97c7', 'inference': '#2b4c7e',
     'postprocess': '#7aa77f', 'publish': '#e3b45a', 'elsewhere': '#e8e8ea'}
@@ -40,8 +41,7 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
         median = float(np.median(values))
         axes.plot([median], [0.5], 'o', color=color, ms=6)
         axes.annotate(f'{median:.1f} ms', (median, 0.5), textcoords='offset points',
-                      xytext=(8, -4) if k % 2 == 0 else (-8, 2), color=color, fontsize=9,
-                      ha='left' if k % 2 == 0 else 'right')
+                      xytext=(8, -4 - 13 * k), color=color, fontsize=9)
         highest, lowest = max(highest, values[-1]), min(lowest, values[0])
     if highest > 5 * lowest:
         log_ticks(axes.set_xscale, axes.xaxis)
@@ -49,14 +49,14 @@ def latency_distribution(analysis: Analysis) -> bytes | None:
     axes.set_xlabel('latency, ms')
     axes.set_ylabel('share of frames')
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.5, 1.0))
+    legend_above(axes)
     return png(drawing)
 
 
 def difference_distribution(analysis: Analysis) -> bytes | None:
     """Return histograms of the paired differences, or None without pairs."""
-    chosen = [c for c in analysis.comparisons if c.latency]
+    # Where arms did not see the same frames there is no difference by frame.
+    chosen = [c for c in analysis.comparisons if c.latency and not c.latency.basis]
     if not chosen:
         return None
     drawing, axes = figure(6.4, 2.6)
@@ -113,16 +113,19 @@ def timeline(analysis: Analysis) -> bytes:
         axes.set_ylim(0, top * 1.04)
     axes.set_xlabel('frame')
     axes.set_ylabel('latency, ms')
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.5, 1.0))
+    legend_above(axes)
     return png(drawing)
 
 
 def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
-    """Mark lost, late and duplicate frames on the upper edge, by arm."""
-    arms = _arms(analysis)
+    """Mark lost, late and duplicate frames on the upper edge, by arm; exchanges behind all."""
+    arms, exchanged = _arms(analysis), False
     for k, (arm, color) in enumerate(arms):
         rows = analysis.run.arm_rows(arm, warmup=True)
+        for first, last in _spans(r.index for r in rows if r.swapping):
+            axes.axvspan(first - 0.5, last + 0.5, color=_EXCHANGE, lw=0, zorder=0,
+                         label=None if exchanged else 'model being exchanged')
+            exchanged = True
         # Arms side by side within the edge, so that none hides another's losses.
         height = top * (1.0 - 0.035 * k)
         for status, marker in (('lost', 'x'), ('late', 'v'), ('ambiguous', '*'),
@@ -131,6 +134,17 @@ def _mark_trouble(analysis: Analysis, axes: Axes, top: float) -> None:
             if found:
                 axes.plot(found, [height] * len(found), marker, color=color, ms=5,
                           label=f'{analysis.labels[arm]}: {len(found)} {status}', clip_on=False)
+
+
+def _spans(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Return first and last of every run of consecutive numbers."""
+    spans: list[tuple[int, int]] = []
+    for index in sorted(set(indices)):
+        if spans and index == spans[-1][1] + 1:
+            spans[-1] = spans[-1][0], index
+        else:
+            spans.append((index, index))
+    return spans
 
 
 def log_ticks(set_scale: Callable[[str], None], axis: Axis, *, wide: bool = False) -> None:
@@ -186,7 +200,8 @@ def stage_distribution(analysis: Analysis) -> bytes | None:
     drawing, axes = figure(6.4, 1.0 + 0.22 * len(stages) * (len(arms) + 0.7))
     step, seen = len(arms) + 0.7, []
     for k, (arm, color) in enumerate(arms):
-        rows = [r for r in analysis.run.arm_rows(arm) if r.status in ANSWERED]
+        rows = [r for r in analysis.run.arm_rows(arm)
+                if r.status in ANSWERED and not r.swapping]
         for i, stage in enumerate(stages):
             values = np.array([r.stages[stage] for r in rows if stage in r.stages])
             if values.size == 0:
@@ -205,8 +220,7 @@ def stage_distribution(analysis: Analysis) -> bytes | None:
     log_ticks(axes.set_xscale, axes.xaxis, wide=max(seen) > 1000 * min(seen))
     axes.set_xlim(min(seen) * 0.7, max(seen) * 1.4)
     axes.set_xlabel('ms per frame, logarithmic')
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc='lower center',
-                bbox_to_anchor=(0.45, 1.0))
+    legend_above(axes, 0.45)
     return png(drawing)
 
 
@@ -222,4 +236,4 @@ def _arms(analysis: Analysis) -> list[tuple[str, str]]:
 
 def _latencies(analysis: Analysis, arm: str) -> list[float]:
     return [r.latency_ms for r in analysis.run.arm_rows(arm)
-            if r.status in ANSWERED and r.latency_ms is not None]
+            if r.status in ANSWERED and r.latency_ms is not None and not r.swapping]

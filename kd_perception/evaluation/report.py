@@ -102,7 +102,7 @@ def frames_csv(run: ComparisonRun) -> str:
     writer.writerow([
         'arm', 'index', 'warmup', 'stamp_ns', 'frame_id', 'status', 'turn', 'published_ns',
         'received_ns', 'latency_ms', *(f'{s}_ms' for s in stages), 'pixel_accuracy', 'miou',
-        'reordered', *FRAME_FIGURES])
+        'reordered', 'block', 'swapping', *FRAME_FIGURES])
     overtaken = {id(row) for row in reordered_rows(run.rows)}
     for row in run.rows:
         latency = row.latency_ms
@@ -112,6 +112,7 @@ def frames_csv(run: ComparisonRun) -> str:
             '' if latency is None else f'{latency:.6f}',
             *(f'{row.stages[s]:.6f}' if s in row.stages else '' for s in stages),
             *_frame_accuracy(row), int(id(row) in overtaken),
+            row.block if row.block >= 0 else '', int(row.swapping),
             *(_figure(v) for v in frame_figures(row.detail))])
     return stream.getvalue()
 
@@ -132,6 +133,7 @@ def _arm(analysis: Analysis, arm: str) -> dict[str, Any]:
            for name in ('boundary', 'objects', 'flicker', 'calibration')},
         'resources': asdict(usage) if usage else None,
         'counters': dict(run.counters.get(arm, {})),
+        'swap': asdict(analysis.swaps[arm]) if arm in analysis.swaps else None,
     }
 
 

@@ -38,12 +38,16 @@ def render(analysis: Analysis, baseline: BaselineComparison | None = None) -> st
 
     :param baseline: what came of it against an older report, if that was asked.
     """
+    several = len(analysis.comparisons) > 1
     return page(
         title=' against '.join(reversed([analysis.labels[a.name] for a in analysis.run.arms])),
         kicker=f'A/B comparison on ROS 2 nodes · {subtitle(analysis)}',
-        headline=analysis.headline, lead=sentences(analysis), cards=cards(analysis),
+        headline=[c.verdict.headline for c in analysis.comparisons] or analysis.headline,
+        lead=[] if several else sentences(analysis), cards=cards(analysis),
         contents=True,
-        parts=[cautions(analysis.cautions), _baseline(analysis, baseline), _latency(analysis),
+        parts=[cautions(analysis.cautions),
+               section('Verdict', [paragraphs(sentences(analysis))]) if several else '',
+               _baseline(analysis, baseline), _latency(analysis),
                _accuracy(analysis), _details(analysis), _worst(analysis), _ordinary(analysis),
                _method(analysis)])
 

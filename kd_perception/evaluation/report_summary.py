@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kd_perception.evaluation.analysis import Analysis, ArmComparison
+from kd_perception.evaluation.bootstrap import Interval
 from kd_perception.evaluation.page import card
 from kd_perception.evaluation.plots import arm_color
 from kd_perception.evaluation.strips import Mark, strip
@@ -64,10 +65,16 @@ def _speed(analysis: Analysis, comparison: ArmComparison) -> str:
     value = times(ratio.estimate if state != 'slower' else 1 / ratio.estimate)
     word = {'faster': 'faster', 'slower': 'slower'}.get(state, 'as fast (not shown to differ)')
     return card(
-        value, f'{other} is {word}', f'95 %: {ratio.low:.2f} … {ratio.high:.2f} times as fast',
+        value, f'{other} is {word}',
+        f'{_confidence(ratio)}: {ratio.low:.2f} … {ratio.high:.2f} times as fast',
         {'faster': 'good', 'slower': 'bad'}.get(state, 'plain'),
         strip(ratio, [Mark(1.0, 'equal')], arm_color(analysis, comparison.other), good_from=1.0,
               log=True))
+
+
+def _confidence(interval: Interval) -> str:
+    """Return ``95 %``, or more where several arms hold together."""
+    return f'{100 * interval.confidence:.3g} %'
 
 
 def _accuracy(analysis: Analysis, comparison: ArmComparison) -> str:
@@ -83,5 +90,5 @@ def _accuracy(analysis: Analysis, comparison: ArmComparison) -> str:
         marks.append(Mark(-margin, f'margin −{margin:g}'))
     return card(
         f'{change.estimate:+.1f}'.replace('-', '−'), f'mIoU points, {other}',
-        f'95 %: {change.low:+.1f} … {change.high:+.1f}'.replace('-', '−'), kind,
+        f'{_confidence(change)}: {change.low:+.1f} … {change.high:+.1f}'.replace('-', '−'), kind,
         strip(change, marks, arm_color(analysis, comparison.other), good_from=-margin))

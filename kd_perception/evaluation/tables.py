@@ -99,12 +99,14 @@ def difference_table(analysis: Analysis) -> Table | None:
         rows.append(('mIoU, points gained', *(
             interval(points(c.accuracy.difference), '', 2, sign=True) if c.accuracy else NONE
             for c in chosen)))
-    rows.append(('frames answered by both', *(
-        f'{c.latency.n} (unpaired {c.latency.unpaired})' if c.latency else NONE
-        for c in chosen)))
+    by_blocks = any(c.latency and c.latency.basis for c in chosen)
+    rows.append(('frames compared' if by_blocks else 'frames answered by both', *(
+        NONE if not c.latency else c.latency.basis
+        or f'{c.latency.n} (unpaired {c.latency.unpaired})' for c in chosen)))
     reference = analysis.labels[chosen[0].reference]
     together = ' that hold together' if len(chosen) > 1 else ''
-    return Table(f'Against {reference}, frame by frame, with 95 % intervals{together}',
+    how = 'by rounds of blocks' if by_blocks else 'frame by frame'
+    return Table(f'Against {reference}, {how}, with 95 % intervals{together}',
                  ('', *(analysis.labels[c.other] for c in chosen)), tuple(rows), strong=(0, 2))
 
 

@@ -26,8 +26,9 @@ _PLACEMENTS = {
                   'under shared load.',
     'isolated': 'The arms ran one after the other over all frames; slow changes of the machine '
                 'between the two passes count as differences between them.',
-    'alternate': 'One node exchanged its model during the run; frames near an exchange carry its '
-                 'cost.',
+    'alternate': 'One node exchanged its model between blocks of frames: each frame was answered '
+                 'by one model only, so the arms are compared by rounds of blocks, not on the '
+                 'same frames. Frames near an exchange are left out and reported apart.',
 }
 
 
@@ -114,7 +115,8 @@ def _judge_latency(reference: str, other: str, latency: PairedLatency | None,
                 'latency.')
     difference, ratio = latency.median_difference, latency.median_ratio
     numbers = (f'median difference {_ms(difference)}, median ratio {ratio.estimate:.2f} '
-               f'({ratio.low:.2f} … {ratio.high:.2f}), n = {latency.n} frames answered by both')
+               f'({ratio.low:.2f} … {ratio.high:.2f}), '
+               + (latency.basis or f'n = {latency.n} frames answered by both'))
     faster = difference.estimate >= 0
     short = (f'is {"faster" if faster else "slower"} by '
              f'{_amount(difference, "ms", negative=not faster)}')

@@ -38,6 +38,7 @@ from kd_perception.nodes.conversion import (
 from kd_perception.nodes.parameters import CAMERA, declare, values_of_node
 from kd_perception.nodes.process import run_node
 from kd_perception.nodes.published import end_message, published_message, skipped_message
+from kd_perception.nodes.sampling import SampleIndices
 from kd_perception.nodes.schedule import Serving, servings
 from kd_perception.nodes.truth_topics import TruthPublishers
 from kd_perception.nodes.worst_pictures import parse_show_request
@@ -61,13 +62,19 @@ class CameraNode(Node):
                            if self._values['publish_clock'] else None)
         self._refuse_second_clock(_DISCOVERY_S)
         self._source = open_pictures(self._values)
+        if self._values['speed'] and (
+                not self._source.schedule_s.size or self._values['pacing'] != 'realtime'
+                or self._values['placement'] != 'concurrent'):
+            raise ConfigError('speed needs a recording, pacing realtime and placement '
+                              'concurrent')
         self._arms: tuple[str, ...] = self._values['arms'] or ('',)
         self._total = self._number_of_frames()
-        self._samples = _spread(self._values['samples'], self._total)
+        self._samples = SampleIndices(self._values['samples'], self._total)
         self._order: Iterator[Serving] = self._servings()
         self._picture: tuple[int, Picture, Image] | None = None
         self._ended = False
         self._served = False
+        self._playing_since = 0.0
         self._bad: set[int] = set()
         self._create_topics()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -135,9 +142,25 @@ class CameraNode(Node):
     def _on_timer(self) -> None:
         if self._held or self._ended:
             return
-        self._serve_next()
+        served = self._serve_next()
         # Draw the next picture now, so that it goes out on time.
         self._prepare()
+        if self._values['speed'] and served:
+            self._keep_time(served[0].index)
+
+    def _keep_time(self, index: int) -> None:
+        """Set the timer to when the frame after ``index`` is due in the recording's own time."""
+        now = time.monotonic()
+        self._playing_since = self._playing_since or now - self._due_s(index)
+        wait_s = self._playing_since + self._due_s(index + 1) - now
+        self._timer.timer_period_ns = max(0, int(wait_s * 1e9))
+        self._timer.reset()
+
+    def _due_s(self, index: int) -> float:
+        """Return when a frame is due after the first one."""
+        times = self._source.schedule_s
+        rounds, place = divmod(index, len(times) - 1)
+        return float(rounds * times[-1] + times[place]) / float(self._values['speed'])
 
     def _on_step(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         unheard = [p.topic_name for p in self._images.values() if not p.get_subscription_count()]
@@ -186,8 +209,9 @@ class CameraNode(Node):
         there = self._source.frames
         if isinstance(self._source, StreetPictures):
             self._source.depth = self._truth.depth_wanted
+        rounds, place = divmod(index, there) if there else (0, index)
         try:
-            picture = self._source.picture(index % there if there else index)
+            picture = self._source.picture(place)
         except LabelError:
             raise  # not one bad picture: the labels of this recording mean something else
         except ImageError as error:
@@ -198,7 +222,8 @@ class CameraNode(Node):
         image = picture.image
         if self._values['encoding'] == 'bgr8':
             image = np.ascontiguousarray(image[..., ::-1])
-        stamp = picture.stamp_ns
+        # A recording that is played again goes on in time: no stamp comes twice.
+        stamp = picture.stamp_ns + rounds * self._source.round_ns
         if self._values['stamps'] == 'clock':
             stamp = self.get_clock().now().nanoseconds
         message = image_message(image, self._values['encoding'], header(stamp, picture.frame_id))
@@ -257,13 +282,6 @@ class CameraNode(Node):
             height, width = picture.image.shape[:2]
             self._infos[arm].publish(camera_info_message(
                 width, height, lens.fx, lens.fy, lens.cx, lens.cy, head))
-
-
-def _spread(count: int, total: int) -> frozenset[int]:
-    """Return ``count`` indices spread evenly over ``total`` frames, the middle of each part."""
-    if not count or not total:
-        return frozenset()
-    return frozenset(int((i + 0.5) * total / count) for i in range(min(count, total)))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError
 from kd_perception.frames import KnowingSource, KnownTruth
+from kd_perception.nodes.camera_times import playing_times, round_ns
 
 _ENDLESS_S = 86_400.0
 
@@ -55,11 +56,16 @@ class PictureSource(Protocol):
     Pictures by index.
 
     :param frames: how many there are; 0 for as many as wanted.
+    :param round_ns: how much later a frame is when the source is played once more.
+    :param schedule_s: float ``[n + 1]``: when each frame is due in the recording's own time, and
+        at last when the next round begins; empty where the source has no time of its own.
     :param notes: what a reader of a report must know of the source.
     """
 
     name: str
     frames: int
+    round_ns: int
+    schedule_s: np.ndarray
     classes: ClassSet | None
     intrinsics: Intrinsics | None
     notes: tuple[str, ...]
@@ -89,7 +95,8 @@ class StreetPictures:
                                        rate_hz=rate_hz, width=width, height=height)
         self._frame_id = frame_id
         self.name = self._source.name
-        self.frames = 0
+        self.frames = self.round_ns = 0
+        self.schedule_s = np.zeros(0)
         model = self._source.camera
         self.classes = self._source.label_classes
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)
@@ -120,6 +127,7 @@ class RecordedPictures:
             raise ConfigError('source bag needs the parameter "bag": a rosbag, video or image '
                               'folder')
         self._source = open_source(path, **options)
+        times, stamps = _times(self._source)
         self._frame_id = frame_id
         self.name = self._source.name
         self.frames = len(self._source)
@@ -127,6 +135,8 @@ class RecordedPictures:
         known = self._known(0)
         self.intrinsics = None if known is None or known.lens is None else Intrinsics(*known.lens)
         self._by_log = _zero_or_repeated(self._source)
+        self.round_ns = round_ns(times if self._by_log else stamps)
+        self.schedule_s = playing_times(times)
         self.notes: tuple[str, ...] = ()
         if self._by_log:
             self.notes = ('Header stamps of the recording are zero or repeat: its frames were '
@@ -151,6 +161,11 @@ class RecordedPictures:
     def close(self) -> None:
         """Close the files."""
         self._source.close()
+
+
+def _times(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 ``[n]`` twice: when frames were recorded, and their header stamps."""
+    return source.times_ns, source.stamps_ns
 
 
 def _zero_or_repeated(source: Any) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.nodes.camera_source import Intrinsics, Picture
@@ -43,7 +45,8 @@ class CarlaPictures:
         self._frame_id = frame_id
         self._last: tuple[int, Picture] | None = None
         self.name = f'carla:{self._session.map}:{spec.scenario}:{spec.seed}'
-        self.frames = 0
+        self.frames = self.round_ns = 0
+        self.schedule_s = np.zeros(0)  # frames come when the server draws them
         self.classes: ClassSet | None = load_class_set('carla')
         model = self._session.camera
         self.intrinsics: Intrinsics | None = Intrinsics(model.fx, model.fy, model.cx, model.cy)

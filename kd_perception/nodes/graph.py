@@ -8,17 +8,18 @@ neither ROS nor ``launch``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+import json
 from typing import Any
 
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.comparison import ComparisonSpec
+from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.nodes.parameters import check_values, TABLES
-from kd_perception.nodes.schedule import PLACEMENTS
 from kd_perception.simulation.carla.spec import ONCE
 
 PACKAGE = 'kd_perception'
 SAMPLES = 6
+SHARED = 'shared'  # namespace of the one node of placement alternate
 
 
 @dataclass(frozen=True)
@@ -137,50 +138,129 @@ def comparison_graph(spec: ComparisonSpec, out: str, *,
                      camera: Mapping[str, Any] | None = None,
                      monitor: Mapping[str, Any] | None = None) -> RunGraph:
     """
-    Return camera, one perception node per arm, and the monitor.
+    Return camera, one perception node per arm, and the monitor; of a live topic no camera.
 
-    :param spec: what to compare; ``scenario`` holds the path for the source ``bag``.
+    :param spec: what to compare; ``scenario`` holds the path for the source ``bag``, the topic
+        for ``topic``.
     :param out: directory of the report.
     :param perception: more parameters for every arm, e.g. ``models_dir``.
-    :param camera: more parameters for the camera, e.g. ``image_topic``.
+    :param camera: more parameters for the camera, e.g. ``image_topic``; of a live topic
+        ``label_topic`` (empty: no ground truth), ``label_info_topic`` and ``classes`` of its
+        labels.
     :param monitor: more parameters for the monitor, e.g. ``timeout_s``.
     :raises ConfigError: for what cannot be run.
     """
-    if spec.source not in ('sim', 'bag', 'carla'):
-        raise ConfigError(f'source {spec.source!r} cannot be compared by this release; '
-                          'choose sim, bag or carla')
-    if spec.placement not in PLACEMENTS:
-        raise ConfigError(f'placement {spec.placement} cannot be run by this release; choose '
-                          f'{", ".join(PLACEMENTS)}')
-    if spec.placement == 'isolated' and spec.source == 'sim' and not spec.frames:
-        raise ConfigError('placement isolated needs a number of frames')
+    _check(spec)
+    if (camera or {}).get('speed') and (spec.pacing, spec.placement) != ('realtime', 'concurrent'):
+        raise ConfigError('a recording keeps its own time (speed, --rate as a factor) with pacing '
+                          'realtime and placement concurrent only')
+    names = tuple(arm.name for arm in spec.arms)
+    told = {
+        'arms': names, 'source': spec.source, 'scenario': spec.scenario, 'seed': spec.seed,
+        'frames': spec.frames, 'duration_s': spec.duration_s, 'warmup': spec.warmup,
+        'pacing': spec.pacing, 'placement': spec.placement, 'rate_hz': spec.rate_hz,
+        'class_map': spec.class_map, 'margin_miou': spec.margin_miou,
+        'margin_latency_ms': spec.margin_latency_ms, 'out': out,
+        **(monitor or {})}
+    served = spec.arms
+    if spec.placement == 'alternate':
+        settings = [arm_settings(arm) for arm in spec.arms]
+        told |= {'settings': tuple(json.dumps(s) for s in settings),
+                 'swap_every': spec.swap_every or 20}
+        served = (replace(spec.arms[0], name=SHARED),)
+    arms = [perception_node(arm.name, **{**arm_settings(arm), 'publish_overlay': False,
+                                         **(perception or {})}) for arm in served]
+    if spec.source == 'topic':
+        return _live_graph(spec.scenario, arms, told, camera or {})
+    if (perception or {}).get('image_transport', 'raw') != 'raw':
+        raise ConfigError('image_transport is of use for live topics only: the camera of this '
+                          'package publishes raw images')
+    nodes = [_camera(spec, camera or {}), *arms, NodeSpec('monitor', 'monitor', '', told)]
+    return RunGraph(tuple(nodes), ends_with='monitor')
+
+
+def in_namespace(graph: RunGraph, namespace: str) -> RunGraph:
+    """Return ``graph`` with all nodes below ``namespace``."""
+    space = namespace.strip('/')
+    if not space:
+        return graph
+    nodes = tuple(replace(n, namespace=f'{space}/{n.namespace}'.rstrip('/')) for n in graph.nodes)
+    return RunGraph(nodes, f'{space}/{graph.ends_with}' if graph.ends_with else '')
+
+
+def full_topic(name: str) -> str:
+    """Return a topic's name as seen from everywhere."""
+    return f'/{name.strip("/")}'
+
+
+def arm_settings(arm: ArmSpec) -> dict[str, Any]:
+    """Return the parameters of a perception node that make it serve an arm."""
+    return {'model': arm.model, 'engine': arm.engine, 'device': arm.device,
+            'precision': arm.precision, 'threads': arm.threads}
+
+
+def _check(spec: ComparisonSpec) -> None:
+    """Refuse what cannot be run."""
+    if spec.source == 'topic':
+        if not spec.scenario.strip('/'):
+            raise ConfigError('source topic needs the name of an image topic')
+        if (spec.placement, spec.pacing) != ('concurrent', 'realtime'):
+            raise ConfigError(f'source topic sends to all arms when it likes: placement '
+                              f'{spec.placement}, pacing {spec.pacing} cannot be; choose '
+                              'concurrent, realtime')
+        if not spec.frames and not spec.duration_s:
+            raise ConfigError('source topic has no end: give a number of frames or a duration')
+    if spec.placement == 'alternate':
+        settings = [tuple(arm_settings(arm).values()) for arm in spec.arms]
+        if len(set(settings)) != len(settings) or len(settings) < 2:
+            raise ConfigError('placement alternate exchanges models: it needs two arms or more '
+                              'that differ in model, engine, device, precision or threads')
     if spec.source == 'carla' and spec.placement == 'isolated':
         raise ConfigError(f'placement isolated needs each frame more than once, and {ONCE}')
-    if spec.source in ('sim', 'carla') and not spec.frames:
-        raise ConfigError(f'source {spec.source} has no end: give a number of frames')
-    names = tuple(arm.name for arm in spec.arms)
-    total = spec.frames + spec.warmup if spec.frames else 0
-    source: dict[str, Any] = {'source': spec.source, 'seed': spec.seed, 'rate_hz': spec.rate_hz}
+    if spec.source in ('sim', 'carla'):
+        if spec.placement == 'isolated' and not spec.frames:
+            raise ConfigError('placement isolated needs a number of frames')
+        if not spec.frames and not spec.duration_s:
+            raise ConfigError(f'source {spec.source} has no end: give a number of frames or a '
+                              'duration')
+
+
+def _camera(spec: ComparisonSpec, more: Mapping[str, Any]) -> NodeSpec:
+    """Return the camera that serves the arms."""
+    source: dict[str, Any] = {
+        'source': spec.source, 'seed': spec.seed, 'rate_hz': spec.rate_hz,
+        'frames': spec.frames + spec.warmup if spec.frames else 0, 'pacing': spec.pacing,
+        'arms': tuple(arm.name for arm in spec.arms), 'placement': spec.placement, 'hold': True,
+        'samples': SAMPLES}
+    if spec.placement == 'alternate':
+        # How many frames pass while models are exchanged, nobody knows: the monitor ends the run.
+        source.update(arms=(SHARED,), placement='concurrent', frames=0, samples=0)
     if spec.source == 'bag':
         source['bag'] = spec.scenario
     else:
         source['scenario'] = spec.scenario
         source.update({k: v for k, v in (('width', spec.width), ('height', spec.height)) if v})
-    nodes = [camera_node(**{**source, 'frames': total, 'pacing': spec.pacing, 'arms': names,
-                            'placement': spec.placement, 'hold': True,
-                            'samples': SAMPLES, **(camera or {})})]
-    for arm in spec.arms:
-        nodes.append(perception_node(arm.name, **{
-            'model': arm.model, 'engine': arm.engine, 'device': arm.device,
-            'precision': arm.precision, 'threads': arm.threads, 'publish_overlay': False,
-            **(perception or {})}))
-    nodes.append(NodeSpec('monitor', 'monitor', '', {
-        'arms': names, 'source': spec.source, 'scenario': spec.scenario, 'seed': spec.seed,
-        'frames': spec.frames, 'warmup': spec.warmup, 'pacing': spec.pacing,
-        'placement': spec.placement, 'rate_hz': spec.rate_hz, 'class_map': spec.class_map,
-        'margin_miou': spec.margin_miou, 'margin_latency_ms': spec.margin_latency_ms,
-        'out': out, **(monitor or {})}))
-    return RunGraph(tuple(nodes), ends_with='monitor')
+    return camera_node(**{**source, **more})
+
+
+def _live_graph(topic: str, arms: Sequence[NodeSpec], told: Mapping[str, Any],
+                labels: Mapping[str, Any]) -> RunGraph:
+    """Return arms and monitor on somebody's topics."""
+    transport = arms[0].parameters.get('image_transport', 'raw')
+    image = ('image/compressed' if transport == 'compressed' else 'image', full_topic(topic))
+    truth, remappings = 'none', [image]
+    if label_topic := labels.get('label_topic', ''):
+        truth = 'required'
+        beside = full_topic(label_topic).rpartition('/')[0] + '/label_info'
+        remappings += [('labels', full_topic(label_topic)),
+                       ('label_info', full_topic(labels.get('label_info_topic') or beside))]
+    elif told.get('truth') == 'required':
+        raise ConfigError('ground truth of a live topic needs the topic of its labels')
+    watcher = NodeSpec('monitor', 'monitor', '', {
+        **told, 'truth': truth, 'image_transport': transport, 'samples': SAMPLES,
+        'classes': labels.get('classes', '')}, tuple(remappings))
+    nodes = (*(replace(arm, remappings=(image,)) for arm in arms), watcher)
+    return RunGraph(nodes, ends_with='monitor')
 
 
 def parameter_yaml(parameters: Mapping[str, Any]) -> dict[str, Any]:

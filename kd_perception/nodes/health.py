@@ -175,9 +175,8 @@ def verdict(state: str, *, model_error: str, frame_error: str, silence: str,
         return 0, f'{state}'
     since = {name: count - previous.get(name, 0) for name, count in counters.items()}
     level, told = _frames_lately(since, frame_error)
-    if not frame_error:
-        told = '; '.join(filter(None, (silence, fallback))) or told
-    told = '; '.join(filter(None, (told, refused)))
+    others = ('', '') if frame_error else (silence, fallback)
+    told = '; '.join(filter(None, (*others, told, refused)))
     return max(level, int(bool(told))), told or 'active'
 
 

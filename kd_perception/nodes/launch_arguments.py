@@ -9,13 +9,14 @@ that a default lives in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.nodes.graph import (
     comparison_graph,
+    in_namespace,
     perception_graph,
     replay_graph,
     RunGraph,
@@ -56,11 +57,14 @@ class LaunchFile:
 # Parameters of the arms that ab_comparison takes for all arms, or as a_<name>, b_<name>.
 _PER_ARM = ('engine', 'device', 'precision', 'threads')
 _CARLA = tuple(s.name for s in TABLES['camera'] if s.name.startswith('carla_'))
-_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', *_CARLA)
+_CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', 'loop', 'speed',
+                         *_CARLA)
+_MONITOR_OF_COMPARISON = ('timeout_s', 'start_timeout_s', 'truth', 'measures')
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
-_SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'warmup', 'pacing', 'placement',
-                       'rate_hz', 'class_map', 'margin_miou', 'margin_latency_ms')
+_SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'duration_s', 'warmup', 'pacing',
+                       'placement', 'swap_every', 'rate_hz', 'class_map', 'margin_miou',
+                       'margin_latency_ms')
 
 
 def of_parameters(node: str, *, without: Sequence[str] = ()) -> tuple[Argument, ...]:
@@ -111,14 +115,14 @@ def _simulation(values: Mapping[str, str]) -> RunGraph:
     parameters = given('camera', values, without=('bag',))
     if parameters.get('source') == 'bag':
         raise ConfigError('source: bag is played by replay.launch.py; choose sim or carla')
-    return _in_namespace(simulation_graph(**parameters), values['namespace'])
+    return in_namespace(simulation_graph(**parameters), values['namespace'])
 
 
 def _replay(values: Mapping[str, str]) -> RunGraph:
     parameters = given('camera', values, without=('source', 'bag'))
     if not values['bag']:
         raise ConfigError('bag: give the path of a rosbag, video or image folder: bag:=<path>')
-    return _in_namespace(replay_graph(values['bag'], **parameters), values['namespace'])
+    return in_namespace(replay_graph(values['bag'], **parameters), values['namespace'])
 
 
 def _comparison(values: Mapping[str, str]) -> RunGraph:
@@ -129,21 +133,26 @@ def _comparison(values: Mapping[str, str]) -> RunGraph:
         if not values['bag']:
             raise ConfigError('bag: source:=bag needs bag:=<path>')
         told['scenario'] = values['bag']
-        told['frames'] = told['frames'] if values['frames'] else 0
+    elif told['source'] == 'topic':
+        told['scenario'] = values['image']
+        told['pacing'] = values['pacing'] or 'realtime'
+        told['placement'] = values['placement'] or 'concurrent'
+    if not values['frames'] and (told['source'] == 'bag' or told['duration_s']):
+        told['frames'] = 0
     camera = {s.name: s for s in TABLES['camera']}
     size = {name: int(str(camera[name].parse(values[name] or str(camera[name].default))))
             for name in ('width', 'height')}
     everything: dict[str, Any] = {**size, **told}
     spec = ComparisonSpec(arms=tuple(_arm(name, values) for name in ('a', 'b')), **everything)
-    arms = given('perception', {k: values[k] for k in ('models_dir', 'autostart')})
+    arms = given('perception', {k: values[k] for k in ('models_dir', 'autostart',
+                                                       'image_transport')})
     if values['rviz'] == 'true':
         arms['publish_overlay'] = True
     graph = comparison_graph(
         spec, values['out'], perception=arms,
         camera=given('camera', {k: values[k] for k in _CAMERA_OF_COMPARISON}),
-        monitor=given('monitor', {k: values[k] for k in ('timeout_s', 'start_timeout_s',
-                                                           'measures')}))
-    return _in_namespace(graph, values['namespace'])
+        monitor=given('monitor', {k: values[k] for k in _MONITOR_OF_COMPARISON}))
+    return in_namespace(graph, values['namespace'])
 
 
 def _arm(name: str, values: Mapping[str, str]) -> ArmSpec:
@@ -156,24 +165,17 @@ def _arm(name: str, values: Mapping[str, str]) -> ArmSpec:
     return ArmSpec(name, values[name], **settings)
 
 
-def _in_namespace(graph: RunGraph, namespace: str) -> RunGraph:
-    """Return ``graph`` with all nodes below ``namespace``."""
-    space = namespace.strip('/')
-    if not space:
-        return graph
-    nodes = tuple(replace(n, namespace=f'{space}/{n.namespace}'.rstrip('/')) for n in graph.nodes)
-    return RunGraph(nodes, f'{space}/{graph.ends_with}' if graph.ends_with else '')
-
-
 def _comparison_arguments() -> tuple[Argument, ...]:
     specs = {s.name: s for table in ('perception', 'camera', 'monitor') for s in TABLES[table]}
     arms = [Argument(n, '', f'Model of arm {n}: a name in models_dir, or a path.') for n in 'ab']
     for parameter in _PER_ARM:
         arms.append(_argument(specs[parameter]))
         arms += [Argument(f'{n}_{parameter}', '', f'The same for arm {n} alone.') for n in 'ab']
-    rest = ('models_dir', 'autostart', *_SPEC_OF_COMPARISON, 'bag', *_CAMERA_OF_COMPARISON,
-            'width', 'height', 'timeout_s', 'start_timeout_s', 'measures', 'out')
-    return (*arms, *(_argument(specs[name]) for name in rest))
+    rest = ('models_dir', 'autostart', 'image_transport', *_SPEC_OF_COMPARISON, 'bag',
+            *_CAMERA_OF_COMPARISON, 'width', 'height', *_MONITOR_OF_COMPARISON, 'out')
+    image = Argument('image', '', 'Image topic of source:=topic; label_topic and classes are then '
+                     'those of its ground truth.')
+    return (*arms, image, *(_argument(specs[name]) for name in rest))
 
 
 FILES: Mapping[str, LaunchFile] = {
@@ -188,7 +190,7 @@ FILES: Mapping[str, LaunchFile] = {
                   'the namespace.'), *common('shadow.yaml')), _shadow),
     'simulation': LaunchFile(
         (*of_parameters('camera', without=('bag', 'image_topic', 'label_topic',
-                                           'label_dir', 'classes', 'loop')),
+                                           'label_dir', 'classes', 'loop', 'speed')),
          *common('ab_comparison.yaml')), _simulation),
     'replay': LaunchFile(
         (Argument('bag', '', 'Recording to play: rosbag, video or image folder.'),

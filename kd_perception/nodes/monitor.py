@@ -2,9 +2,9 @@
 The monitor node: holds two or more perception nodes against each other, frame by frame.
 
 Results join with publish records by stamp and frame id; the headline latency is from the camera's
-publish call to the arrival of the mask here, on the steady clock of this host. In lockstep the
-monitor calls for each frame when the last was answered, so that nothing else runs beside the arm
-that is measured. At the end it writes the recording and the report.
+publish call to the arrival of the mask here, on the steady clock of this host. Frames come from
+the camera node, which is called for them, or from somebody's topic. At the end the monitor writes
+the recording and the report.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from datetime import datetime, timezone
 import json
 import logging
 from pathlib import Path
-import queue
 import sys
-import threading
 import time
 from typing import Any
 
@@ -26,29 +24,37 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
-from vision_msgs.msg import LabelInfo
 
-from kd_perception.bags.labels import classes_by_names
-from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.errors import ConfigError, GraphError, KdPerceptionError
 from kd_perception.evaluation.comparison import ComparisonSpec, ResourceUsage
 from kd_perception.evaluation.detail_counter import chosen_measures
-from kd_perception.imaging import decode_image, decode_label_image
+from kd_perception.evaluation.joining import Published
+from kd_perception.imaging import decode_label_image, decode_message
+from kd_perception.interrupts import deferred
 from kd_perception.nodes import qos
+from kd_perception.nodes.alternate_recorder import AlternateRecorder
+from kd_perception.nodes.alternation import Alternation
 from kd_perception.nodes.arms import ArmState
-from kd_perception.nodes.conversion import label_info_names, stamp_to_ns, values_of
+from kd_perception.nodes.camera_control import CameraControl
+from kd_perception.nodes.conversion import stamp_to_ns, values_of
+from kd_perception.nodes.counting import CountingThread
+from kd_perception.nodes.graph import SHARED
+from kd_perception.nodes.ground_truth import GroundTruth
+from kd_perception.nodes.live_topic import LiveTopic
 from kd_perception.nodes.parameters import declare, MONITOR, values_of_node
-from kd_perception.nodes.pending import Pending, Progress
+from kd_perception.nodes.pending import Progress
 from kd_perception.nodes.process import Finished, run_node
-from kd_perception.nodes.published import parse_published, Skipped
 from kd_perception.nodes.recorder import FRESH_FRAMES, Key, Recorder
 from kd_perception.nodes.report_folder import ReportFolder
 from kd_perception.nodes.run_view import RunView
+from kd_perception.nodes.source_control import Events, SourceControl
 from kd_perception.nodes.timing import parse_timing, STAGES
 from kd_perception.nodes.truth_topics import TruthSubscriptions
 
 _log = logging.getLogger(__name__)
+_TICK_S = 0.05
+# Labels of a live topic may come so many frames after their image.
+_KEPT_LIVE = 64
 
 
 class MonitorNode(Node):
@@ -65,61 +71,63 @@ class MonitorNode(Node):
         self._measures = chosen_measures(self._values['measures'], self._values['pacing'])
         self._out = ReportFolder(
             Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
+        alternate = self._values['placement'] == 'alternate'
+        if alternate:  # the others follow an arm from frame to frame, or its own topics
+            self._measures &= {'boundary', 'objects'}
+        self._alternation = Alternation(self, self._values, self._arms) if alternate else None
+        self._alternate: AlternateRecorder | None = None
+        # Perception nodes: one for each arm, or one for all.
+        self._nodes = {SHARED: ArmState(SHARED)} if alternate else self._arms
         self._progress = Progress(self._values['progress_file'])
         self._recorder: Recorder | None = None
-        self._source_names: tuple[str, ...] | None = None
         self._began = time.monotonic()
         self._started = ''
-        self._measuring = False
-        self._ended_at: float | None = None
-        self._pending: Pending | None = None
-        self._total = 0
-        self._running = False
-        self._step_future: Any = None
-        self._retry_at = 0.0
-        self._stepped_at = self._camera_seen_at = time.monotonic()
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._worker_error: Exception | None = None
+        self._measuring_since = 0.0
+        self._work = CountingThread(self._counted)
         self._view = RunView(self, list(self._arms), self._values['warmup'])
-        self._subscribe()
-        self._step = self.create_client(Trigger, 'camera/step')
         self._advance_soon = self.create_guard_condition(self._advance)
-        self._tick = self.create_timer(0.05, self._advance,
+        events = Events(self._on_published, self._on_skipped, self._on_sample,
+                        lambda: self._work.put(lambda: None), self._advance_soon.trigger)
+        # In this order the executor serves them: frames before truth before results.
+        self._source: SourceControl = (
+            LiveTopic if self._values['source'] == 'topic' else CameraControl)(
+                self, self._values, events)
+        self._truth = GroundTruth(self, self._values, self._on_labels,
+                                  lambda: getattr(self._source, 'frame_id', ''))
+        TruthSubscriptions(self, self._measures, self._arms, self._hand)
+        self.create_subscription(Image, 'sample', lambda m: self._on_sample(_key(m), m),
+                                 qos.stream(10))
+        for name in self._nodes:
+            self._subscribe(name)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
+                                 qos.stream(50))
+        self._tick = self.create_timer(_TICK_S, self._advance,
                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._worker = threading.Thread(target=self._count, name='count pixels')
-        self._worker.start()
+        self._work.start()  # last: nobody would end it if the rest failed
 
     def close(self) -> None:
         """Write what was measured if that was not done, and end the thread."""
-        self._work.put(None)
-        self._worker.join()
+        self._work.close()
         if not self._out.written and self._recorder is not None and self._recorder.measured():
             self._write(interrupted=True)
         self._out.close()
 
-    def _subscribe(self) -> None:
-        # In this order the executor serves them: truth before results.
-        self.create_subscription(DiagnosticArray, 'camera/published', self._on_published,
-                                 qos.stream(1000))
-        self.create_subscription(LabelInfo, 'label_info', self._on_label_info, qos.latched())
-        self.create_subscription(Image, 'labels', self._on_labels, qos.stream(10))
-        TruthSubscriptions(self, self._measures, self._arms, self._hand)
-        self.create_subscription(Image, 'sample', self._on_sample, qos.stream(10))
-        for arm in self._arms:
-            self.create_subscription(Image, f'{arm}/segmentation/mask',
-                                     self._mask_callback(arm), qos.stream(10))
-            self.create_subscription(DiagnosticArray, f'{arm}/perception/timing',
-                                     self._timing_callback(arm), qos.stream(50))
-            self.create_subscription(String, f'{arm}/perception/active_model',
-                                     self._model_callback(arm), qos.latched())
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics,
-                                 qos.stream(50))
+    def _subscribe(self, arm: str) -> None:
+        self.create_subscription(Image, f'{arm}/segmentation/mask', self._mask_callback(arm),
+                                 qos.stream(10))
+        self.create_subscription(DiagnosticArray, f'{arm}/perception/timing',
+                                 self._timing_callback(arm), qos.stream(50))
+        self.create_subscription(String, f'{arm}/perception/active_model',
+                                 self._model_callback(arm), qos.latched())
 
     def _mask_callback(self, arm: str) -> Callable[[Image], None]:
         def on_mask(message: Image) -> None:
             received_ns = time.monotonic_ns()
-            recorder = self._recorder
-            if recorder is not None:
+            recorder, alternate = self._recorder, self._alternate
+            if alternate is not None:
+                self._work.put(lambda: alternate.on_result(
+                    _key(message), received_ns, decode_label_image(message)))
+            elif recorder is not None:
                 self._view.on_result(arm, _key(message), received_ns)
                 self._work.put(lambda: recorder.on_result(
                     arm, _key(message), received_ns, decode_label_image(message)))
@@ -127,42 +135,59 @@ class MonitorNode(Node):
 
     def _timing_callback(self, arm: str) -> Callable[[DiagnosticArray], None]:
         def on_timing(message: DiagnosticArray) -> None:
-            recorder = self._recorder
-            if recorder is not None:
+            recorder, alternate = self._recorder, self._alternate
+            if alternate is not None:
+                self._work.put(lambda: alternate.on_timing(
+                    _key(message), _stages(message), parse_timing(message).exchange))
+            elif recorder is not None:
                 self._work.put(lambda: recorder.on_stages(arm, _key(message), _stages(message)))
         return on_timing
 
     def _model_callback(self, arm: str) -> Callable[[String], None]:
         def on_model(message: String) -> None:
-            state = self._arms[arm]
             fresh = json.loads(message.data)
+            if self._alternation is not None:
+                self._on_exchange(fresh)
+                return
+            state = self._arms[arm]
             if state.model and state.model['hash'] != fresh['hash'] and self._recorder:
                 self._recorder.notes.append(
                     f'the model of arm {arm} was exchanged during the run')
             state.model = fresh
         return on_model
 
-    def _on_published(self, message: DiagnosticArray) -> None:
-        record = parse_published(message)
-        recorder = self._recorder
-        if record is None:
-            self._ended_at = self._ended_at or time.monotonic()
-        elif isinstance(record, Skipped):
-            if recorder is not None:
-                self._work.put(lambda: recorder.on_skipped(record.index))
-        elif recorder is not None and record.arm in self._arms:
+    def _on_exchange(self, model: dict[str, Any]) -> None:
+        assert self._alternation is not None
+        if self._alternation.on_model(model):
+            if (alternate := self._alternate) is not None:
+                self._work.put(alternate.resolve)
+        elif self._recorder is not None:
+            self._recorder.notes.append(f'{model["name"]} by {model["engine"]} served, which is '
+                                        f'none of the arms: {model["stands_in"]}')
+
+    def _on_published(self, record: Published) -> None:
+        recorder, stopped_ns = self._recorder, self._source.stopped_ns
+        if recorder is None or record.arm not in self._nodes:
+            return
+        if stopped_ns is not None and record.published_ns > stopped_ns:
+            return  # more than was asked for
+        alternate = self._alternate
+        if self._alternation is not None and alternate is not None:
+            expected = self._alternation.expect(record)
+            self._work.put(lambda: alternate.on_published(expected))
+        else:
             self._view.on_published(record)
             self._work.put(lambda: recorder.on_published(record))
-            if not self._measuring and record.index >= self._values['warmup']:
-                self._measuring = True
+        if not self._measuring_since and record.index >= self._values['warmup']:
+            self._measuring_since = time.monotonic()
+            if self._alternation is None:  # one process serves all
                 for arm in self._arms.values():
                     arm.begin_usage()
 
-    def _on_label_info(self, message: LabelInfo) -> None:
-        try:
-            self._source_names = label_info_names(message)
-        except ValueError as error:
-            self.get_logger().warning(f'label_info is not usable: {error}')
+    def _on_skipped(self, index: int) -> None:
+        recorder = self._recorder
+        if recorder is not None:
+            self._work.put(lambda: recorder.on_skipped(index))
 
     def _on_labels(self, message: Image) -> None:
         recorder = self._recorder
@@ -174,15 +199,15 @@ class MonitorNode(Node):
         if recorder is not None:
             self._work.put(lambda: call(recorder))
 
-    def _on_sample(self, message: Image) -> None:
+    def _on_sample(self, key: Key, message: Any) -> None:
         recorder = self._recorder
         if recorder is not None and not self._view.on_sample(
-                _key(message), lambda: decode_image(message)):
-            self._work.put(lambda: recorder.on_sample(_key(message), decode_image(message)))
+                key, lambda: decode_message(message)):
+            self._work.put(lambda: recorder.on_sample(key, decode_message(message)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for entry in message.status:
-            for arm in self._arms.values():
+            for arm in self._nodes.values():
                 if entry.name == f'{self._full_name(arm.name)}: perception':
                     level = entry.level[0] if isinstance(entry.level, bytes) else entry.level
                     arm.on_diagnostics(int(level), entry.message, values_of(entry))
@@ -190,67 +215,51 @@ class MonitorNode(Node):
     def _full_name(self, arm: str) -> str:
         return f'{self.get_namespace().rstrip("/")}/{arm}/perception'
 
-    def _count(self) -> None:
-        while (task := self._work.get()) is not None:
-            try:
-                task()
-            except Exception as error:
-                self._worker_error = error
-            pending = self._pending
-            if pending is not None and self._recorder is not None:
-                pending.update(self._recorder)
-                if pending.done:
-                    self._advance_soon.trigger()
+    def _counted(self) -> None:
+        """Look whether the frame that is waited for is complete; runs in the counting thread."""
+        pending = self._source.pending
+        if pending is not None and self._recorder is not None:
+            pending.update(self._alternate or self._recorder)
+            if pending.done:
+                self._advance_soon.trigger()
 
     def _advance(self) -> None:
-        if self._worker_error is not None:
-            raise _readable(self._worker_error)
+        self._work.check()
         if self._recorder is None:
             self._try_to_begin()
             return
         for arm in self._arms.values():
             arm.sample_usage()
-        if self._ended_at is not None:
-            self._try_to_finish()
-            self._tell()
-            return
-        self._look_after_camera()
-        if self._step_future is not None:
-            if self._step_future.done():
-                future, self._step_future = self._step_future, None
-                self._on_stepped(json.loads(future.result().message))
-        elif self._values['pacing'] == 'lockstep':
-            self._go_on()
-        elif not self._running and time.monotonic() >= self._retry_at:
-            self._call_step()
+        if self._source.ended_ns is None:
+            duration_s = self._values['duration_s']
+            if duration_s and self._measuring_since and \
+                    time.monotonic() - self._measuring_since >= duration_s:
+                self._source.stop()
+            if self._alternation is not None:
+                self._alternation.check()
+                if self._alternation.done:
+                    self._source.stop()
+            self._source.advance()
+            if self._values['placement'] == 'isolated':
+                # Half of the frames wait for the other arms, and those that one arm has lost.
+                self._recorder.kept_frames = self._source.total + FRESH_FRAMES
+        else:
+            self._try_to_finish(self._source.ended_ns)
         self._tell()
 
-    def _look_after_camera(self) -> None:
-        """
-        Notice that the camera is gone or hangs, which nothing else would ever tell.
-
-        :raises GraphError: when it is so.
-        """
-        now = time.monotonic()
-        if self._step.service_is_ready():
-            self._camera_seen_at = now
-        if now - self._camera_seen_at > self._values['timeout_s']:
-            raise GraphError('the camera went away before its source had ended; see its log')
-        # Serving may take long where many frames of a recording cannot be decoded.
-        if self._step_future is not None and \
-                now - self._stepped_at > self._values['start_timeout_s']:
-            raise GraphError('the camera has not answered camera/step for '
-                             f'{self._values["start_timeout_s"]:g} s; see its log')
-
     def _try_to_begin(self) -> None:
-        for arm in self._arms.values():
+        for arm in self._nodes.values():
             if arm.error:
                 raise GraphError(f'arm {arm.name}: {arm.error}')
-        missing = [f'arm {a.name} (no active model)' for a in self._arms.values() if not a.model]
-        if not self._step.service_is_ready():
-            missing.append('the camera (no service camera/step)')
-        elif self._source_names is None:
-            missing.append('the camera (no label_info)')
+        if self._alternation is not None:
+            self._alternation.check()
+            there = self._alternation.missing()
+            missing = [there] if there else []
+        else:
+            missing = [f'arm {a.name} (no active model)' for a in self._arms.values()
+                       if not a.model]
+        if there := self._source.missing() or self._truth.missing():
+            missing.append(there)
         if not missing:
             self._begin()
         elif time.monotonic() - self._began > self._values['start_timeout_s']:
@@ -272,121 +281,74 @@ class MonitorNode(Node):
             scenario=values['scenario'], seed=values['seed'], frames=values['frames'],
             warmup=values['warmup'], pacing=values['pacing'], placement=values['placement'],
             rate_hz=values['rate_hz'], class_map=values['class_map'],
-            margin_miou=values['margin_miou'],
-            margin_latency_ms=values['margin_latency_ms'])
-        source = classes_by_names(self._source_names, 'source') if self._source_names else None
-        class_map, note = self._class_map(source, classes)
+            margin_miou=values['margin_miou'], margin_latency_ms=values['margin_latency_ms'],
+            duration_s=values['duration_s'],
+            swap_every=values['swap_every'] if self._alternation is not None else 0)
+        labelled = self._truth.source_classes()
+        class_map, note = self._truth.class_map(labelled, classes)
         recorder = Recorder(spec, [arm.info() for arm in arms], classes, class_map,
-                            source=source, measures=self._measures)
+                            source=labelled, measures=self._measures)
         recorder.notes += [note] if note else []
         self._out.prepare()
-        self._camera_seen_at = time.monotonic()
+        if isinstance(self._source, LiveTopic):
+            recorder.kept_frames = _KEPT_LIVE
+            recorder.ignored = frozenset(self._source.before)
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
-        self._total = values['frames'] + values['warmup'] if values['frames'] else 0
-        self._view.begin(classes, self._total)
+        if self._alternation is not None:
+            self._alternate = AlternateRecorder(recorder, self._alternation.arm_of)
+        self._view.begin(classes, self._source.total)
         recorder.watchers.append(self._view.on_frame)
         self._recorder = recorder
-        self._retry_at = time.monotonic()
+        self._source.begin()
         self.get_logger().info('comparing ' + ' with '.join(
             f'{a.name}: {a.model["name"]} ({a.model["engine"]} {a.model["precision"]})'
             for a in arms))
 
-    def _class_map(self, source: ClassSet | None,
-                   classes: ClassSet) -> tuple[ClassMap | None, str]:
-        """Return the map from labels to models, or why there is none."""
-        if source is None:
-            return None, ''
-        try:
-            return load_class_map(source, classes, self._values['class_map']), ''
-        except ConfigError as error:
-            if self._values['class_map']:
-                raise
-            self.get_logger().warning(f'no accuracy: {error}')
-            return None, f'accuracy was not measured: {error}'
-
-    def _go_on(self) -> None:
-        """Serve the next frame in lockstep when the last one is answered or given up."""
-        pending = self._pending
-        if pending is not None and not pending.done:
-            if not pending.expired():
-                return
-            self.get_logger().warning(f'no result for frame {pending.index} in arm '
-                                      f'{", ".join(pending.missing())}: counted as lost')
-        if time.monotonic() >= self._retry_at:
-            self._pending = None
-            self._call_step()
-
-    def _call_step(self) -> None:
-        self._stepped_at = time.monotonic()
-        self._step_future = self._step.call_async(Trigger.Request())
-        self._step_future.add_done_callback(lambda _: self._advance_soon.trigger())
-
-    def _on_stepped(self, answer: dict[str, Any]) -> None:
-        if 'waiting' in answer:
-            if time.monotonic() - self._began > self._values['start_timeout_s']:
-                raise GraphError(f'the camera cannot begin: {answer["waiting"]}')
-            self._retry_at = time.monotonic() + 0.2
-            return
-        self._total = answer.get('frames') or self._total
-        assert self._recorder is not None  # it calls for frames
-        self._recorder.notes += [n for n in answer['notes'] if n not in self._recorder.notes]
-        if self._values['placement'] == 'isolated':
-            # Half of the frames wait for the other arms, and those that one arm has lost.
-            self._recorder.kept_frames = self._total + FRESH_FRAMES
-        if 'running' in answer:
-            self._running = True
-            return
-        if answer['end'] or not answer['served']:
-            self._ended_at = time.monotonic()
-            return
-        served = answer['served']
-        pending = Pending(
-            served[0]['index'], {s['arm']: (s['stamp_ns'], s['frame_id']) for s in served},
-            bool(answer['labelled']), self._values['timeout_s'])
-        # The result may have come before this answer did.
-        self._pending = pending
-        self._work.put(lambda: None)
-
-    def _try_to_finish(self) -> None:
+    def _try_to_finish(self, ended_ns: int) -> None:
         assert self._recorder is not None
-        assert self._ended_at is not None
-        recorder, since = self._recorder, time.monotonic() - self._ended_at
-        everything = self._work.empty() and recorder.answered >= recorder.published
+        since = (time.monotonic_ns() - ended_ns) / 1e9
+        front = self._alternate or self._recorder
+        everything = self._work.empty and not front.outstanding()
         if not everything and since < self._values['timeout_s']:
             return
         # Counters come once a second: wait for a status that has seen the last frame.
-        fresh = all(a.counters_ns > self._ended_at * 1e9 + 5e7 for a in self._arms.values())
+        fresh = all(a.counters_ns > ended_ns + 5e7 for a in self._nodes.values())
         if not fresh and since < self._values['timeout_s'] + 3.0:
             return
-        if self._view.pictures_done():
+        if not self._view.pictures_done():
+            return
+        # A signal must not end the writing half way; whoever sent it waits for the report.
+        with deferred():
+            # The counting thread may be at its last frame.
+            self._work.drain(self._values['timeout_s'])
             self._write(interrupted=False)
-            raise Finished
+        raise Finished
 
     def _tell(self) -> None:
         recorder = self._recorder
         if recorder is not None:
-            total = self._total * len(self._arms)
-            note = 'measuring' if self._measuring else 'warm-up'
+            total, done = self._source.total * len(self._arms), recorder.published
+            if self._alternation is not None:
+                total, done = self._alternation.total, self._alternation.counted
+            note = 'measuring' if self._measuring_since else 'warm-up'
             self._view.tick()
-            self._progress.tell(min(recorder.published, total or recorder.published), total, note,
-                                arms=self._view.arms)
+            self._progress.tell(min(done, total or done), total, note, arms=self._view.arms)
 
     def _write(self, *, interrupted: bool) -> None:
         assert self._recorder is not None
         self._out.written = True  # whatever comes of it, not twice
-        if not interrupted:
-            # The counting thread may be at its last frame.
-            counted = threading.Event()
-            self._work.put(counted.set)
-            counted.wait(self._values['timeout_s'])
         usage: dict[str, ResourceUsage] = {}
         for name, arm in self._arms.items():
             if (used := arm.usage()) is not None:
                 usage[name] = used
+        if self._alternate is not None:
+            self._alternate.flush()
+        times = self._source.finish() if isinstance(self._source, LiveTopic) else {}
+        self._recorder.notes += self._source.notes
         run = self._recorder.run(
             patience_ms=self._values['timeout_s'] * 1e3, resources=usage,
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
-            interrupted=interrupted)
+            interrupted=interrupted, published_at=times, stopped_ns=self._source.stopped_ns)
         run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
         self._progress.tell(1, 1, 'writing the report', force=True)
         try:
@@ -413,13 +375,6 @@ def _key(message: Any) -> Key:
 def _stages(message: DiagnosticArray) -> dict[str, float]:
     timing = parse_timing(message)
     return {stage.removesuffix('_ms'): getattr(timing, stage) for stage in STAGES}
-
-
-def _readable(error: Exception) -> Exception:
-    """Return an error that the user can read, whatever the counting thread raised."""
-    if isinstance(error, KdPerceptionError):
-        return error
-    return GraphError(f'the monitor failed: {type(error).__name__}: {error}')
 
 
 def main(args: Sequence[str] | None = None) -> int:

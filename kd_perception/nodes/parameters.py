@@ -15,9 +15,9 @@ from typing import Any
 
 from kd_perception.bags.motion import DRIVING
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.comparison import PACINGS
+from kd_perception.evaluation.comparison import PACINGS, PLACEMENTS
 from kd_perception.imaging.blur import BLURS
-from kd_perception.nodes.schedule import PLACEMENTS
+from kd_perception.nodes.schedule import SERVED
 from kd_perception.nodes.unknown_parameters import warn_of_unknown_parameters
 
 # Of ROS; a name that is no part of a topic fails only when its topics are made.
@@ -180,6 +180,8 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('classes', '', 'Class set of the labels where the recording does not say.'),
     ParameterSpec('rate_hz', 30.0, 'Frame rate of the simulator and of realtime pacing.',
                   minimum=0.01, maximum=1000.0),
+    ParameterSpec('speed', 0.0, 'Realtime pacing of a recording by its own time: 1 as recorded, '
+                  '0.5 half as fast; 0 for rate_hz.', minimum=0.0, maximum=100.0),
     ParameterSpec('width', 640, 'Columns of the simulated image.', minimum=16, maximum=8192),
     ParameterSpec('height', 360, 'Rows of the simulated image.', minimum=16, maximum=8192),
     ParameterSpec('frames', 0, 'Frames to publish; 0 for all of a recording, or without end.',
@@ -190,7 +192,7 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('placement', 'concurrent', 'Which arms get a frame at a time: all '
                   '(concurrent), one after the other in random order (turns), or one arm over '
                   'all frames before the next (isolated).',
-                  choices=PLACEMENTS),
+                  choices=SERVED),
     ParameterSpec('arms', (), 'Namespaces to publish into; empty for the topic image alone.'),
     ParameterSpec('encoding', 'rgb8', 'Encoding of the images.', choices=('rgb8', 'bgr8')),
     ParameterSpec('frame_id', 'camera', 'Coordinate frame of the simulated camera.'),
@@ -200,7 +202,8 @@ CAMERA: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('hold', False, 'Hold the first frame back until ~/step is called.'),
     ParameterSpec('stamps', 'source', 'source: stamps of the recording or of simulated time; '
                   'clock: the time of publishing.', choices=('source', 'clock')),
-    ParameterSpec('loop', False, 'Start again at the end of a recording.'),
+    ParameterSpec('loop', False, 'Start again at the end of a recording; stamps go on, so that '
+                  'none comes twice.'),
     ParameterSpec('carla_host', 'localhost', 'Host of the CARLA server.'),
     ParameterSpec('carla_port', 2000, 'Port of the CARLA server.', minimum=1, maximum=65535),
     ParameterSpec('carla_map', '', 'Map of CARLA; empty for the one that is loaded. Loading '
@@ -220,17 +223,32 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('scenario', 'clear', 'Scenario or recording, for the report.'),
     ParameterSpec('seed', 0, 'Seed, for the report.', minimum=0),
     ParameterSpec('frames', 200, 'Frames that count; 0 for all of the source.', minimum=0),
+    ParameterSpec('duration_s', 0.0, 'Seconds after the warm-up at which the run ends, if frames '
+                  'did not end it before; 0 for no limit.', minimum=0.0, maximum=1e6),
     ParameterSpec('warmup', 10, 'Frames served before those that count.', minimum=0),
     ParameterSpec('pacing', 'lockstep', 'lockstep: the monitor calls for each frame; realtime: '
                   'the camera runs by its rate.', choices=PACINGS),
-    ParameterSpec('placement', 'turns', 'How the arms share the machine.',
-                  choices=PLACEMENTS),
+    ParameterSpec('placement', 'turns', 'How the arms share the machine; alternate: one node, its '
+                  'model exchanged between blocks of frames.', choices=PLACEMENTS),
+    ParameterSpec('swap_every', 20, 'Placement alternate: frames of a block.', minimum=2,
+                  maximum=1_000_000),
+    ParameterSpec('settings', (), 'Placement alternate: for each arm a JSON object with model, '
+                  'engine, device, precision and threads.'),
     ParameterSpec('rate_hz', 30.0, 'Camera rate, for the report.', minimum=0.01, maximum=1000.0),
     ParameterSpec('measures', ('auto',), 'What is measured beside mean IoU: boundary, objects, '
                   'flicker, calibration, or none; auto: all of them in lockstep, none otherwise, '
                   'where counting would take time from the arms.'),
     ParameterSpec('class_map', '', 'Class map from source labels to model classes; empty for the '
                   'one that fits by name.'),
+    ParameterSpec('truth', 'auto', 'Ground truth: as the source has it (auto; of live topics '
+                  'none), left out, or the run is refused without.',
+                  choices=('auto', 'none', 'required')),
+    ParameterSpec('classes', '', 'Class set of the labels of a live topic; empty: label_info '
+                  'tells.'),
+    ParameterSpec('image_transport', 'raw', 'Live topics: raw: topic image; compressed: topic '
+                  'image/compressed.', choices=('raw', 'compressed')),
+    ParameterSpec('samples', 6, 'Live topics: number of frames, spread over the run, that are '
+                  'shown in the report.', minimum=0, maximum=100),
     ParameterSpec('margin_miou', 2.0, 'Loss of mIoU, in points, up to which arms count as equal.',
                   minimum=0.0, maximum=100.0),
     ParameterSpec('margin_latency_ms', 0.0, 'Milliseconds by which an arm may be slower; 0 to say '

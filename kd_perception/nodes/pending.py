@@ -7,12 +7,20 @@ import json
 import os
 from pathlib import Path
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from kd_perception.nodes.live_figures import live_arms, LiveArm
-from kd_perception.nodes.recorder import Key, Recorder
+from kd_perception.nodes.recorder import Key
 
 _TELL_EVERY_S = 0.3
+
+
+class Answers(Protocol):
+    """Who knows what has been answered: a recorder."""
+
+    def complete(self, arm: str, key: Key, *, labelled: bool) -> bool:
+        """Return whether all is there that will ever be known of a frame in one arm."""
+        ...
 
 
 class Pending:
@@ -34,7 +42,7 @@ class Pending:
         self._labelled = labelled
         self._deadline = time.monotonic() + timeout_s
 
-    def update(self, recorder: Recorder) -> None:
+    def update(self, recorder: Answers) -> None:
         """Look which arms have answered."""
         self._open = {arm: key for arm, key in self._open.items()
                       if not recorder.complete(arm, key, labelled=self._labelled)}

@@ -83,6 +83,7 @@ class PerceptionNode(LifecycleNode):
         self._publish_confidence = True
         self._publish_overlay = True
         self._warmup = 0
+        self._exchanges = 0
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = self.create_guard_condition(self._run_posted)
         self._qos_watch = QosWatch(self)
@@ -308,7 +309,7 @@ class PerceptionNode(LifecycleNode):
             return  # a signal came while the frame was in the network
         topics = self._topics[frame.arrival.camera]
         timing = frame_timing(frame, lambda: topics.publish(
-            frame, confidence=self._publish_confidence))
+            frame, confidence=self._publish_confidence), self._exchanges)
         head = frame.arrival.message.header
         stamp_ns = stamp_to_ns(head.stamp)
         delay_ms = ((self.get_clock().now().nanoseconds - stamp_ns) / 1e6
@@ -344,7 +345,9 @@ class PerceptionNode(LifecycleNode):
         threshold = worker.options.confidence_threshold if worker is not None else 0.0
         for topics in self._topics.values():
             topics.publish_classes(model.bundle.spec.classes, threshold)
-        self._active_model.publish(String(data=json.dumps(model.describe())))
+        self._exchanges += 1
+        self._active_model.publish(String(data=json.dumps(
+            {**model.describe(), 'exchange': self._exchanges})))
         self.get_logger().info(
             f'serving {model.bundle.spec.name} ({model.bundle.hash[:12]}) by {model.engine.name} '
             f'on {model.engine.device} in {model.engine.precision}')

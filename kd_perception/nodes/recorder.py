@@ -105,6 +105,7 @@ class Recorder:
         self._details = DetailCounter(measures, classes, class_map, source)
         self._sure: set[str] = set()  # arms that publish their confidence
         self.kept_frames = kept_frames
+        self.ignored: Collection[Key] = ()  # frames of the time before the run
         self._published: list[Published] = []
         self._answers: dict[tuple[str, Key], list[_Answer]] = {}
         self._frames: dict[Key, _FrameState] = {}
@@ -129,6 +130,11 @@ class Recorder:
     def answered(self) -> int:
         """Return how many results came."""
         return sum(map(len, self._answers.values()))
+
+    def outstanding(self) -> int:
+        """Return how many publish calls have no result yet."""
+        return sum((p.arm, (p.stamp_ns, p.frame_id)) not in self._answers
+                   for p in self._published)
 
     def measured(self) -> bool:
         """Return whether a frame beyond the warm-up was answered."""
@@ -195,6 +201,8 @@ class Recorder:
 
     def on_result(self, arm: str, key: Key, received_ns: int, mask: np.ndarray) -> None:
         """Take one result: uint8 ``[H, W]``, ids of the model."""
+        if key in self.ignored:
+            return
         answers = self._answers.setdefault((arm, key), [])
         answer = _Answer(received_ns)
         waiting = self._stages.get((arm, key))
@@ -227,14 +235,28 @@ class Recorder:
         return not labelled or self._class_map is None or answers[0].counts is not None
 
     def run(self, *, patience_ms: float, resources: Mapping[str, ResourceUsage],
-            counters: Mapping[str, Mapping[str, int]], started: str,
-            interrupted: bool) -> ComparisonRun:
-        """Return everything as a ``ComparisonRun``."""
+            counters: Mapping[str, Mapping[str, int]], started: str, interrupted: bool,
+            published_at: Mapping[Key, int] | None = None,
+            stopped_ns: int | None = None) -> ComparisonRun:
+        """
+        Return everything as a ``ComparisonRun``.
+
+        :param published_at: better times of publishing than were on record, by frame.
+        :param stopped_ns: when the run was ended while frames still came; later results of frames
+            that are not on record belong to those.
+        """
         for key in list(self._frames):
             self._let_go(key)
         received = [Received(arm, key[0], key[1], a.received_ns, a.stages, a.counts, a.detail)
                     for (arm, key), answers in self._answers.items() for a in answers]
-        rows = join_events(self._published, received, patience_ms)
+        if stopped_ns is not None:
+            known = {(p.arm, p.stamp_ns, p.frame_id) for p in self._published}
+            received = [r for r in received if r.received_ns <= stopped_ns
+                        or (r.arm, r.stamp_ns, r.frame_id) in known]
+        times = published_at or {}
+        published = [replace(p, published_ns=times.get((p.stamp_ns, p.frame_id), p.published_ns))
+                     for p in self._published]
+        rows = join_events(published, received, patience_ms)
         notes = list(dict.fromkeys(self.notes))
         if self._skipped:
             served = len({p.index for p in self._published})

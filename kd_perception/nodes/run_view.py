@@ -62,7 +62,7 @@ class RunView:
         :param total: frames; 0 where nobody knows.
         """
         self._palette = classes.palette()
-        self._worst = WorstFrames(self._arms[0], total)
+        self._worst = WorstFrames(self._arms, total)
         self._pictures = WorstPictures(self._node, self._worst)
 
     def on_published(self, record: Published) -> None:

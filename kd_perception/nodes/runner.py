@@ -20,6 +20,7 @@ import tempfile
 import time
 
 from kd_perception.errors import GraphError
+from kd_perception.interrupts import deferred
 from kd_perception.nodes.environment import (
     isolation,
     PARENT_VARIABLE,
@@ -102,7 +103,8 @@ def started(graph: RunGraph, log_dir: Path, *, isolated: bool = True,
         children: list[Child] = []
         stack.callback(_end, children)
         for node in graph.nodes:
-            children.append(_start(node, scratch, log_dir, variables))
+            with deferred():  # a child that nobody knows would be left
+                children.append(_start(node, scratch, log_dir, variables))
         yield children
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from kd_perception.errors import ConfigError
 
-# Of those that a comparison may name, what a camera can do.
-PLACEMENTS = ('turns', 'concurrent', 'isolated')
+# Of those that a comparison may name, what a camera can do by itself.
+SERVED = ('turns', 'concurrent', 'isolated')
 
 
 @dataclass(frozen=True)

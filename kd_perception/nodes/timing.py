@@ -18,7 +18,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from kd_perception.nodes.conversion import status, statuses, values_of
 from kd_perception.nodes.worker import FrameResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_KNOWN = ('1', '2')  # 1 did not tell the exchange
 STAGES = ('wait_ms', 'decode_ms', 'preprocess_ms', 'inference_ms', 'postprocess_ms', 'publish_ms',
           'total_ms')
 
@@ -30,6 +31,8 @@ class FrameTiming:
 
     :param camera: name of the camera; empty for the only one.
     :param model_hash: bundle that served it.
+    :param exchange: how many models have begun to serve in this node, this one included; as in
+        ``~/active_model``. 0 when unknown.
     :param age_ms: age of the frame when inference could start.
     :param transport_ms: time in the middleware; None when unknown.
     """
@@ -45,9 +48,11 @@ class FrameTiming:
     total_ms: float
     age_ms: float
     transport_ms: float | None = None
+    exchange: int = 0
 
 
-def frame_timing(frame: FrameResult, publish: Callable[[], None]) -> FrameTiming:
+def frame_timing(frame: FrameResult, publish: Callable[[], None],
+                 exchange: int = 0) -> FrameTiming:
     """Call ``publish`` and return the timing of the frame with it."""
     began = time.monotonic_ns()
     publish()
@@ -60,13 +65,14 @@ def frame_timing(frame: FrameResult, publish: Callable[[], None]) -> FrameTiming
         decode_ms=stages['decode'] / 1e6, preprocess_ms=stages['preprocess'] / 1e6,
         inference_ms=stages['inference'] / 1e6, postprocess_ms=stages['postprocess'] / 1e6,
         publish_ms=(ended - began) / 1e6, total_ms=(ended - arrival.received_ns) / 1e6,
-        age_ms=frame.age_ns / 1e6, transport_ms=None if transport is None else transport / 1e6)
+        age_ms=frame.age_ns / 1e6, transport_ms=None if transport is None else transport / 1e6,
+        exchange=exchange)
 
 
 def timing_message(timing: FrameTiming, node_name: str, header: Any) -> DiagnosticArray:
     """Return ``timing`` under the header of its image."""
     values: dict[str, Any] = {'schema_version': SCHEMA_VERSION, 'camera': timing.camera,
-                              'model_hash': timing.model_hash}
+                              'model_hash': timing.model_hash, 'exchange': timing.exchange}
     values.update({stage: float(getattr(timing, stage)) for stage in STAGES})
     values['age_ms'] = timing.age_ms
     if timing.transport_ms is not None:
@@ -83,13 +89,13 @@ def parse_timing(message: Any) -> FrameTiming:
     if not message.status:
         raise ValueError('no status in the timing message')
     values = values_of(message.status[0])
-    if values.get('schema_version') != str(SCHEMA_VERSION):
+    if values.get('schema_version') not in _KNOWN:
         raise ValueError(f'timing schema {values.get("schema_version")!r} is unknown')
     try:
         transport = values.get('transport_ms')
         return FrameTiming(
             camera=values['camera'], model_hash=values['model_hash'],
-            age_ms=float(values['age_ms']),
+            age_ms=float(values['age_ms']), exchange=int(values.get('exchange', 0)),
             transport_ms=None if transport is None else float(transport),
             **{stage: float(values[stage]) for stage in STAGES})
     except KeyError as error:

@@ -8,7 +8,7 @@ Frames that follow each other fail alike, so of neighbours only the worst stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 import threading
 import zlib
@@ -69,16 +69,19 @@ class _Kept:
     masks: Mapping[str, _Packed]
 
 
-def badness(frame: FinishedFrame, reference: str) -> float | None:
+def badness(frame: FinishedFrame, arms: Sequence[str]) -> float | None:
     """
     Return how bad a frame is, 0 … 1: one minus the lowest mIoU of the arms that are judged.
 
     Without ground truth it is the largest share of pixels on which an arm differs from the
     reference. None where nothing can be said.
 
-    :param reference: the first arm; judged itself only when it is alone.
+    :param arms: of the run; the first is the reference, judged itself only when it is alone.
     """
-    judged = [arm for arm in frame.masks if arm != reference] or list(frame.masks)
+    reference = arms[0]
+    judged = [arm for arm in frame.masks if arm != reference or len(arms) == 1]
+    if not judged:
+        return None
     if frame.counts:
         found = [m for arm in judged if (m := frame_miou(frame.counts.get(arm, ()))) is not None]
         return 1.0 - min(found) if found else None
@@ -93,12 +96,12 @@ class WorstFrames:
     """
     The worst frames so far; may be used from several threads.
 
-    :param reference: name of the first arm.
+    :param arms: of the run; the first is the reference.
     :param total: frames of the run; 0 where nobody knows.
     """
 
-    def __init__(self, reference: str, total: int, count: int = COUNT) -> None:
-        self._reference = reference
+    def __init__(self, arms: Sequence[str], total: int, count: int = COUNT) -> None:
+        self._arms = tuple(arms)
         self._count, self._total = count, total
         self._seen = 0
         self._kept: list[_Kept] = []
@@ -107,7 +110,7 @@ class WorstFrames:
 
     def offer(self, frame: FinishedFrame) -> None:
         """Keep ``frame`` if it is one of the worst."""
-        score = badness(frame, self._reference)
+        score = badness(frame, self._arms)
         if not score:  # nothing can be said, or nothing is wrong
             return
         with self._lock:
@@ -117,7 +120,7 @@ class WorstFrames:
             if any(k.score >= score for k in near):
                 return
             rest = [k for k in self._kept if k not in near]
-            most = self._count if self._total else self._count * _SPARE
+            most = self._count * _SPARE  # some may turn out to be neighbours of worse ones
             if len(rest) >= most and rest[-1].score >= score:
                 return
             rest.append(_Kept(frame.index, frame.key, score,

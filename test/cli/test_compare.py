@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 from dataclasses import replace
 import json
@@ -19,7 +20,7 @@ import torch
 
 from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec, write_bundle
 from kd_perception.classes import ClassSet, load_class_set
-from kd_perception.cli import comparison
+from kd_perception.cli import compare, comparison
 from kd_perception.cli.checks import installed
 from kd_perception.cli.comparison import ComparisonRequest, plan
 from kd_perception.cli.main import main
@@ -87,6 +88,18 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--frames', '0'], 'number of frames'),
     (['{m}', '{m}', '--frames', '-3'], 'negative'),
     (['{m}', '{m}', '--rate', '0'], 'rate_hz'),
+    (['{m}', '{m}', '--rate', '2x'], 'are for recordings'),
+    (['{m}', '{m}', '--loop'], 'are for recordings'),
+    (['{m}', '{m}', '--duration', 'nan'], 'duration_s must be'),
+    (['{m}', '{m}', '--duration', '-1'], 'duration_s must be'),
+    (['{m}', '{m}', '--source', 'topic'], 'name of an image topic'),
+    (['{m}', '{m}', '--source', 'sim', '--topic', '/image'], '--topic needs --source topic'),
+    (['{m}', '{m}', '--topic', '/image', '--placement', 'turns'], 'choose concurrent, realtime'),
+    (['{m}', '{m}', '--topic', '/image', '--pacing', 'lockstep'], 'choose concurrent, realtime'),
+    (['{m}', '{m}', '--topic', '/image', '--frames', '0'], 'frames or a duration'),
+    (['{m}', '{m}', '--topic', '/image', '--require-truth'], 'the topic of its labels'),
+    (['{m}', '--device', 'cuda,gpu'], 'all of the devices cuda, gpu'),
+    (['{m}', '--engine', 'onnxruntime,torch', '--threads', '1,2,3'], 'one for each of the 3'),
     (['{m}', '{m}', '--rate', 'nan'], 'rate_hz must be above zero'),
     (['{m}', '{m}', '--rate', 'inf'], 'rate_hz: inf'),
     (['{m}', '{m}', '--timeout', 'nan'], 'timeout_s: is not a number'),
@@ -111,6 +124,12 @@ def test_refuses_a_changed_bundle(bundle, tmp_path, capsys):
     assert 'deploy.onnx' in refused(capsys, bundle.path, copy.path)
 
 
+def test_refuses_a_bundle_without_graph_before_anything_starts(bundle, tmp_path, capsys):
+    bare = write_bundle(tmp_path / 'bare', bundle.spec, {
+        n: bundle.path / n for n in bundle.files if not n.endswith('.onnx')})
+    assert 'kd_perception export' in refused(capsys, bundle.path, bare.path)
+
+
 def test_refuses_models_of_other_classes_or_tasks(bundle, tmp_path, capsys):
     files = {n: bundle.path / n for n in bundle.files}
     other = write_bundle(tmp_path / 'other', replace(
@@ -124,6 +143,11 @@ def test_refuses_recordings_that_do_not_fit(bundle, clip, capsys):
     arguments = (bundle.path, bundle.path, '--bag', clip)
     assert 'lower --warmup' in refused(capsys, *arguments)
     assert 'no labels' in refused(capsys, *arguments, '--warmup', 1, '--class-map', 'x')
+    assert 'ground truth is required' in refused(capsys, *arguments, '--warmup', 1,
+                                                 '--require-truth')
+    assert 'has no end' in refused(capsys, *arguments, '--loop')
+    assert 'realtime and placement concurrent only' in refused(
+        capsys, *arguments, '--warmup', 1, '--rate', '1x')
     labels = clip.with_name('clip_labels')
     labels.mkdir()
     for picture in clip.iterdir():
@@ -173,6 +197,42 @@ def test_plan_names_engines_and_sizes(bundle, clip):
     nodes = {n.title: n.parameters for n in graph.nodes}
     assert nodes['monitor']['frames'] == 5
     assert nodes['camera']['bag'] == str(clip.resolve())
+
+
+def test_one_model_in_several_ways_is_several_arms(bundle):
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    request = compare._request(parser.parse_args(
+        [str(bundle.path), '--engine', 'onnxruntime,openvino,torch', '--threads', '2',
+         '--rate', '0.5x']))
+    assert [(a.name, a.engine, a.threads) for a in request.arms] == [
+        ('a', 'onnxruntime', 2), ('b', 'openvino', 2), ('c', 'torch', 2)]
+    assert {a.model for a in request.arms} == {str(bundle.path)}
+    assert request.speed == 0.5
+
+
+def test_auto_is_an_engine_that_has_the_device(bundle):
+    def engine(device):
+        arms = (ArmSpec('a', str(bundle.path), 'auto', device),)
+        nodes = {n.title: n.parameters for n in plan(ComparisonRequest(arms), Path('x')).nodes}
+        return nodes['a/perception']['engine']
+
+    assert engine('cpu') == 'openvino'
+    assert engine('cuda') == 'onnxruntime'
+
+
+def test_a_recording_in_a_loop_and_in_its_own_time(bundle, clip):
+    arms = (ArmSpec('a', str(bundle.path), 'onnxruntime'),)
+    graph = plan(ComparisonRequest(arms, source='bag', bag=str(clip), frames=100, loop=True,
+                                   speed=2.0, pacing='realtime', placement='concurrent',
+                                   duration_s=7.0), Path('out'))
+    nodes = {n.title: n.parameters for n in graph.nodes}
+    assert nodes['camera']['loop'] is True
+    assert nodes['camera']['speed'] == 2.0
+    assert nodes['camera']['frames'] == 110
+    # Pictures of a folder are 1/15 s apart.
+    assert nodes['monitor']['rate_hz'] == pytest.approx(30.0)
+    assert nodes['monitor']['duration_s'] == 7.0
 
 
 @needs_ros
@@ -288,6 +348,41 @@ def test_ctrl_c_leaves_a_report_and_no_child(bundle, tmp_path):
     data = json.loads((out / 'report.json').read_text())
     assert data['interrupted'] is True
     assert data['arms']['a']['statistics']['published'] > 0
+    left = subprocess.run(['pgrep', '-f', str(tmp_path)], capture_output=True, text=True,
+                          check=False).stdout
+    assert left == ''
+
+
+@needs_ros
+@pytest.mark.parametrize(('number', 'written'), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_before_and_after_the_frames(bundle, clip, tmp_path, number, written):
+    """In set-up nothing is left but logs; while the report is written it is finished."""
+    out = tmp_path / 'out'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'kd_perception.cli.main', 'compare', str(bundle.path),
+         '--engine', 'onnxruntime', '--threads', '1', '--bag', str(clip), '--warmup', '1',
+         '--out', str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'TMPDIR': str(tmp_path)})
+    try:
+        deadline = time.monotonic() + 90
+        while not (any((read_progress(p) or (0, 0, ''))[2] == 'writing the report'
+                       for p in tmp_path.glob('*/progress.json')) if written
+                   else (out / 'logs' / 'monitor.log').exists()):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert 'Traceback' not in errors
+    assert (out / 'report.html').is_file() == written
+    if written:
+        assert json.loads((out / 'report.json').read_text())['arms']['a']
+        assert 'Traceback' not in (out / 'logs' / 'monitor.log').read_text()
+        assert 'what was measured' in errors
     left = subprocess.run(['pgrep', '-f', str(tmp_path)], capture_output=True, text=True,
                           check=False).stdout
     assert left == ''

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from kd_perception.cli import live_table
 from kd_perception.cli import progress as progress_module
-from kd_perception.cli.live_table import ArmsCallback, comparison_progress, live_view
+from kd_perception.cli.live_table import arm_names, ArmsCallback, comparison_progress, live_view
 from kd_perception.cli.progress import bar
+from kd_perception.evaluation.comparison import ArmSpec
 from kd_perception.nodes.live_figures import LiveArm
 
 ARMS = (LiveArm('a', 20, 18, 1, 41.26, 60.0, 9.5, 0.763), LiveArm('b', 20, 0, 0, None, None, 0.0,
@@ -57,3 +58,9 @@ def test_a_terminal_is_left_as_it_was(monkeypatch, fails):
     written = stream.getvalue()
     assert 'teacher' in written
     assert written.rindex('\x1b[?25h') > written.rindex('\x1b[?25l')  # the cursor is back
+
+
+def test_names_say_which_model():
+    models = ('runs/day/bundle', 'student', 'bundle')
+    arms = [ArmSpec(n, m, 'torch') for n, m in zip('abc', models, strict=True)]
+    assert arm_names(arms) == ['a: day', 'b: student', 'c: bundle']

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation import plots
 from kd_perception.evaluation import report as report_module
+from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports, Limits
 from kd_perception.evaluation.report import write_analysis, write_report
 
@@ -293,3 +295,31 @@ def test_a_baseline_has_its_section_and_its_place_in_the_json(run, report, tmp_p
 def test_report_of_one_arm_that_answered_once(make_run, tmp_path):
     run = make_run(frames=1, pictures=1)
     parse(write_report(replace(run, arms=run.arms[:1]), tmp_path).html.read_text())
+
+
+def test_several_arms_have_a_line_each(make_run, tmp_path):
+    run = make_run(frames=20, pictures=1)
+    third = replace(run.arms[1], name='c', bundle='street-student-2')
+    more = tuple(replace(r, arm='c') for r in run.rows if r.arm == 'b')
+    pictures = tuple(replace(p, masks={**p.masks, 'c': p.masks['b']}) for p in run.pictures)
+    run = replace(run, arms=(*run.arms, third), rows=run.rows + more, pictures=pictures)
+    page = write_report(run, tmp_path).html.read_text()
+    parse(page)
+    assert page.split('</h1>')[0].count('class="one-of-several"') == 2
+    cards = page.split('</header>')[1].split('<section')[0]
+    assert cards.count('97.5\u00a0%: ') == 4  # both hold together with 95 %
+    assert page.count('<h2>Verdict</h2>') == 1
+
+
+def test_exchanges_are_marked_over_the_frames_they_take():
+    assert plots._spans([7, 3, 4, 5, 9, 3]) == [(3, 5), (7, 7), (9, 9)]
+    assert plots._spans([]) == []
+
+
+def test_latencies_near_an_exchange_are_left_out_of_the_intervals(make_run):
+    run = make_run(frames=40, pictures=0)
+    slow = tuple(replace(r, swapping=True, received_ns=r.received_ns + 10**9)
+                 if r.index % 10 == 0 else r for r in run.rows)
+    found = analyse(replace(run, rows=slow))
+    assert found.intervals['b'].p95.estimate < 30
+    assert plots.timeline(found)

@@ -250,3 +250,31 @@ def test_a_recording_that_is_not_there_is_one_line(bench, tmp_path):
         with (pytest.raises(KdPerceptionError, match=reason),
               bench.running(CameraNode, source='bag', bag=name)):
             pass
+
+
+def test_a_recording_keeps_its_own_time(bench, tmp_path):
+    """Played twice as fast, twice; the gaps between publish calls are those of the recording."""
+    path = tmp_path / 'uneven'
+    with BagWriter(path) as writer:
+        for stamp in (0.0, 0.2, 0.3):
+            writer.write_image('camera/image', np.zeros((48, 64, 3), np.uint8),
+                               int(1e9 + stamp * 1e9), 'front')
+    bench.collect(Image, 'image', qos.stream(20))
+    records = bench.collect(DiagnosticArray, 'camera/published', qos.stream(20))
+    with bench.running(CameraNode, source='bag', bag=str(path), speed=2.0, loop=True, frames=6,
+                       hold=True):
+        connected_step(bench)
+        bench.spin_until(lambda: len(records) == 7)
+    parsed = [parse_published(m) for m in records[:-1]]
+    gaps = np.diff([r.published_ns for r in parsed]) / 1e9
+    # Never early; on a busy machine late, but never for good.
+    wanted = [0.1, 0.05, 0.075, 0.1, 0.05]
+    assert np.all(np.cumsum(gaps) >= np.cumsum(wanted) - 0.002)
+    assert [r.stamp_ns for r in parsed[:3]] == [1_000_000_000, 1_200_000_000, 1_300_000_000]
+    assert [r.stamp_ns - p.stamp_ns for p, r in zip(parsed[:3], parsed[3:])] == [450_000_000] * 3
+
+
+def test_its_own_time_needs_a_recording(bench):
+    with (pytest.raises(KdPerceptionError, match='speed needs a recording'),
+          bench.running(CameraNode, speed=1.0, **SIZE)):
+        pass

@@ -10,6 +10,7 @@ from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.frames import CameraPlace
 from kd_perception.nodes.camera_source import RecordedPictures, StreetPictures
+from kd_perception.nodes.camera_times import playing_times, round_ns
 
 SETTINGS = {'seed': 7, 'rate_hz': 10., 'width': 64, 'height': 36, 'frame_id': 'front'}
 
@@ -58,6 +59,23 @@ def test_stamps_that_repeat_between_recordings_are_seen(drives):
     assert 'zero or repeat' in pictures.notes[0]
     assert len({pictures.picture(n).stamp_ns for n in range(6)}) == 6
     pictures.close()
+
+
+def test_a_recording_played_again_goes_on_in_time(drives):
+    for path in (drives / 'a', drives):
+        pictures = RecordedPictures(str(path), frame_id='front')
+        first = [pictures.picture(n).stamp_ns for n in range(pictures.frames)]
+        again = [stamp + pictures.round_ns for stamp in first]
+        assert min(again) - max(first) > 900_000_000
+        pictures.close()
+
+
+def test_frames_are_due_as_they_were_recorded():
+    times = np.array([0, 100, 250, 20_250, 20_350]) * 10**6
+    # The pause between two recordings lasts one period.
+    assert playing_times(times) == pytest.approx([0, 0.1, 0.25, 0.35, 0.45, 0.55])
+    assert playing_times(times[:1]) == pytest.approx([0, 0.1])
+    assert round_ns(np.array([0, 100, 200, -1])) == 300
 
 
 def test_a_recording_shows_what_is_known_of_its_pictures(tmp_path):

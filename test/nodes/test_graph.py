@@ -1,3 +1,4 @@
+from dataclasses import replace
 import json
 
 import pytest
@@ -42,15 +43,15 @@ def test_a_bag_is_played_to_its_end():
 
 
 @pytest.mark.parametrize(('more', 'reason'), [
-    ({'source': 'topic'}, "source 'topic'"),
     ({'source': 'carla', 'placement': 'isolated'}, 'frames of CARLA go by once'),
     ({'source': 'carla', 'frames': 0}, 'source carla has no end'),
-    ({'placement': 'alternate'}, 'placement alternate'),
+    ({'placement': 'alternate', 'arms': (ARMS[0], replace(ARMS[0], name='b'))}, 'that differ'),
+    ({'placement': 'alternate', 'arms': ARMS[:1]}, 'two arms or more'),
     ({'frames': 0}, 'no end'),
     ({'frames': 0, 'placement': 'isolated'}, 'isolated needs')])
 def test_what_cannot_be_run_is_refused(more, reason):
     with pytest.raises(ConfigError, match=reason):
-        comparison_graph(ComparisonSpec(ARMS, **more), 'o')
+        comparison_graph(ComparisonSpec(**{'arms': ARMS, **more}), 'o')
 
 
 def test_bad_parameters_are_refused_before_anything_starts():
@@ -80,3 +81,31 @@ def test_strings_stay_strings_in_parameter_files():
     text = json.dumps(parameter_yaml(values))
     assert yaml.safe_load(text)['/**']['ros__parameters'] == {
         'model': 'y', 'scenario': '1e3', 'arms': [''], 'cameras': ['no', '007'], 'seed': 3}
+
+
+def test_models_that_alternate_share_a_node():
+    spec = ComparisonSpec(ARMS, placement='alternate', swap_every=7)
+    nodes = {n.title: n.parameters for n in comparison_graph(spec, 'o').nodes}
+    assert list(nodes) == ['camera', 'shared/perception', 'monitor']
+    assert nodes['camera']['arms'] == ('shared',)
+    assert nodes['camera']['frames'] == 0
+    assert nodes['shared/perception']['model'] == 'teacher'
+    assert nodes['monitor']['arms'] == ('a', 'b')
+    assert nodes['monitor']['swap_every'] == 7
+    assert [json.loads(s)['model'] for s in nodes['monitor']['settings']] == ['teacher', 'student']
+
+
+def test_a_live_topic_has_no_camera():
+    spec = ComparisonSpec(ARMS, source='topic', scenario='cam/image', placement='concurrent',
+                          pacing='realtime')
+    graph = comparison_graph(spec, 'o', perception={'image_transport': 'compressed'},
+                             camera={'label_topic': '/cam/truth'})
+    nodes = {n.title: n for n in graph.nodes}
+    assert list(nodes) == ['a/perception', 'b/perception', 'monitor']
+    image = ('image/compressed', '/cam/image')
+    assert nodes['b/perception'].remappings == (image,)
+    assert nodes['monitor'].remappings == (image, ('labels', '/cam/truth'),
+                                           ('label_info', '/cam/label_info'))
+    assert nodes['monitor'].parameters['truth'] == 'required'
+    with pytest.raises(ConfigError, match='live topics only'):
+        comparison_graph(ComparisonSpec(ARMS), 'o', perception={'image_transport': 'compressed'})

@@ -82,9 +82,11 @@ def test_errors_are_forgotten_after_a_while():
 
 
 def test_the_worst_thing_is_said():
-    def say(state='active', *, model='', frame='', silence='', fallback='', **counters):
+    def say(state='active', *, model='', frame='', silence='', fallback='', refused='',
+            stuck='', **counters):
         return verdict(state, model_error=model, frame_error=frame, silence=silence,
-                       fallback=fallback, counters={**NONE, **counters}, previous=NONE)
+                       fallback=fallback, refused=refused, stuck=stuck,
+                       counters={**NONE, **counters}, previous=NONE)
 
     assert say() == (0, 'active')
     assert say('inactive', silence='quiet') == (0, 'inactive')
@@ -92,6 +94,7 @@ def test_the_worst_thing_is_said():
     assert say(frame='bad', silence='quiet') == (1, 'frames fail: bad')
     assert say(silence='quiet') == (1, 'quiet')
     assert say(silence='quiet', fallback='other') == (1, 'quiet; other')
+    assert say(fallback='other', received=30, stale=30)[0] == 2
     level, message = say(received=30, overwritten=20)
     assert level == 1
     assert '20 of the last 30' in message

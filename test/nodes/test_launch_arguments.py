@@ -54,7 +54,7 @@ def test_yaml_keys_and_values_are_the_declared_parameters(node):
     ('perception', 'perception', set()),
     ('shadow', 'shadow', set()),
     ('simulation', 'camera', {'bag', 'image_topic', 'label_topic', 'label_dir', 'classes',
-                              'loop'}),
+                              'loop', 'speed'}),
     ('replay', 'camera', {'source', 'scenario', 'width', 'height', *CARLA})])
 def test_launch_arguments_are_the_declared_parameters(name, node, absent):
     declared = {spec.name for spec in TABLES[node]} - absent
@@ -68,7 +68,8 @@ def test_launch_arguments_are_the_declared_parameters(name, node, absent):
 
 def test_comparison_arguments_are_parameters_or_models():
     known = {spec.name for table in TABLES.values() for spec in table}
-    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - {'a', 'b', 'rviz'}
+    own = {'a', 'b', 'rviz', 'image'}
+    rest = {a.name for a in FILES['ab_comparison'].arguments} - COMMON - own
     assert {n.removeprefix('a_').removeprefix('b_') for n in rest} <= known
 
 
@@ -125,6 +126,24 @@ def test_comparison_from_arguments():
     assert nodes['x/monitor'].parameters['timeout_s'] == 4.0
 
 
+def test_a_live_topic_is_compared_as_it_comes():
+    nodes = make('ab_comparison', a='t', b='s', source='topic', image='cam/image', namespace='x',
+                 duration_s='30', image_transport='compressed', label_topic='/cam/labels')
+    assert list(nodes) == ['x/a/perception', 'x/b/perception', 'x/monitor']
+    assert nodes['x/a/perception'].remappings == (('image/compressed', '/cam/image'),)
+    told = nodes['x/monitor'].parameters
+    assert (told['placement'], told['pacing']) == ('concurrent', 'realtime')
+    assert (told['frames'], told['duration_s']) == (0, 30.0)
+    assert told['image_transport'] == 'compressed'
+    assert ('label_info', '/cam/label_info') in nodes['x/monitor'].remappings
+
+
+def test_models_that_alternate_are_one_node():
+    nodes = make('ab_comparison', a='t', b='s', placement='alternate', swap_every='9')
+    assert list(nodes) == ['camera', 'shared/perception', 'monitor']
+    assert nodes['monitor'].parameters['swap_every'] == 9
+
+
 def test_carla_is_a_camera_and_a_source_of_comparisons():
     node = make('simulation', source='carla', carla_host='pc', carla_port='2002',
                 carla_map='Town03', scenario='HardRainNoon')['camera']
@@ -151,6 +170,9 @@ def test_a_recording_is_compared_to_its_end():
     ('perception', {'confidence_threshold': '2'}, 'above'),
     ('ab_comparison', {'a': 't'}, 'b: give the model'),
     ('ab_comparison', {'a': 't', 'b': 's', 'source': 'bag'}, 'needs bag:='),
+    ('ab_comparison', {'a': 't', 'b': 's', 'source': 'topic'}, 'name of an image topic'),
+    ('ab_comparison', {'a': 't', 'b': 's', 'source': 'topic', 'image': '/i',
+                       'placement': 'turns'}, 'choose concurrent, realtime'),
     ('simulation', {'source': 'bag'}, 'is played by replay.launch.py'),
     ('simulation', {'source': 'carla', 'carla_port': '0'}, 'carla_port: 0 is below 1'),
     ('ab_comparison', {'a': 't', 'b': 's', 'source': 'carla', 'placement': 'isolated'},

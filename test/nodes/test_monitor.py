@@ -164,7 +164,7 @@ def test_a_camera_that_goes_away_ends_the_run(bench, bundles, tmp_path, pacing):
 def test_a_camera_that_hangs_ends_the_run(bench, bundles, tmp_path, monkeypatch):
     monkeypatch.setattr(CameraNode, '_serve_next', lambda self: time.sleep(4.0) or [])
     with comparing(bench, bundles, tmp_path / 'out', write_bag(tmp_path / 'bag')) as monitor:
-        bench.spin_until(lambda: monitor._step_future, 40.0)
+        bench.spin_until(lambda: monitor._recorder and monitor._source._future, 40.0)
         monitor._values['start_timeout_s'] = 1.0
         failure = finish(bench, monitor)
     assert isinstance(failure, GraphError)

@@ -127,7 +127,7 @@ def test_another_model_is_warmed_between_two_frames(settings, monkeypatch):
         return not switch.loading
 
     wait_for(offer)
-    assert len(order) == 2
-    assert min(order) >= 1
     switch.close()
     worker.close()
+    assert len(order) == 2
+    assert min(order) >= 1

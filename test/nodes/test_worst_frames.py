@@ -27,16 +27,20 @@ def frame(index, b, a=0.0, *, truth=True):
 
 
 def test_badness_is_of_the_judged_arms_not_of_the_reference():
-    assert badness(frame(0, 0.0, a=0.4), 'a') == pytest.approx(0.0)
+    assert badness(frame(0, 0.0, a=0.4), 'ab') == pytest.approx(0.0)
     # Twenty pixels of the first class called the second: IoU 30/50 and 50/70.
-    assert badness(frame(0, 0.2), 'a') == pytest.approx(1 - (0.6 + 50 / 70) / 2)
-    assert badness(frame(0, 0.2, a=0.1, truth=False), 'a') == pytest.approx(0.1)
-    alone = FinishedFrame(0, (0, 'c'), None, {'a': TRUTH}, {})
-    assert badness(alone, 'a') is None
+    assert badness(frame(0, 0.2), 'ab') == pytest.approx(1 - (0.6 + 50 / 70) / 2)
+    assert badness(frame(0, 0.2, a=0.1, truth=False), 'ab') == pytest.approx(0.1)
+    # A frame that only the reference has answered says nothing of the others.
+    both = frame(0, 0.0, a=0.4)
+    only = FinishedFrame(0, (0, 'c'), TRUTH, {'a': both.masks['a']}, {'a': both.counts['a']})
+    assert badness(only, 'ab') is None
+    assert badness(only, 'a') > 0.3
+    assert badness(FinishedFrame(0, (0, 'c'), None, {'a': TRUTH}, {}), 'ab') is None
 
 
 def test_the_worst_are_kept_and_neighbours_are_one():
-    worst = WorstFrames('a', total=300, count=3)  # a gap of 66 frames
+    worst = WorstFrames('ab', total=300, count=3)  # a gap of 66 frames
     for index in range(300):
         worst.offer(frame(index, {50: 0.3, 51: 0.4, 52: 0.35, 200: 0.2, 120: 0.1,
                                   280: 0.05}.get(index, 0.01)))
@@ -55,14 +59,14 @@ def test_the_worst_are_kept_and_neighbours_are_one():
 
 
 def test_a_run_of_unknown_length_is_thinned_at_its_end():
-    worst = WorstFrames('a', total=0, count=3)
+    worst = WorstFrames('ab', total=0, count=3)
     for index in range(300):
         worst.offer(frame(index, 0.5 if index < 5 else 0.2 if index in (150, 151, 290) else 0.0))
     assert [i for i, _ in worst.wanted()] == [0, 150, 290]
 
 
 def test_a_run_without_errors_has_no_worst_frames():
-    worst = WorstFrames('a', total=10)
+    worst = WorstFrames('ab', total=10)
     for index in range(10):
         worst.offer(frame(index, 0.0))
     assert worst.pictures() == []
