@@ -127,7 +127,8 @@ def test_why_no_image_comes_is_told(bench, bundles, tmp_path):
 
 def test_labels_that_nobody_publishes_are_told(bench, bundles, tmp_path):
     images = bench.node.create_publisher(Image, '/image', qos.stream())
-    timer = bench.node.create_timer(0.1, lambda: images.publish(Image()))
+    picture = image_message(np.full((48, 64, 3), 90, np.uint8), 'rgb8', header(0, ''))
+    timer = bench.node.create_timer(0.1, lambda: images.publish(picture))
     with watching(bench, bundles, tmp_path / 'out', start_timeout_s=3.0, truth='required',
                   classes='driving') as monitor:
         failure = finish(bench, monitor)
