@@ -17,10 +17,9 @@ import numpy as np
 from kd_perception.evaluation.bootstrap import (
     block_indices,
     block_length,
-    CONFIDENCE,
     Interval,
+    interval_of,
     RESAMPLES,
-    small_sample_factor,
 )
 from kd_perception.evaluation.comparison import ANSWERED, FrameRow, FRAMES
 from kd_perception.evaluation.paired import rate
@@ -84,19 +83,6 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
         n=n, block=block, p50=p50, p95=p95, p99=p99, mean=mean,
         fps=_fps(answered, resamples, seed), lost=_lost(own, resamples, seed),
         iou=_iou(answered, resamples, seed))
-
-
-def interval_of(estimate: float, drawn: np.ndarray, n: int, block: int,
-                bounds: tuple[float, float]) -> Interval:
-    """Return a percentile interval, widened as ``bootstrap`` does for few blocks."""
-    factor = small_sample_factor(n, block)
-    drawn = drawn[np.isfinite(drawn)]
-    if math.isinf(factor) or drawn.size == 0:
-        return Interval(estimate, *bounds)
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = (float(v) for v in np.quantile(drawn, (tail, 1.0 - tail)))
-    return Interval(estimate, max(bounds[0], estimate - factor * max(0.0, estimate - low)),
-                    min(bounds[1], estimate + factor * max(0.0, high - estimate)))
 
 
 def _bounded(interval: Interval, quantile: float, n: int) -> Interval:

@@ -89,7 +89,8 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
         out.append('The run was interrupted: fewer frames than asked were served.')
     if len(run.arms) > 2:
         out.append(f'{len(run.arms) - 1} arms are held against one: each interval is wider than '
-                   'for a single comparison, so that all hold together with 95 %.')
+                   'for a single comparison, so that those of one figure hold together with '
+                   '95 %.')
     out += _unlike(run)
     for arm, stats in statistics.items():
         out += _losses(labels.get(arm, arm), stats, run.counters.get(arm, {}))
