@@ -92,7 +92,9 @@ def block_indices(n: int, block: int, resamples: int, seed: int) -> Iterator[np.
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
         starts = rng.integers(0, n, (rows, blocks, 1))
-        yield ((starts + np.arange(block)) % n).reshape(rows, -1)[:, :n]
+        drawn = (starts + np.arange(block)).reshape(rows, -1)[:, :n]
+        np.subtract(drawn, n, out=drawn, where=drawn >= n)  # in a circle; % is slower
+        yield drawn
 
 
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, block: int, *,
