@@ -58,13 +58,14 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
     """
     Return the intervals of one arm.
 
-    :param rows: its measured rows, warm-up left out; latencies near an exchange of the model do
-        not count, as in its statistics.
+    :param rows: its measured rows, warm-up left out; those near an exchange of the model count
+        for IoU alone, as in its statistics.
     :param seed: of the bootstrap.
     """
     own = sorted(rows, key=lambda r: (r.index, r.key))
     answered = [r for r in own if r.status in ANSWERED and r.latency_ms is not None]
-    latency = np.array([r.latency_ms for r in answered if not r.swapping], float)
+    steady = [r for r in answered if not r.swapping]
+    latency = np.array([r.latency_ms for r in steady], float)
     n = latency.size
     block = block_length(latency) if n else 1
     if n < 2:
@@ -81,7 +82,8 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
         p95, p99 = _bounded(p95, 0.95, n), _bounded(p99, 0.99, n)
     return ArmIntervals(
         n=n, block=block, p50=p50, p95=p95, p99=p99, mean=mean,
-        fps=_fps(answered, resamples, seed), lost=_lost(own, resamples, seed),
+        fps=_fps(steady, resamples, seed),
+        lost=_lost([r for r in own if not r.swapping], resamples, seed),
         iou=_iou(answered, resamples, seed))
 
 
