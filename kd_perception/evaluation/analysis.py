@@ -8,7 +8,7 @@ The first arm is the reference that the others are held against.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict, TypeVar
 
 import numpy as np
@@ -41,6 +41,7 @@ from kd_perception.evaluation.paired import (
     ArmStatistics,
     paired_latency,
     PairedLatency,
+    with_stretches,
 )
 from kd_perception.evaluation.shares import PairedShare
 from kd_perception.evaluation.verdict import arm_labels, cautions, judge, Verdict
@@ -119,7 +120,11 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     :raises ConfigError: when no frame was measured.
     """
     arms = [arm.name for arm in run.arms]
-    rows = {arm: run.arm_rows(arm) for arm in arms}
+    if run.spec.placement == 'isolated':
+        served = with_stretches(run.rows)
+        rows = {arm: replace(run, rows=tuple(served)).arm_rows(arm) for arm in arms}
+    else:
+        rows = {arm: run.arm_rows(arm) for arm in arms}
     if not any(rows.values()):
         raise ConfigError(
             f'the comparison holds no measured frames ({len(run.rows)} rows, warm-up '

@@ -22,7 +22,7 @@ from kd_perception.evaluation.bootstrap import (
     RESAMPLES,
 )
 from kd_perception.evaluation.comparison import ANSWERED, FrameRow, FRAMES
-from kd_perception.evaluation.paired import rate
+from kd_perception.evaluation.paired import answer_gaps_s, answer_rate
 from kd_perception.evaluation.shares import drawn_sums, wilson
 
 _QUANTILES = (0.5, 0.95, 0.99)
@@ -100,9 +100,7 @@ def _bounded(interval: Interval, quantile: float, n: int) -> Interval:
 
 def _fps(answered: Sequence[FrameRow], resamples: int, seed: int) -> Interval:
     """Return the rate: the inverse of the mean time between answers."""
-    times = np.sort(np.array([r.received_ns for r in answered], float)) / 1e9
-    gaps = np.diff(times)
-    estimate = rate([r.received_ns for r in answered])
+    gaps, estimate = answer_gaps_s(answered), answer_rate(answered)
     if gaps.size < 2 or not estimate:
         return Interval(estimate, 0.0, math.inf)
     block = block_length(gaps)

@@ -24,8 +24,9 @@ TURN_EFFECT = 0.05
 _PLACEMENTS = {
     'concurrent': 'The arms ran at the same time and loaded each other: the latencies are those '
                   'under shared load.',
-    'isolated': 'The arms ran one after the other over all frames; slow changes of the machine '
-                'between the two passes count as differences between them.',
+    'isolated': 'The arms ran one after the other over half of the frames and then, in reverse '
+                'order, over the rest: a steady drift of the machine cancels, other slow changes '
+                'count as differences between them, and no interval knows of that.',
     'alternate': 'One node exchanged its model between blocks of frames: each frame was answered '
                  'by one model only, so the arms are compared by rounds of blocks, not on the '
                  'same frames. Frames near an exchange are left out and reported apart.',

@@ -92,3 +92,18 @@ def test_so_it_has_where_models_alternate(make_run):
     last = found['comparisons'][1]
     assert (last['latency']['n'], last['accuracy']['n']) == (40, 40)
     assert confidences(found['comparisons']) == {0.975}
+
+
+def test_the_rate_of_isolated_arms_has_no_pauses_of_others_in_it(make_run):
+    """Arm a has the first and the last of four stretches, b both in between: 10 ms a frame."""
+    order = [*[('a', i) for i in range(10)], *[('b', i) for i in range(20)],
+             *[('a', i) for i in range(10, 20)]]
+    rows = tuple(FrameRow(arm, i, 'c', i, n * 10**7, n * 10**7 + 8 * 10**6)
+                 for n, (arm, i) in enumerate(order))
+    run = make_run(frames=1)
+    run = replace(run, rows=rows, spec=replace(run.spec, placement='isolated', warmup=0),
+                  pictures=(), confusion={}, agreement={})
+    analysis = analyse(run)
+    for arm in 'ab':
+        assert analysis.statistics[arm].fps == pytest.approx(100.0)
+        assert analysis.intervals[arm].fps.estimate == pytest.approx(100.0)
