@@ -252,7 +252,7 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
     out = tmp_path / 'out'
     code = main(['compare', str(bundle.path), str(bundle.path), '--engine',
                  'onnxruntime,openvino', '--precision', 'fp32', '--threads', '1',
-                 '--width', '160', '--height', '96', '--frames', '30', '--warmup', '3',
+                 '--width', '160', '--height', '96', '--frames', '12', '--warmup', '2',
                  '--out', str(out)])
     page = capsys.readouterr().out
     assert code == 0
@@ -261,18 +261,18 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
         assert data['arms'][arm]['info']['engine'] == engine
         assert data['arms'][arm]['info']['precision'] == 'fp32'
         assert data['arms'][arm]['statistics']['status'] == {
-            'ok': 30, 'late': 0, 'lost': 0, 'ambiguous': 0, 'duplicate': 0, 'unknown': 0}
+            'ok': 12, 'late': 0, 'lost': 0, 'ambiguous': 0, 'duplicate': 0, 'unknown': 0}
         counters = data['arms'][arm]['counters']
-        assert counters['received'] == counters['published'] == 33
-        assert data['arms'][arm]['accuracy']['n'] == 30
+        assert counters['received'] == counters['published'] == 14
+        assert data['arms'][arm]['accuracy']['n'] == 12
     # The same weights in fp32 on two runtimes see the same street.
     assert data['comparisons'][0]['agreement'] > 0.99
-    assert data['comparisons'][0]['latency']['n'] == 30
+    assert data['comparisons'][0]['latency']['n'] == 12
     with (out / 'frames.csv').open(newline='') as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 66
+    assert len(rows) == 28
     turns = {(r['index'], r['turn']): r['arm'] for r in rows}
-    assert {turns[str(i), '0'] for i in range(33)} == {'a', 'b'}
+    assert {turns[str(i), '0'] for i in range(14)} == {'a', 'b'}
     assert all(float(r['latency_ms']) > float(r['inference_ms']) > 0 for r in rows)
     assert 'different engines' in page
     assert str(out / 'report.html') in page
