@@ -82,7 +82,7 @@ class PairedLatency:
     Differences are reference minus other (positive: the other is faster), in milliseconds;
     ratios are reference over other ("times faster").
 
-    :param unpaired: frames given to both but answered by only one, or by none.
+    :param unpaired: frames given to either that not both have answered.
     :param ambiguous: keys that more than one published frame bears; never paired.
     :param block: frames drawn together for the median of the differences.
     :param basis: what was compared where it was not the same frames (placement ``alternate``).

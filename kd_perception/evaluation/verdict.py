@@ -98,6 +98,10 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
         out += _uncounted(labels.get(arm, arm), run.counters.get(arm, {}))
     for arm, latency in latencies.items():
         if latency is None or latency.n < FEW_FRAMES:
+            if latency is None and run.spec.placement == 'alternate':
+                out.append(f'Too few rounds of blocks were answered for {labels.get(arm, arm)} to '
+                           'compare it: serve more frames, or smaller blocks.')
+                continue
             few = f'Only {latency.n}' if latency else f'Fewer than {FEWEST_PAIRS}'
             out.append(f'{few} frames could be paired for {labels.get(arm, arm)}: serve at '
                        f'least {FEW_FRAMES}, better 200, for intervals that mean something.')

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import json
+import math
 from typing import Any
 
 from kd_perception.errors import ConfigError
+from kd_perception.evaluation.alternate import FEWEST_ROUNDS
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.nodes.parameters import check_values, TABLES
 from kd_perception.simulation.carla.spec import ONCE
@@ -223,6 +225,11 @@ def _check(spec: ComparisonSpec) -> None:
         if len(set(settings)) != len(settings) or len(settings) < 2:
             raise ConfigError('placement alternate exchanges models: it needs two arms or more '
                               'that differ in model, engine, device, precision or threads')
+        rounds = math.ceil(spec.frames / (spec.swap_every or 20))
+        if spec.frames and rounds < FEWEST_ROUNDS:
+            raise ConfigError(f'placement alternate compares {FEWEST_ROUNDS} rounds of blocks or '
+                              f'more; {spec.frames} frames in blocks of {spec.swap_every or 20} '
+                              f'are {rounds}')
     if spec.source == 'carla' and spec.placement == 'isolated':
         raise ConfigError(f'placement isolated needs each frame more than once, and {ONCE}')
     if spec.source in ('sim', 'carla'):

@@ -112,3 +112,9 @@ def test_the_report_tells_of_blocks_and_what_exchanges_cost():
     assert len(steady_rows(run.rows)) == 240
     assert swap_costs(ComparisonRun(ComparisonSpec(run.spec.arms), run.arms, run.rows,
                                     run.classes)) == {}
+
+
+def test_too_few_rounds_are_called_by_their_name():
+    told = analyse(run_of(rows(2))).cautions
+    assert any('rounds of blocks were answered' in c for c in told)
+    assert not any('could be paired' in c for c in told)
