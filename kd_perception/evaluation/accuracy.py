@@ -22,6 +22,7 @@ from kd_perception.evaluation.bootstrap import (
 )
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.paired import ANSWERED, FEWEST_PAIRS, pair_rows
+from kd_perception.evaluation.shares import drawn_sums, share
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 MIN_SHARE = 0.001  # classes below 0.1 % of the labelled pixels stay out of the headline mIoU
@@ -78,7 +79,7 @@ def accuracy(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
     correct, truth, predicted = total.T
     labelled = max(1.0, float(truth.sum()))
     chosen = _chosen(counts)
-    iou = _ratio(correct, truth + predicted - correct)
+    iou = share(correct, truth + predicted - correct)
     return Accuracy(
         arm=arm, n=len(own),
         miou=bootstrap(lambda i: _miou(counts[:, chosen], i), len(own),
@@ -86,9 +87,9 @@ def accuracy(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
                        bounds=(0.0, 1.0)),
         miou_all=float(iou[truth > 0].mean()) if truth.any() else float('nan'),
         pixel_accuracy=float(correct.sum() / labelled),
-        iou=tuple(iou.tolist()), precision=tuple(_ratio(correct, predicted).tolist()),
-        recall=tuple(_ratio(correct, truth).tolist()),
-        f1=tuple(_ratio(2 * correct, truth + predicted).tolist()),
+        iou=tuple(iou.tolist()), precision=tuple(share(correct, predicted).tolist()),
+        recall=tuple(share(correct, truth).tolist()),
+        f1=tuple(share(2 * correct, truth + predicted).tolist()),
         share=tuple((truth / labelled).tolist()))
 
 
@@ -131,14 +132,10 @@ def _chosen(counts: np.ndarray) -> np.ndarray:
 
 def _miou(counts: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Return float ``[r]`` from counts ``[n, K, 3]`` and frames ``[r, n]``."""
-    n = counts.shape[0]
     if counts.shape[1] == 0:
         return np.full(len(indices), np.nan)
-    # How often each frame was drawn: one matrix product then sums all resamples.
-    drawn = np.bincount((indices + n * np.arange(len(indices))[:, None]).ravel(),
-                        minlength=n * len(indices)).reshape(-1, n)
-    total = (drawn @ counts.reshape(n, -1)).reshape(len(indices), -1, 3)
-    iou = _ratio(total[..., 0], total[..., 1] + total[..., 2] - total[..., 0])
+    total = drawn_sums(counts, indices)
+    iou = share(total[..., 0], total[..., 1] + total[..., 2] - total[..., 0])
     present = np.isfinite(iou)
     return np.where(present, iou, 0.0).sum(axis=1) / np.maximum(1, present.sum(axis=1))
 
@@ -147,7 +144,3 @@ def _error_rate(counts: np.ndarray) -> np.ndarray:
     """Return float ``[n]``: the share of wrong pixels by frame, whose memory sets the blocks."""
     totals = counts.sum(axis=1)
     return 1.0 - totals[:, 0] / np.maximum(1.0, totals[:, 1])
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
