@@ -140,9 +140,16 @@ def _finished(request: ComparisonRequest, folders: dict[str, Path],
     for scenario, folder in folders.items():
         if (folder / RECORDING / RUN_FILE).is_file():
             run = load_run(folder / RECORDING)
-            if not run.interrupted:
+            if not run.interrupted and not _changed(scenario, folder):
                 done[scenario] = analyse(run)
     return done
+
+
+def _changed(scenario: str, folder: Path) -> bool:
+    """Return whether a scenario is a file that was written after it was run."""
+    own = Path(scenario.partition(',')[0]).expanduser()
+    return own.suffix in ('.yaml', '.yml') and own.is_file() and (
+        own.stat().st_mtime_ns > (folder / RECORDING / RUN_FILE).stat().st_mtime_ns)
 
 
 def _claim(request: ComparisonRequest, out: Path, *, overwrite: bool) -> None:

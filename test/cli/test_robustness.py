@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +131,16 @@ def test_older_settings_are_not_taken_for_finished_after_an_interrupt(ran, tmp_p
     del ran[:]
     run_robustness(other, ('clear', 'night'), tmp_path / 'r')
     assert ran == ['clear', 'night']
+
+
+def test_a_scenario_whose_file_has_changed_is_run_again(ran, tmp_path):
+    own = tmp_path / 'own.yaml'
+    own.write_text('fog: 0.01')
+    run_robustness(REQUEST, ('clear', str(own)), tmp_path / 'r')
+    later = time.time() + 10
+    os.utime(own, (later, later))
+    run_robustness(REQUEST, ('clear', str(own)), tmp_path / 'r')
+    assert ran == ['clear', str(own), str(own)]
 
 
 def test_what_is_foreign_is_left_alone(ran, tmp_path):
