@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 
-from kd_perception.cli.gate import LIMITS
 from kd_perception.errors import ConfigError
 
 _SOURCES = {
@@ -44,8 +43,6 @@ def check_options(args: argparse.Namespace, source: str, declare: Declare) -> No
         _refuse(args, parser, _NOT_PEAK_RATE, 'has no part in --peak-rate')
     else:
         _refuse(args, parser, _PEAK_RATE, 'needs --peak-rate')
-    if not args.baseline:
-        _refuse(args, parser, LIMITS, 'needs --baseline')
     if args.placement != 'alternate':
         _refuse(args, parser, ('swap_every',), 'needs --placement alternate')
         return

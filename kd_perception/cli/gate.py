@@ -22,8 +22,6 @@ from kd_perception.evaluation.baseline_tables import baseline_headline, baseline
 from kd_perception.evaluation.report import report_dict, write_analysis
 
 REGRESSION = 3
-LIMITS = ('max_latency_regression', 'max_loss_regression', 'max_miou_regression',
-          'max_class_regression', 'max_memory_regression', 'allow_other_machine', 'strict')
 
 
 def add_gate_arguments(parser: argparse.ArgumentParser, baseline: str = '') -> None:
@@ -56,8 +54,14 @@ def limits_of(args: argparse.Namespace) -> Limits:
     """
     Return the limits that were asked for.
 
-    :raises ConfigError: for one that is no number.
+    :raises ConfigError: for one that is no number, and for one without ``--baseline``.
     """
+    if not args.baseline:
+        parser = argparse.ArgumentParser(add_help=False)
+        add_gate_arguments(parser)
+        for name, default in vars(parser.parse_args([])).items():
+            if getattr(args, name) != default:
+                raise ConfigError(f'--{name.replace("_", "-")} needs --baseline')
     return Limits(
         latency=_share(args.max_latency_regression, '--max-latency-regression'),
         loss=_points(args.max_loss_regression, '--max-loss-regression'),

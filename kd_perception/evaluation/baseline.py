@@ -112,7 +112,8 @@ def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any], limits: Limi
     :param source: where the older one lies, for the reader.
     :param old_run, new_run: the recordings, to compare accuracy frame by frame.
     """
-    notes: list[str] = []
+    notes = [f'The {which} run was interrupted: it has fewer frames than were asked for.'
+             for which, report in (('older', old), ('new', new)) if report.get('interrupted')]
     times = _comparable_times(old, new, limits, notes)
     frames = _comparable_frames(old, new, notes)
     pairs = _matched(old, new, notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 
@@ -60,6 +59,8 @@ def test_exit_code_tells_a_regression_from_an_error(folders, capsys):
     assert json.loads((new / 'report.json').read_text())['baseline']['failed']
     assert main(['report', str(new), '--baseline', str(new / 'nothing')]) == 2
     assert capsys.readouterr().err.count('\n') == 1
+    assert main(['report', str(new), '--strict']) == 2
+    assert '--strict needs --baseline' in capsys.readouterr().err
     # Without a baseline the report is made anew, and says nothing of one.
     assert main(['report', str(new)]) == 0
     assert 'Against the baseline' not in (new / 'report.html').read_text()
@@ -87,8 +88,8 @@ def test_a_baseline_that_cannot_be_used_ends_compare_before_anything_starts(tmp_
                                              ('0', 0.0)])
 def test_limits_are_read(text, share):
     parser = Parser()
-    add_gate_arguments(parser)
-    limits = limits_of(parser.parse_args(['--max-latency-regression', text,
+    add_gate_arguments(parser, 'older')
+    limits = limits_of(parser.parse_args(['--baseline', 'old', '--max-latency-regression', text,
                                           '--max-miou-regression', '1']))
     assert (limits.latency, limits.miou) == pytest.approx((share, 0.01))
 
@@ -96,8 +97,9 @@ def test_limits_are_read(text, share):
 @pytest.mark.parametrize('text', ['', 'x', '-1', 'nan', '5 ms', 'inf'])
 def test_limits_that_are_none_are_refused(text):
     parser = Parser()
-    add_gate_arguments(parser)
-    args = argparse.Namespace(**{**vars(parser.parse_args([])), 'max_memory_regression': text})
+    add_gate_arguments(parser, 'older')
+    args = parser.parse_args(['--baseline', 'old'])
+    args.max_memory_regression = text
     with pytest.raises(ConfigError, match='--max-memory-regression'):
         limits_of(args)
 

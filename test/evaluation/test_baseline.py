@@ -179,6 +179,14 @@ def test_another_course_or_other_frames_do_not_compare(report):
     assert 'Nothing could be judged' in baseline_headline(nothing)
 
 
+def test_an_interrupted_run_is_said(report):
+    assert any('older run was interrupted' in note
+               for note in compare_reports({**report, 'interrupted': True}, report,
+                                           Limits()).notes)
+    assert not any('interrupted' in note for note in compare_reports(report, report,
+                                                                     Limits()).notes)
+
+
 def test_arms_are_matched_by_what_they_are_not_by_their_letter(report):
     new = copy.deepcopy(report)
     new['arms'] = {'a': new['arms']['b'], 'b': new['arms']['a'], 'c': copy.deepcopy(
