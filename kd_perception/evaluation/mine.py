@@ -126,7 +126,7 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
                 'alike; raise --share or lower --context')
         about = {'made_by': 'kd_perception mine', 'student': student.hash,
                  'teacher': teacher.hash, 'share': f'{options.mining.share:g}',
-                 'blur': options.blur}
+                 'blur': options.blur, 'blurred': redaction.hides}
         with MinedBag(out, drives.topics, classes=teacher.spec.classes, about=about,
                       max_bytes=options.max_bytes, file_bytes=options.file_bytes) as bag:
             full = _write(bag, drives, chosen, scores, comparison, redaction, master, options,

@@ -98,12 +98,13 @@ class ShadowNode(Node):
                                       self._on_failure)
         try:
             classes = self._bundle.spec.classes
+            redaction = Redaction(values['blur'], classes)
             self._keeper = ShadowKeeper(
                 KeeperOptions(values['out_dir'], int(values['ring_mb'] * _MB),
                               int(values['disk_budget_mb'] * _MB), int(values['file_mb'] * _MB),
                               values['keep_masks']),
-                mining, Redaction(values['blur'], classes), topics=self._mined_topics,
-                ask=self._teacher.ask, classes=classes, about=self._about(),
+                mining, redaction, topics=self._mined_topics,
+                ask=self._teacher.ask, classes=classes, about=self._about(redaction.hides),
                 tell=self.get_logger().error)
         except KdPerceptionError:
             self._teacher.close()
@@ -111,7 +112,8 @@ class ShadowNode(Node):
         self._process = psutil.Process()
         self._create_topics()
         self._teacher.start()
-        self.get_logger().info(f'{self._engine} shadows {self._images.topic_name}')
+        self.get_logger().info(f'{self._engine} shadows {self._images.topic_name}, '
+                               f'blurred in what is kept: {redaction.hides}')
 
     def close(self) -> None:
         """End the teacher's thread and complete the recording."""
@@ -309,9 +311,10 @@ class ShadowNode(Node):
         return MinedTopics(self._images.topic_name, self._kind, self._infos.topic_name,
                            self.get_fully_qualified_name())
 
-    def _about(self) -> dict[str, str]:
+    def _about(self, hides: str) -> dict[str, str]:
         values = self._values
         return {'made_by': 'kd_perception shadow', 'teacher': self._bundle.hash,
+                'blurred': hides,
                 **{k: str(values[k]) for k in ('share', 'context', 'blur')}}
 
 
