@@ -95,7 +95,7 @@ class Miner:
         self.compared = self.chosen = 0
 
     def offer(self, scores: FrameScores, small: np.ndarray, *, received: int, written: int,
-              cost: int) -> Choice:
+              cost: int, gone: bool = False) -> Choice:
         """
         Decide on the next frame.
 
@@ -103,6 +103,7 @@ class Miner:
         :param received: frames of the camera so far.
         :param written: of these, frames that are written or promised.
         :param cost: frames that keeping this one would add to them.
+        :param gone: whether it is written already, as the context of another one.
         """
         self.compared += 1
         self._window.append(vector(scores, self._options.criteria))
@@ -115,7 +116,9 @@ class Miner:
         if not high:
             return Choice(False, (), rank, threshold)
         refused = ''
-        if self.chosen + 1 > self._options.share * self.compared:
+        if gone:
+            refused = 'in the context of a kept frame'
+        elif self.chosen + 1 > self._options.share * self.compared:
             refused = 'share of compared frames'
         elif written + cost > self._options.share * received:
             refused = 'share of all frames'
