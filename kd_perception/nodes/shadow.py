@@ -90,7 +90,7 @@ class ShadowNode(Node):
         self._number = 0
         self._kind = msgs.COMPRESSED_IMAGE if values['image_transport'] == 'compressed' \
             else msgs.IMAGE
-        self._frames = ShadowFrames()
+        self._frames = ShadowFrames(int(values['ring_mb'] * _MB))
         self._pace = Pace(PaceOptions(*(values[n] for n in (
             'max_rate_hz', 'cpu_budget', 'student_slowdown', 'load_limit'))))
         self._teacher = ShadowTeacher(model, self._kind, self._frames, self._pace,
@@ -183,19 +183,25 @@ class ShadowNode(Node):
 
     def _on_label_info(self, message: LabelInfo) -> None:
         try:
-            names = label_info_names(message)
-        except ValueError as error:
+            classes = classes_by_names(label_info_names(message), 'student')
+        except (ValueError, KdPerceptionError) as error:
+            # Nothing is better than scores in the classes of the student before.
+            self._student_classes = self._teacher.comparison = None
             self._trouble = f'the label_info of the student cannot be used: {error}'
             return
-        self._student_classes = classes_by_names(names, 'student')
+        self._student_classes = classes
         self._renew_comparison()
 
     def _on_active_model(self, message: String) -> None:
+        before = self._student.get('hash')
         try:
             told = json.loads(message.data)
             self._student = {k: str(told[k]) for k in ('name', 'hash', 'path')}
         except (ValueError, KeyError, TypeError):
             self._student = {}
+        if before is not None and before != self._student.get('hash'):
+            self._frames.student_changed()
+        self._teacher.student_hash = self._student.get('hash', '')
         self._renew_comparison()
 
     def _on_timing(self, message: DiagnosticArray) -> None:
@@ -240,14 +246,15 @@ class ShadowNode(Node):
 
     def _on_compared(self, done: Comparison) -> None:
         """Publish one comparison and keep its frame if it is worth it; in the teacher's thread."""
-        how = self._teacher.comparison
-        if how is None or not self.context.ok():
+        how = done.how
+        if not self.context.ok():
             return
+        self._failure = ''
         self._shares.append(done.scores.disagreement)
         self._costs.append((done.wall_ms, done.cpu_ms))
         values = {**done.scores.values(how.classes), 'mean': _mean(self._shares),
                   'teacher_ms': done.wall_ms, 'teacher_hash': self._bundle.hash,
-                  'student_hash': self._student.get('hash', '')}
+                  'student_hash': done.student_hash}
         choice = self._keeper.offer(done.message, done.scores, done.image, done.teacher, values)
         head = header(done.message.stamp_ns, done.message.frame_id)
         name = self.get_fully_qualified_name()
@@ -275,6 +282,7 @@ class ShadowNode(Node):
         name = self.get_fully_qualified_name()
         level, message = self._verdict()
         how = self._teacher.comparison
+        costs = tuple(self._costs)
         head = header(self.get_clock().now().nanoseconds, '')
         values = {
             'schema_version': SCHEMA_VERSION, 'teacher': self._engine,
@@ -283,8 +291,8 @@ class ShadowNode(Node):
             'interval_s': self._pace.interval_s, 'slowdown': self._pace.slowdown,
             'slowed_by': self._pace.trouble,
             'load_of_others': load, 'cpu_share': own * (os.cpu_count() or 1),
-            'teacher_ms': _mean([wall for wall, _ in self._costs]),
-            'teacher_cpu_ms': _mean([cpu for _, cpu in self._costs]),
+            'teacher_ms': _mean(wall for wall, _ in costs),
+            'teacher_cpu_ms': _mean(cpu for _, cpu in costs),
             'mean': _mean(self._shares), **self._keeper.values()}
         self._diagnostics.publish(statuses(head, status(
             f'{name}: shadow', self._bundle.hash[:12], values, level=level, message=message)))
@@ -302,7 +310,7 @@ class ShadowNode(Node):
                 f'{self.resolve_topic_name("segmentation/label_info")}')
         if self._keeper.stopped.startswith('stopped'):
             return DiagnosticStatus.WARN, f'keeping frames {self._keeper.stopped}'
-        if counts['failed'] and self._failure:
+        if self._failure:
             return DiagnosticStatus.WARN, f'frames fail: {self._failure}'
         slow = self._pace.trouble
         return DiagnosticStatus.OK, f'slowed down: {slow}' if slow else 'comparing'
@@ -327,7 +335,8 @@ def paint(image: np.ndarray, differs: np.ndarray) -> np.ndarray:
 
 def _mean(values: Iterable[float]) -> float:
     """Return the mean of what is known; NaN of nothing."""
-    known = [v for v in values if v == v]
+    # Copied in one go: the teacher's thread adds to them meanwhile.
+    known = [v for v in tuple(values) if v == v]
     return sum(known) / len(known) if known else float('nan')
 
 

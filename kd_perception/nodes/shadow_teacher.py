@@ -38,14 +38,18 @@ class Comparison:
     :param image: uint8 ``[H, W, 3]`` RGB.
     :param teacher: uint8 ``[H, W]``, the teacher's ids at the size of the picture.
     :param student: uint8, the student's ids as they came.
+    :param how: what the scores came from; another one may count by now.
+    :param student_hash: of the student whose answer it is.
     :param wall_ms: from decoding to scores.
     """
 
+    how: FrameComparison
     message: RawMessage
     scores: FrameScores
     image: np.ndarray
     teacher: np.ndarray
     student: np.ndarray
+    student_hash: str
     wall_ms: float
     cpu_ms: float
 
@@ -55,7 +59,7 @@ class ShadowTeacher:
     One thread between frames and outlet.
 
     ``comparison`` may be set while it runs: how masks are compared; None while the student's
-    classes are not known.
+    classes are not known. So may ``student_hash``: the bundle whose masks come.
 
     :param model: loaded; it is closed with this.
     :param kind: message type of the pictures.
@@ -69,6 +73,7 @@ class ShadowTeacher:
                  on_failure: Callable[[str], None]) -> None:
         model.codec = OWN_CODEC  # messages are not those of ROS here
         self.comparison: FrameComparison | None = None
+        self.student_hash = ''
         self._model, self._kind = model, kind
         self._frames, self._pace = frames, pace
         self._outlet, self._between, self._on_failure = outlet, between, on_failure
@@ -97,10 +102,7 @@ class ShadowTeacher:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._between()
-            except Exception as error:
-                self._fail(error)
+            self._keep()
             wait_s = self._pace.due_in(time.monotonic())
             if wait_s > 0:
                 self._stop.wait(min(wait_s, _LOOK_EVERY_S))
@@ -113,6 +115,17 @@ class ShadowTeacher:
                 self._frames.finish('skipped', 'unknown_classes')
                 continue
             self._one(answered, comparison)
+
+    def _keep(self) -> None:
+        # It may ask the teacher and look for faces, which weighs on the student just as much.
+        began, cpu = time.monotonic(), time.process_time()
+        self._pace.begin_more()
+        try:
+            self._between()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._pace.end_more(time.monotonic() - began, time.process_time() - cpu)
 
     def _one(self, answered: Answered, how: FrameComparison) -> None:
         began, cpu = time.monotonic(), time.process_time()
@@ -136,6 +149,7 @@ class ShadowTeacher:
 
     def _compare(self, answered: Answered, how: FrameComparison, began: float,
                  cpu: float) -> Comparison:
+        of_student = self.student_hash
         processed = self._model.process(standard_message(answered.message.data, self._kind))
         student = _ids(answered.mask)
         confidence = None if answered.confidence is None else _ids(answered.confidence)
@@ -144,8 +158,9 @@ class ShadowTeacher:
             image = np.ascontiguousarray(image[..., ::-1])
         teacher = processed.result.mask
         scores = how.scores(image, teacher, student, confidence)
-        return Comparison(answered.message, scores, image, teacher, student,
-                          1e3 * (time.monotonic() - began), 1e3 * (time.process_time() - cpu))
+        return Comparison(how, answered.message, scores, image, teacher, student,
+                          of_student, 1e3 * (time.monotonic() - began),
+                          1e3 * (time.process_time() - cpu))
 
     def _fail(self, error: Exception) -> None:
         _log.debug('a frame failed', exc_info=error)
