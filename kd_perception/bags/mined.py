@@ -147,16 +147,6 @@ class MinedBag:
         return self._writer
 
 
-def read_picture(data: bytes, kind: str) -> np.ndarray:
-    """
-    Return uint8 ``[H, W, 3]`` RGB of a serialised picture of the common types.
-
-    :raises BagError: when it is damaged.
-    :raises ImageError: when it holds no picture.
-    """
-    return decode_message(standard_message(data, kind))
-
-
 def standard_message(data: bytes, kind: str) -> Any:
     """
     Return a message of the common types from its bytes.

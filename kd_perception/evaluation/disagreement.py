@@ -8,13 +8,12 @@ by the shadow node and written beside mined frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kd_perception.classes import ClassMap, ClassSet, UNLABELLED
+from kd_perception.classes import ClassSet, UNLABELLED
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.evaluate import common_classes
 from kd_perception.imaging import resize_labels
@@ -78,11 +77,6 @@ class FrameComparison:
         # The smallest byte that is at least the limit.
         self._limit = int(np.ceil(low_confidence * 255 - 1e-9))
         self._statistics = statistics
-
-    @property
-    def maps(self) -> Mapping[str, ClassMap]:
-        """Return the maps to ``classes`` by ``teacher`` and ``student``."""
-        return {'teacher': self._of_teacher, 'student': self._of_student}
 
     def scores(self, image: np.ndarray, teacher: np.ndarray, student: np.ndarray,
                confidence: np.ndarray | None = None, channel_order: str = 'rgb') -> FrameScores:

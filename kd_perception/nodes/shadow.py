@@ -117,12 +117,18 @@ class ShadowNode(Node):
 
     def close(self) -> None:
         """End the teacher's thread and complete the recording."""
+        self._keeper.ending = True
         self._teacher.close()
         try:
             self._keeper.close()
         except BagError as error:
             self.get_logger().error(str(error))
             self.exit_code = 2
+
+    @property
+    def hangs(self) -> bool:
+        """Return whether the teacher did not return when it was closed."""
+        return self._teacher.running
 
     def counters(self) -> dict[str, int]:
         """Return what became of the frames."""

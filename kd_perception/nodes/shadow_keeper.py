@@ -63,6 +63,8 @@ class ShadowKeeper:
     :param classes: of the teacher.
     :param tell: called with one line when keeping ends early.
     :raises ConfigError: when the folder cannot be used.
+
+    ``ending`` may be set from any thread: ``flush`` then returns after the frame at hand.
     """
 
     def __init__(self, options: KeeperOptions, mining: MiningOptions, redaction: Redaction, *,
@@ -79,6 +81,7 @@ class ShadowKeeper:
         self._lock = threading.Lock()
         self._infos: OrderedDict[int, bytes] = OrderedDict()
         self._told: dict[int, tuple[dict[str, Any], np.ndarray]] = {}
+        self.ending = False
         self.received = 0
         self.failed = 0
         self.stopped = '' if options.folder else 'off'
@@ -146,7 +149,7 @@ class ShadowKeeper:
             for message, chosen in self._excerpt.due():
                 if context or message.number in self._told:
                     self._write(message, chosen)
-                if self.stopped:
+                if self.stopped or (self.ending and context):
                     return
         except (KdPerceptionError, OSError) as error:
             self._stop(f'stopped: {error}')

@@ -28,6 +28,8 @@ from kd_perception.nodes.shadow_pace import Pace
 _log = logging.getLogger(__name__)
 # Context frames that come in between are written so soon.
 _LOOK_EVERY_S = 0.1
+# A frame at hand that takes longer than this to end is one of a runtime that hangs.
+_END_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,18 @@ class ShadowTeacher:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the frame at hand, end the thread, release the model."""
+        """Finish the frame at hand, end the thread, release the model unless it hangs."""
         self._stop.set()
         self._frames.close()
         if self._thread.ident is not None:
-            self._thread.join()
-        self._model.close()
+            self._thread.join(_END_S)
+        if not self.running:
+            self._model.close()
+
+    @property
+    def running(self) -> bool:
+        """Return whether the thread is alive; after ``close``: whether it hangs."""
+        return self._thread.is_alive()
 
     def ask(self, data: bytes) -> np.ndarray:
         """

@@ -20,7 +20,7 @@ from kd_perception.bundle import load_bundle, STATISTICS, write_bundle
 from kd_perception.classes import load_class_set
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import KdPerceptionError
-from kd_perception.nodes import qos, shadow_frames
+from kd_perception.nodes import qos, shadow_frames, shadow_teacher
 from kd_perception.nodes.conversion import (
     header,
     image_message,
@@ -236,6 +236,27 @@ def test_answers_stay_with_the_student_that_gave_them(bench, options, monkeypatc
             assert bench.spin_until(lambda: 'cannot be used' in student.status()['message'])
             student.label_info.publish(label_info_message(CLASSES, header(0, '')))
             bench.spin_until(lambda: node._teacher.comparison is not None)
+
+
+def test_a_teacher_that_hangs_does_not_hold_up_the_end(bench, options, monkeypatch):
+    monkeypatch.setattr(shadow_teacher, '_END_S', 0.1)
+    hung, free = threading.Event(), threading.Event()
+    with bench.running(ShadowNode, **options) as node:
+        student = Student(bench)
+        student.ready()
+
+        def hang(*arguments):
+            hung.set()
+            free.wait(30.0)
+            raise KdPerceptionError('late')
+
+        monkeypatch.setattr(node._teacher, '_compare', hang)
+        student.frame(0)
+        bench.spin_until(hung.is_set)
+        node.close()
+        assert node.hangs
+        free.set()
+        bench.spin_until(lambda: not node.hangs)
 
 
 def test_a_student_that_loses_frames_makes_the_shadow_back_off(bench, options):

@@ -151,6 +151,18 @@ def test_a_frame_that_was_chosen_last_is_written_without_asking_the_teacher(tmp_
     assert street.asked == []
 
 
+def test_the_end_does_not_wait_for_all_context(tmp_path):
+    street = Street(tmp_path, share=1.0, context=20)
+    flush, street.keeper.flush = street.keeper.flush, lambda **_: None
+    street.drive(60)
+    street.keeper.ending = True
+    flush()
+    assert len(street.asked) == 1
+    street.keeper.flush = flush
+    street.keeper.close()
+    assert len(street.asked) == 1
+
+
 def test_intrinsics_outlast_a_slow_teacher(tmp_path):
     street = Street(tmp_path)
     for number in range(300):
