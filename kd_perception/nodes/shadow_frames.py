@@ -26,6 +26,8 @@ _MOST_WAITING = 200
 _MOST_AMBIGUOUS = 200
 # Answers may be read before their frame, which waits in another queue of the middleware.
 _MOST_EARLY = 20
+# So many masks without a confidence: there is a topic, and the student is told not to publish.
+_MASKS_ALONE = 20
 
 Key = tuple[int, str]
 
@@ -63,7 +65,7 @@ class ShadowFrames:
     Frames are taken in the order in which they came.
 
     :param with_confidence: whether a frame waits for the student's confidence, too; may be set
-        while frames come.
+        while frames come. It does not where none has come with the last twenty masks.
     :param max_bytes: of frames that wait for an answer; the oldest make room.
     """
 
@@ -71,6 +73,7 @@ class ShadowFrames:
         self.with_confidence = False
         self._max_bytes, self._bytes = max_bytes, 0
         self._newest_taken = -1
+        self._masks_alone = 0
         self._lock = threading.Condition()
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._reasons = dict.fromkeys(REASONS, 0)
@@ -176,14 +179,19 @@ class ShadowFrames:
                 else self._early.setdefault(key, _Answer())
             for name, data in parts.items():
                 setattr(answer, name, data)
+            self._masks_alone = 0 if 'confidence' in parts else self._masks_alone + 1
             if waiting is not None:
                 self._complete(key, waiting)
+            if self._masks_alone == _MASKS_ALONE:
+                for key, waiting in list(self._waiting.items()):
+                    self._complete(key, waiting)
             while len(self._early) > _MOST_EARLY:
                 self._early.popitem(last=False)
 
     def _complete(self, key: Key, waiting: _Waiting) -> None:
         answer = waiting.answer
-        if answer.mask is None or (self.with_confidence and answer.confidence is None):
+        wanted = self.with_confidence and self._masks_alone < _MASKS_ALONE
+        if answer.mask is None or (wanted and answer.confidence is None):
             return
         self._forget(key)
         number = waiting.message.number

@@ -58,10 +58,35 @@ def test_a_frame_waits_for_the_confidence_where_there_is_one(frames):
     assert frames.take(0.0).confidence == b'c'
 
 
+def test_a_student_that_stops_publishing_confidence_is_compared_without(frames):
+    frames.with_confidence = True                     # the topic stays
+    for number in range(30):
+        image(frames, number)
+        frames.mask(number, 'front', b'm')
+        if number == 5:
+            frames.confidence(number, 'front', b'c')
+            assert frames.take(0.0).confidence == b'c'
+            frames.finish('compared')
+        elif number == 25:
+            assert frames.take(0.0).confidence is None
+            frames.finish('compared')
+        elif number < 25:
+            assert frames.take(0.0) is None
+    assert adds_up(frames)['in_flight'] == 1          # the freshest
+    frames.confidence(29, 'front', b'late')
+    image(frames, 30)
+    frames.mask(30, 'front', b'm')                    # it is published again: wait for it
+    assert frames.take(0.0).message.number == 29
+    frames.confidence(30, 'front', b'c')
+    assert frames.take(0.0).confidence == b'c'
+
+
 def test_an_answer_may_be_read_before_its_frame(frames):
     frames.with_confidence = True
     for number in range(30):
         frames.mask(number, 'front', b'm%d' % number)
+        if number == 15:
+            frames.confidence(number, 'front', b'c')
     image(frames, 29)
     assert frames.take(0.0) is None
     frames.confidence(29, 'front', b'c')
