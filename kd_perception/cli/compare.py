@@ -29,7 +29,8 @@ from kd_perception.cli.carla_arguments import (
     carla_parameters,
     refuse_carla_arguments,
 )
-from kd_perception.cli.comparison import ComparisonRequest, run_comparison
+from kd_perception.cli.compare_options import check_options
+from kd_perception.cli.comparison import ComparisonRequest, run_comparison, written_at
 from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
 from kd_perception.cli.live_table import arm_names, comparison_progress
 from kd_perception.cli.progress import progress
@@ -56,48 +57,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='directory of the report (default: comparison_<time>)')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a comparison that is in --out')
-    parser.add_argument('--baseline', type=Path, metavar='REPORT',
-                        help='older report.json (or its directory): show what got worse')
-    frames = parser.add_argument_group('frames')
-    frames.add_argument('--source', choices=('sim', 'bag', 'carla', 'topic'), default=None,
+    source = parser.add_argument_group('source of the frames (default: the street)')
+    source.add_argument('--source', choices=('sim', 'bag', 'carla', 'topic'), default=None,
                         help='the embedded street, a recording, a CARLA server, or a topic that '
                         'somebody publishes (default: bag with --bag, carla with --carla, topic '
-                        'with --topic)')
-    frames.add_argument('--scenario', default='clear',
-                        help='weather and light of the street; all, or several behind commas, '
-                        'end in one table (%(default)s)')
-    frames.add_argument('--seed', type=int, default=0, metavar='N',
-                        help='of the street and of the order of the models (%(default)s)')
-    frames.add_argument('--width', type=int, default=640, help='of the street (%(default)s)')
-    frames.add_argument('--height', type=int, default=360, help='of the street (%(default)s)')
-    frames.add_argument('--carla', default='', metavar='HOST[:PORT]',
-                        help='CARLA server (default: localhost:2000)')
-    add_carla_arguments(frames)
-    frames.add_argument('--bag', default='', metavar='PATH',
+                        'with --topic, else sim)')
+    source.add_argument('--bag', default='', metavar='PATH',
                         help='rosbag, video or image folder')
-    frames.add_argument('--topic', default='', metavar='NAME',
+    source.add_argument('--topic', default='', metavar='NAME',
                         help='live image topic, raw or compressed, in your own ROS domain; '
                         'with --label-topic and --classes for its ground truth')
-    frames.add_argument('--image-topic', default='',
-                        help='needed where a bag has several cameras')
-    frames.add_argument('--label-topic', default='', help='label images of a bag or live')
-    frames.add_argument('--label-dir', default='', metavar='FOLDER',
-                        help='label PNGs of an image folder (default: <folder>_labels)')
-    frames.add_argument('--classes', default='',
-                        help='class set of the labels where the recording does not say')
-    frames.add_argument('--class-map', default='',
-                        help='map from the classes of the labels to those of the models')
+    source.add_argument('--carla', default='', metavar='HOST[:PORT]',
+                        help='CARLA server (default: localhost:2000)')
+    street = parser.add_argument_group('street and CARLA')
+    street.add_argument('--scenario', default='clear', metavar='NAME[,NAME…]',
+                        help='weather and light; of the street several behind commas, or all, '
+                        'end in one table (%(default)s)')
+    street.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='of what drives there, and of the order of the models in any source '
+                        '(%(default)s)')
+    street.add_argument('--width', type=int, default=640, metavar='PIXELS',
+                        help='of the picture (%(default)s)')
+    street.add_argument('--height', type=int, default=360, metavar='PIXELS',
+                        help='of the picture (%(default)s)')
+    add_carla_arguments(street)
+    recorded = parser.add_argument_group('recordings and live topics')
+    recorded.add_argument('--image-topic', default='', metavar='NAME',
+                          help='needed where a bag has several cameras')
+    recorded.add_argument('--label-topic', default='', metavar='NAME',
+                          help='label images of a bag or live')
+    recorded.add_argument('--label-dir', default='', metavar='FOLDER',
+                          help='label PNGs of an image folder (default: <folder>_labels)')
+    recorded.add_argument('--classes', default='', metavar='SET',
+                          help='class set of the labels where the recording does not say')
+    recorded.add_argument('--class-map', default='', metavar='MAP',
+                          help='map from the classes of the labels to those of the models, for '
+                          'any source')
+    recorded.add_argument('--loop', action='store_true',
+                          help='play a recording again when it ends; its stamps go on')
+    frames = parser.add_argument_group('length')
     frames.add_argument('--frames', type=int, default=None, metavar='N',
                         help='frames that count (default 200; all of a recording, and as many '
                         'as come within --duration)')
-    frames.add_argument('--duration', type=float, default=0.0, metavar='S',
-                        help='end the run so long after the warm-up, or at --frames')
-    frames.add_argument('--loop', action='store_true',
-                        help='play a recording again when it ends; its stamps go on')
-    frames.add_argument('--require-truth', action='store_true',
-                        help='refuse a source without ground truth')
     frames.add_argument('--warmup', type=int, default=10, metavar='N',
                         help='frames before them (%(default)s)')
+    frames.add_argument('--duration', type=float, default=0.0, metavar='S',
+                        help='end the run so long after the warm-up, or at --frames')
     course = parser.add_argument_group('course')
     course.add_argument('--placement', choices=PLACEMENTS, default=None,
                         help='turns: one model after the other on each frame (default); '
@@ -115,17 +120,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='frames per second of the street and of realtime (30); 1x: as '
                         'recorded, 0.5x: half as fast (--bag, realtime, concurrent)')
     course.add_argument('--timeout', type=float, default=10.0, metavar='S',
-                        help='a result later than this is lost (%(default)s)')
+                        help='how long a result is waited for; one that comes later is late, one '
+                        'that never comes is lost (%(default)s)')
     course.add_argument('--start-timeout', type=float, default=120.0, metavar='S',
                         help='how long nodes, and images of a live topic, are waited for '
                         '(%(default)s)')
-    course.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
-                        help='loss of mIoU up to which models count as equal (%(default)s)')
-    course.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
-                        help='how much slower a model may be (default: say only whether it is)')
-    course.add_argument('--measures', default='auto', metavar='NAMES',
-                        help=f'what is measured beside mean IoU: {",".join(MEASURES)}, or none; '
-                        'auto: all of them in lockstep, none otherwise (%(default)s)')
+    verdict = parser.add_argument_group('accuracy and verdict')
+    verdict.add_argument('--margin-miou', type=float, default=2.0, metavar='POINTS',
+                         help='loss of mIoU up to which models count as equal (%(default)s)')
+    verdict.add_argument('--margin-ms', type=float, default=0.0, metavar='MS',
+                         help='how much slower a model may be (default: say only whether it is)')
+    verdict.add_argument('--measures', default='auto', metavar='NAMES',
+                         help=f'what is measured beside mean IoU: {",".join(MEASURES)}, or none; '
+                         'auto: all of them in lockstep, none otherwise (%(default)s)')
+    verdict.add_argument('--require-truth', action='store_true',
+                         help='refuse a source without ground truth')
     engine = parser.add_argument_group('engine (one value for all models, or one each: x,y; of '
                                        'one model each value is an arm)')
     engine.add_argument('--engine', default='auto',
@@ -134,8 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument('--precision', default='auto',
                         help=f'{", ".join(PRECISIONS)} (%(default)s)')
     engine.add_argument('--threads', default='0', help='0: the runtime chooses (%(default)s)')
+    add_gate_arguments(parser, 'older report.json, or the directory it lies in')
     peak_rate.add_arguments(parser)
-    add_gate_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -155,11 +164,12 @@ def run(args: argparse.Namespace) -> int:
     if there and not args.overwrite:
         raise ConfigError(f'{out}: holds a {there[0]} already; choose another --out or pass '
                           '--overwrite')
+    before = written_at(out / HTML_FILE)
     try:
         with comparison_progress('comparing', arm_names(request.arms)) as view:
             result = run_comparison(request, out, view.update, view.arms)
     except KeyboardInterrupt:
-        if (out / HTML_FILE).is_file():
+        if written_at(out / HTML_FILE) != before:
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
         raise
     print_comparison(result.analysis, result.html)
@@ -187,6 +197,7 @@ def _request(args: argparse.Namespace) -> ComparisonRequest:
             raise ConfigError(f'--{name} needs --source {name}')
     if source != 'carla':
         refuse_carla_arguments(args)
+    check_options(args, source, add_arguments)
     models = args.models
     if len(models) == 1:  # several ways to run it may be what is compared
         models = models * max(len(str(getattr(args, n)).split(','))

@@ -189,12 +189,17 @@ def run_comparison(request: ComparisonRequest, out: Path,
     return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
 
 
+def written_at(page: Path) -> int:
+    """Return when a page was written, in nanoseconds of its file system; 0 where there is none."""
+    return page.stat().st_mtime_ns if page.is_file() else 0
+
+
 @contextmanager
 def _fresh(page: Path) -> Iterator[None]:
     """Make sure that a page which is there afterwards is of this run, and that there is one."""
-    before = page.stat().st_mtime_ns if page.is_file() else 0
+    before = written_at(page)
     yield
-    if not page.is_file() or page.stat().st_mtime_ns == before:
+    if written_at(page) in (0, before):
         raise ConfigError(f'{page.parent}: the run ended without a report; see '
                           f'{page.parent / LOGS}/monitor.log')
 

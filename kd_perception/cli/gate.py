@@ -22,12 +22,20 @@ from kd_perception.evaluation.baseline_tables import baseline_headline, baseline
 from kd_perception.evaluation.report import report_dict, write_analysis
 
 REGRESSION = 3
+LIMITS = ('max_latency_regression', 'max_loss_regression', 'max_miou_regression',
+          'max_class_regression', 'max_memory_regression', 'allow_other_machine', 'strict')
 
 
-def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the limits; ``--baseline`` is declared by the verb."""
+def add_gate_arguments(parser: argparse.ArgumentParser, baseline: str = '') -> None:
+    """
+    Declare the limits.
+
+    :param baseline: help of ``--baseline``; empty where the verb declares it itself.
+    """
     gate = parser.add_argument_group(
         'gate (with --baseline; exit code 3 when a regression is shown)')
+    if baseline:
+        gate.add_argument('--baseline', type=Path, metavar='REPORT', help=baseline)
     gate.add_argument('--max-latency-regression', default='5%', metavar='SHARE',
                       help='slower p50, p95, p99 or rate (%(default)s)')
     gate.add_argument('--max-loss-regression', default='0.5', metavar='POINTS',

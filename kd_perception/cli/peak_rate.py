@@ -43,7 +43,7 @@ _FEWEST, _WARMUP_S, _TIMEOUT_S = 100, 0.5, 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the search."""
-    group = parser.add_argument_group('peak rate (frames, warm-up and course above have no part '
+    group = parser.add_argument_group('peak rate (length, course, verdict and gate have no part '
                                       'in it)')
     group.add_argument('--peak-rate', action='store_true',
                        help='search the highest rate that each model sustains alone, in real '

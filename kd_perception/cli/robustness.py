@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import json
 from pathlib import Path
 import re
+import shutil
 from typing import Any
 
 from kd_perception import __version__
@@ -148,6 +149,11 @@ def _claim(request: ComparisonRequest, out: Path, *, overwrite: bool) -> None:
     if overwrite and out.is_dir() and any(out.iterdir()) and not (out / REQUEST_FILE).is_file():
         raise ConfigError(f'{out}: holds something else than comparisons under many scenarios; '
                           'it is not overwritten')
+    if overwrite:
+        # Of the older settings nothing may be left that a later call would take for finished.
+        for recording in sorted(out.glob(f'*/{RECORDING}')):
+            if (recording / RUN_FILE).is_file():
+                shutil.rmtree(recording)
     with atomic_file(out / REQUEST_FILE) as temporary:
         temporary.write_text(_told(request), encoding='utf-8')
 

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_perception.evaluation.accuracy import MIN_SHARE, PairedAccuracy
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval, RESAMPLES
+from kd_perception.evaluation.bootstrap import (
+    block_length,
+    bootstrap,
+    CONFIDENCE,
+    Interval,
+    RESAMPLES,
+)
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow
 from kd_perception.evaluation.paired import ANSWERED, PairedLatency, summarize, Summary
 
@@ -59,12 +65,14 @@ def swap_costs(run: ComparisonRun) -> Mapping[str, SwapCost]:
 
 
 def alternate_latency(rows: Iterable[FrameRow], reference: str, other: str, arms: int, *,
-                      resamples: int = RESAMPLES, seed: int = 0) -> PairedLatency | None:
+                      resamples: int = RESAMPLES, seed: int = 0,
+                      confidence: float = CONFIDENCE) -> PairedLatency | None:
     """
     Compare two arms by rounds.
 
     :param rows: measured rows of both; those of exchanges are left out here.
     :param arms: how many arms a round has.
+    :param confidence: of each interval alone.
     :returns: None with fewer than ``FEWEST_ROUNDS`` rounds in which both answered.
     """
     rounds = _rounds(rows, (reference, other), arms, lambda r: r.latency_ms is not None)
@@ -77,7 +85,8 @@ def alternate_latency(rows: Iterable[FrameRow], reference: str, other: str, arms
         def drawn(indices: np.ndarray) -> np.ndarray:
             return np.array([statistic(np.concatenate([a[i] for i in row]),
                                        np.concatenate([b[i] for i in row])) for row in indices])
-        return bootstrap(drawn, len(rounds), block, resamples=resamples, seed=seed)
+        return bootstrap(drawn, len(rounds), block, resamples=resamples, seed=seed,
+                         confidence=confidence)
 
     first, second = sum(map(len, a)), sum(map(len, b))
     return PairedLatency(
@@ -92,7 +101,8 @@ def alternate_latency(rows: Iterable[FrameRow], reference: str, other: str, arms
 
 
 def alternate_accuracy(rows: Iterable[FrameRow], reference: str, other: str, arms: int, *,
-                       resamples: int = RESAMPLES, seed: int = 0) -> PairedAccuracy | None:
+                       resamples: int = RESAMPLES, seed: int = 0,
+                       confidence: float = CONFIDENCE) -> PairedAccuracy | None:
     """
     Return the difference of mIoU over the frames of each arm; None as in ``alternate_latency``.
 
@@ -118,7 +128,7 @@ def alternate_accuracy(rows: Iterable[FrameRow], reference: str, other: str, arm
     return PairedAccuracy(
         reference, other, min(sum(len(pair[i]) for pair in rounds) for i in (0, 1)),
         bootstrap(drawn, len(rounds), block_length(gaps), resamples=resamples, seed=seed,
-                  bounds=(-1.0, 1.0)))
+                  confidence=confidence, bounds=(-1.0, 1.0)))
 
 
 def _rounds(rows: Iterable[FrameRow], names: Sequence[str], arms: int,

@@ -8,8 +8,8 @@ The first arm is the reference that the others are held against.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
@@ -41,11 +41,20 @@ from kd_perception.evaluation.paired import (
     ArmStatistics,
     paired_latency,
     PairedLatency,
+    with_stretches,
 )
 from kd_perception.evaluation.shares import PairedShare
 from kd_perception.evaluation.verdict import arm_labels, cautions, judge, Verdict
 
 T = TypeVar('T')
+
+
+class _Bootstrap(TypedDict):
+    """How every difference between two arms gets its interval."""
+
+    seed: int
+    resamples: int
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,11 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     :raises ConfigError: when no frame was measured.
     """
     arms = [arm.name for arm in run.arms]
-    rows = {arm: run.arm_rows(arm) for arm in arms}
+    if run.spec.placement == 'isolated':
+        served = with_stretches(run.rows)
+        rows = {arm: replace(run, rows=tuple(served)).arm_rows(arm) for arm in arms}
+    else:
+        rows = {arm: run.arm_rows(arm) for arm in arms}
     if not any(rows.values()):
         raise ConfigError(
             f'the comparison holds no measured frames ({len(run.rows)} rows, warm-up '
@@ -123,32 +136,28 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
     comparisons = []
-    # Bonferroni: with several arms all intervals shall hold together as often as one would.
+    # Bonferroni: of several arms the intervals of one figure shall hold together as often as one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(arms) - 1)
     resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
+    strict = _Bootstrap(seed=seed, resamples=resamples, confidence=confidence)
     for other in arms[1:]:
         both = (*rows[arms[0]], *rows[other])
         if alternate:
-            latency = alternate_latency(both, arms[0], other, len(arms), seed=seed)
-            quality = alternate_accuracy(both, arms[0], other, len(arms), seed=seed)
+            latency = alternate_latency(both, arms[0], other, len(arms), **strict)
+            quality = alternate_accuracy(both, arms[0], other, len(arms), **strict)
         else:
-            latency = paired_latency(both, arms[0], other, seed=seed, resamples=resamples,
-                                     confidence=confidence)
-            quality = paired_accuracy(both, arms[0], other, seed=seed, resamples=resamples,
-                                      confidence=confidence)
+            latency = paired_latency(both, arms[0], other, **strict)
+            quality = paired_accuracy(both, arms[0], other, **strict)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
                           run.spec.margin_miou, run.spec.margin_latency_ms),
-            classes=class_differences(both, arms[0], other, seed=seed),
-            boundary=paired_boundary(both, arms[0], other, seed=seed, resamples=resamples,
-                                     confidence=confidence),
-            objects=paired_objects(both, arms[0], other, seed=seed, resamples=resamples,
-                                   confidence=confidence),
-            flicker=paired_flicker(both, arms[0], other, seed=seed, resamples=resamples,
-                                   confidence=confidence)))
+            classes=class_differences(both, arms[0], other, **strict),
+            boundary=paired_boundary(both, arms[0], other, **strict),
+            objects=paired_objects(both, arms[0], other, **strict),
+            flicker=paired_flicker(both, arms[0], other, **strict)))
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons),

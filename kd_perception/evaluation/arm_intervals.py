@@ -17,13 +17,12 @@ import numpy as np
 from kd_perception.evaluation.bootstrap import (
     block_indices,
     block_length,
-    CONFIDENCE,
     Interval,
+    interval_of,
     RESAMPLES,
-    small_sample_factor,
 )
 from kd_perception.evaluation.comparison import ANSWERED, FrameRow, FRAMES
-from kd_perception.evaluation.paired import rate
+from kd_perception.evaluation.paired import answer_gaps_s, answer_rate
 from kd_perception.evaluation.shares import drawn_sums, wilson
 
 _QUANTILES = (0.5, 0.95, 0.99)
@@ -59,13 +58,14 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
     """
     Return the intervals of one arm.
 
-    :param rows: its measured rows, warm-up left out; latencies near an exchange of the model do
-        not count, as in its statistics.
+    :param rows: its measured rows, warm-up left out; those near an exchange of the model count
+        for IoU alone, as in its statistics.
     :param seed: of the bootstrap.
     """
     own = sorted(rows, key=lambda r: (r.index, r.key))
     answered = [r for r in own if r.status in ANSWERED and r.latency_ms is not None]
-    latency = np.array([r.latency_ms for r in answered if not r.swapping], float)
+    steady = [r for r in answered if not r.swapping]
+    latency = np.array([r.latency_ms for r in steady], float)
     n = latency.size
     block = block_length(latency) if n else 1
     if n < 2:
@@ -82,21 +82,9 @@ def arm_intervals(rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
         p95, p99 = _bounded(p95, 0.95, n), _bounded(p99, 0.99, n)
     return ArmIntervals(
         n=n, block=block, p50=p50, p95=p95, p99=p99, mean=mean,
-        fps=_fps(answered, resamples, seed), lost=_lost(own, resamples, seed),
+        fps=_fps(steady, resamples, seed),
+        lost=_lost([r for r in own if not r.swapping], resamples, seed),
         iou=_iou(answered, resamples, seed))
-
-
-def interval_of(estimate: float, drawn: np.ndarray, n: int, block: int,
-                bounds: tuple[float, float]) -> Interval:
-    """Return a percentile interval, widened as ``bootstrap`` does for few blocks."""
-    factor = small_sample_factor(n, block)
-    drawn = drawn[np.isfinite(drawn)]
-    if math.isinf(factor) or drawn.size == 0:
-        return Interval(estimate, *bounds)
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = (float(v) for v in np.quantile(drawn, (tail, 1.0 - tail)))
-    return Interval(estimate, max(bounds[0], estimate - factor * max(0.0, estimate - low)),
-                    min(bounds[1], estimate + factor * max(0.0, high - estimate)))
 
 
 def _bounded(interval: Interval, quantile: float, n: int) -> Interval:
@@ -112,9 +100,7 @@ def _bounded(interval: Interval, quantile: float, n: int) -> Interval:
 
 def _fps(answered: Sequence[FrameRow], resamples: int, seed: int) -> Interval:
     """Return the rate: the inverse of the mean time between answers."""
-    times = np.sort(np.array([r.received_ns for r in answered], float)) / 1e9
-    gaps = np.diff(times)
-    estimate = rate([r.received_ns for r in answered])
+    gaps, estimate = answer_gaps_s(answered), answer_rate(answered)
     if gaps.size < 2 or not estimate:
         return Interval(estimate, 0.0, math.inf)
     block = block_length(gaps)

@@ -92,7 +92,9 @@ def block_indices(n: int, block: int, resamples: int, seed: int) -> Iterator[np.
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
         starts = rng.integers(0, n, (rows, blocks, 1))
-        yield ((starts + np.arange(block)) % n).reshape(rows, -1)[:, :n]
+        drawn = (starts + np.arange(block)).reshape(rows, -1)[:, :n]
+        np.subtract(drawn, n, out=drawn, where=drawn >= n)  # in a circle; % is slower
+        yield drawn
 
 
 def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, block: int, *,
@@ -109,13 +111,24 @@ def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, block: int,
     """
     estimate = float(statistic(np.arange(n)[None])[0])
     drawn = np.concatenate([statistic(i) for i in block_indices(n, block, resamples, seed)])
+    return interval_of(estimate, drawn, n, block, bounds, confidence)
+
+
+def interval_of(estimate: float, drawn: np.ndarray, n: int, block: int,
+                bounds: tuple[float, float], confidence: float = CONFIDENCE) -> Interval:
+    """
+    Return the interval of an estimate from what the resamples gave; see ``bootstrap``.
+
+    :param drawn: float ``[r]``; what is not finite does not count.
+    """
+    factor = small_sample_factor(n, block, confidence)
+    drawn = drawn[np.isfinite(drawn)]
+    if math.isinf(factor) or drawn.size == 0:
+        return Interval(estimate, *bounds, confidence)
     tail = (1.0 - confidence) / 2.0
     low, high = (float(v) for v in np.quantile(drawn, (tail, 1.0 - tail)))
-    factor = small_sample_factor(n, block, confidence)
-    if math.isinf(factor):
-        return Interval(estimate, *bounds, confidence)
-    return Interval(estimate, max(bounds[0], estimate - factor * (estimate - low)),
-                    min(bounds[1], estimate + factor * (high - estimate)), confidence)
+    return Interval(estimate, max(bounds[0], estimate - factor * max(0.0, estimate - low)),
+                    min(bounds[1], estimate + factor * max(0.0, high - estimate)), confidence)
 
 
 def small_sample_factor(n: int, block: int, confidence: float = CONFIDENCE) -> float:

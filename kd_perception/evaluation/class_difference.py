@@ -12,11 +12,13 @@ import math
 
 import numpy as np
 
-from kd_perception.evaluation.arm_intervals import interval_of, iou_of_totals
+from kd_perception.evaluation.arm_intervals import iou_of_totals
 from kd_perception.evaluation.bootstrap import (
     block_indices,
     block_length,
+    CONFIDENCE,
     Interval,
+    interval_of,
     RESAMPLES,
 )
 from kd_perception.evaluation.comparison import FrameRow
@@ -25,10 +27,12 @@ from kd_perception.evaluation.shares import drawn_sums
 
 
 def class_differences(rows: Iterable[FrameRow], reference: str, other: str, *,
-                      resamples: int = RESAMPLES, seed: int = 0) -> tuple[Interval, ...]:
+                      resamples: int = RESAMPLES, seed: int = 0,
+                      confidence: float = CONFIDENCE) -> tuple[Interval, ...]:
     """
     Return IoU of the other arm minus that of the reference by class, -1 … 1.
 
+    :param confidence: of each interval alone.
     :returns: empty without truth or with fewer than ``FEWEST_PAIRS`` frames; NaN for a class that
         is nowhere.
     """
@@ -49,6 +53,7 @@ def class_differences(rows: Iterable[FrameRow], reference: str, other: str, *,
     found = differences(both.sum(axis=0)[None])[0]
     drawn = np.concatenate([differences(drawn_sums(both, i))
                             for i in block_indices(n, block, resamples, seed)])
-    return tuple(interval_of(float(found[c]), drawn[:, c], n, block, (-1.0, 1.0))
-                 if math.isfinite(found[c]) else Interval(math.nan, -1.0, 1.0)
+    return tuple(interval_of(float(found[c]), drawn[:, c], n, block, (-1.0, 1.0),
+                             confidence)
+                 if math.isfinite(found[c]) else Interval(math.nan, -1.0, 1.0, confidence)
                  for c in range(classes))

@@ -12,6 +12,8 @@ import io
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
 import numpy as np
 
 # Told apart by colour-blind readers and in grey print (their lightness differs).
@@ -65,9 +67,21 @@ def legend_above(axes: Axes, x: float = 0.5) -> None:
 
 def png(drawing: Figure) -> bytes:
     """Return the picture."""
+    _read_names_as_they_are(drawing)
     stream = io.BytesIO()
     drawing.savefig(stream, format='png', dpi=_DPI, facecolor='white')
     return stream.getvalue()
+
+
+def _read_names_as_they_are(drawing: Figure) -> None:
+    """Let no dollar in the name of a model or a class begin a formula; only numbers hold some."""
+    numbers: set[Text] = set()
+    for axes in drawing.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not isinstance(axis.get_major_formatter(), FuncFormatter):  # names were given
+                numbers.update(axis.get_ticklabels())
+    for text in set(drawing.findobj(Text)) - numbers:
+        text.set_parse_math(False)  # type: ignore[attr-defined]
 
 
 def class_bars(names: Sequence[str], share: np.ndarray,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class ArmStatistics:
     :param latency: publish call in the camera → result in the monitor; late results included,
         since leaving out the slow ones would flatter.
     :param jitter_ms: mean absolute difference of the latencies of consecutive frames.
-    :param fps: (N - 1) / T over N answers whose first and last lie T apart.
+    :param fps: (N - 1) / T over N answers whose first and last lie T apart; see ``answer_rate``.
     :param stages: what the node says of itself.
     :param by_turn: median latency by place in the serving order.
     :param reordered: of the answered frames, those overtaken by the result of a later one.
@@ -123,7 +123,7 @@ def arm_statistics(arm: str, rows: Iterable[FrameRow]) -> ArmStatistics:
         arm=arm, published=sum(status[name] for name in FRAMES),
         status={name: status[name] for name in STATUSES},
         latency=summarize([_latency(r) for r in answered]),
-        jitter_ms=_jitter(answered), fps=rate([r.received_ns for r in answered]),
+        jitter_ms=_jitter(answered), fps=answer_rate(answered),
         stages={stage: summarize([r.stages[stage] for r in answered if stage in r.stages])
                 for stage in _stages(answered)},
         by_turn={turn: float(np.median(turns[turn])) for turn in sorted(turns) if turn >= 0},
@@ -140,6 +140,41 @@ def rate(times_ns: Sequence[int | None]) -> float:
     if len(times) < 2 or max(times) == min(times):
         return 0.0
     return (len(times) - 1) / ((max(times) - min(times)) / 1e9)
+
+
+def answer_rate(answered: Iterable[FrameRow]) -> float:
+    """Return answers per second, 0 for fewer than two; the pauses of an arm do not count."""
+    gaps = answer_gaps_s(answered)
+    return gaps.size / float(gaps.sum()) if gaps.sum() > 0 else 0.0
+
+
+def answer_gaps_s(answered: Iterable[FrameRow]) -> np.ndarray:
+    """
+    Return the seconds from each answer to the next, without those in which others were served.
+
+    Where arms are served one at a time (``isolated``, ``alternate``), answers of different blocks
+    have the blocks of other arms between them.
+    """
+    ordered = sorted((r for r in answered if r.received_ns is not None),
+                     key=lambda r: r.received_ns or 0)
+    return np.array([((b.received_ns or 0) - (a.received_ns or 0)) / 1e9
+                     for a, b in zip(ordered, ordered[1:]) if a.block == b.block])
+
+
+def with_stretches(rows: Iterable[FrameRow]) -> list[FrameRow]:
+    """
+    Return rows of placement ``isolated`` that bear in ``block`` which stretch they belong to.
+
+    An arm is served over a stretch of frames before another one is.
+    """
+    out: list[FrameRow] = []
+    stretch, serving = 0, ''
+    for row in sorted(rows, key=lambda r: (r.published_ns or 0, r.arm)):
+        if row.published_ns is not None:
+            stretch += serving not in ('', row.arm)
+            serving = row.arm
+        out.append(replace(row, block=stretch))
+    return out
 
 
 def pair_rows(rows: Iterable[FrameRow], first: str,

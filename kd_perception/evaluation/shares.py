@@ -17,8 +17,8 @@ from kd_perception.evaluation.bootstrap import (
     block_length,
     CONFIDENCE,
     Interval,
+    interval_of,
     RESAMPLES,
-    small_sample_factor,
 )
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.paired import ANSWERED, FEWEST_PAIRS, pair_rows
@@ -124,17 +124,7 @@ def share_intervals(parts: np.ndarray, wholes: np.ndarray, *, resamples: int = R
     out = []
     for column, estimate in enumerate(estimates):
         with_any = int((wholes[:, column] > 0).sum())
-        values = drawn[:, column]
-        values = values[np.isfinite(values)]
-        factor = small_sample_factor(max(with_any, 1), block)
-        if np.isnan(estimate):
-            out.append(Interval(float('nan'), float('nan'), float('nan')))
-        elif not np.isfinite(factor) or not len(values):
-            out.append(Interval(float(estimate), 0.0, 1.0))
-        else:
-            tail = (1.0 - CONFIDENCE) / 2.0
-            low, high = np.quantile(values, (tail, 1.0 - tail))
-            out.append(Interval(float(estimate),
-                                float(max(0.0, estimate - factor * (estimate - low))),
-                                float(min(1.0, estimate + factor * (high - estimate)))))
+        out.append(Interval(math.nan, math.nan, math.nan) if np.isnan(estimate) else
+                   interval_of(float(estimate), drawn[:, column], max(with_any, 1), block,
+                               (0.0, 1.0)))
     return out

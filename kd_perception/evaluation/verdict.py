@@ -24,8 +24,9 @@ TURN_EFFECT = 0.05
 _PLACEMENTS = {
     'concurrent': 'The arms ran at the same time and loaded each other: the latencies are those '
                   'under shared load.',
-    'isolated': 'The arms ran one after the other over all frames; slow changes of the machine '
-                'between the two passes count as differences between them.',
+    'isolated': 'The arms ran one after the other over half of the frames and then, in reverse '
+                'order, over the rest: a steady drift of the machine cancels, other slow changes '
+                'count as differences between them, and no interval knows of that.',
     'alternate': 'One node exchanged its model between blocks of frames: each frame was answered '
                  'by one model only, so the arms are compared by rounds of blocks, not on the '
                  'same frames. Frames near an exchange are left out and reported apart.',
@@ -89,7 +90,8 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
         out.append('The run was interrupted: fewer frames than asked were served.')
     if len(run.arms) > 2:
         out.append(f'{len(run.arms) - 1} arms are held against one: each interval is wider than '
-                   'for a single comparison, so that all hold together with 95 %.')
+                   'for a single comparison, so that those of one figure hold together with '
+                   '95 %.')
     out += _unlike(run)
     for arm, stats in statistics.items():
         out += _losses(labels.get(arm, arm), stats, run.counters.get(arm, {}))

@@ -45,13 +45,13 @@ class AlternateRecorder:
         self._frame(key).record = record
         self._settle(key)
 
-    def on_result(self, key: Key, received_ns: int, mask: np.ndarray) -> None:
-        """Take one result: uint8 ``[H, W]``, ids of the model."""
+    def on_result(self, key: Key, received_ns: int, mask: np.ndarray | None) -> None:
+        """Take one result: uint8 ``[H, W]``, ids of the model; None where nobody looks at it."""
         if key in self._arms:
             self._recorder.on_result(self._arms[key], key, received_ns, mask)  # a duplicate
             return
         frame = self._frame(key)
-        if frame.mask is None:
+        if not frame.received_ns:
             frame.received_ns, frame.mask = received_ns, mask
         self._settle(key)
 
@@ -89,7 +89,7 @@ class AlternateRecorder:
         frame = self._open[key]
         arm = self._arm_of.get(frame.exchange)
         record = frame.record
-        if record is None or frame.mask is None or frame.stages is None or arm is None:
+        if record is None or not frame.received_ns or frame.stages is None or arm is None:
             return
         del self._open[key]
         self._arms[key] = arm

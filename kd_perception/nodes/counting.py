@@ -8,6 +8,8 @@ import threading
 
 from kd_perception.errors import GraphError, KdPerceptionError
 
+MOST_WAITING = 300  # tasks; in lockstep there are some ten per arm
+
 
 class CountingThread:
     """
@@ -35,11 +37,20 @@ class CountingThread:
         """Return whether nothing waits; the last task may still be running."""
         return self._tasks.empty()
 
-    def drain(self, timeout_s: float) -> None:
+    @property
+    def behind(self) -> bool:
+        """
+        Return whether so much waits that no more pixels may be put in.
+
+        Else the memory of a long run would end before the run does.
+        """
+        return self._tasks.qsize() >= MOST_WAITING
+
+    def drain(self) -> None:
         """Wait until everything that was put in before is done."""
         done = threading.Event()
         self.put(done.set)
-        done.wait(timeout_s)
+        done.wait()
 
     def check(self) -> None:
         """

@@ -20,6 +20,9 @@ from kd_perception.simulation.carla.spec import ONCE
 PACKAGE = 'kd_perception'
 SAMPLES = 6
 SHARED = 'shared'  # namespace of the one node of placement alternate
+# Seconds from an interrupt to the next, ruder signal. An interrupted monitor still writes its
+# report, which takes most of a minute for three arms, ten minutes and a busy machine.
+_PATIENCE_S, _REPORT_PATIENCE_S = 20.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class NodeSpec:
     def title(self) -> str:
         """Return the full name, e.g. ``a/perception``."""
         return f'{self.namespace}/{self.name}' if self.namespace else self.name
+
+    @property
+    def patience_s(self) -> float:
+        """Return how long the node may take to end once it is interrupted."""
+        return _REPORT_PATIENCE_S if self.executable == 'monitor' else _PATIENCE_S
 
     @property
     def module(self) -> str:

@@ -59,7 +59,7 @@ def _node(spec: NodeSpec, graph: RunGraph, values: dict[str, str]) -> Node:
     return Node(package=PACKAGE, executable=spec.executable, name=spec.name,
                 namespace=spec.namespace, parameters=[values['params_file'], overrides],
                 remappings=list(spec.remappings), output='screen',
-                sigterm_timeout='20',  # an interrupted monitor still writes its report
+                sigterm_timeout=f'{spec.patience_s:g}',
                 additional_env={**tuning(), **spec.environment},
                 arguments=['--ros-args', '--log-level', values['log_level']], **more)
 

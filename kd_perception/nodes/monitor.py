@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -124,13 +125,12 @@ class MonitorNode(Node):
         def on_mask(message: Image) -> None:
             received_ns = time.monotonic_ns()
             recorder, alternate = self._recorder, self._alternate
+            key, mask = _key(message), None if self._work.behind else message
             if alternate is not None:
-                self._work.put(lambda: alternate.on_result(
-                    _key(message), received_ns, decode_label_image(message)))
+                self._work.put(lambda: alternate.on_result(key, received_ns, _ids(mask)))
             elif recorder is not None:
-                self._view.on_result(arm, _key(message), received_ns)
-                self._work.put(lambda: recorder.on_result(
-                    arm, _key(message), received_ns, decode_label_image(message)))
+                self._view.on_result(arm, key, received_ns)
+                self._work.put(lambda: recorder.on_result(arm, key, received_ns, _ids(mask)))
         return on_mask
 
     def _timing_callback(self, arm: str) -> Callable[[DiagnosticArray], None]:
@@ -191,12 +191,12 @@ class MonitorNode(Node):
 
     def _on_labels(self, message: Image) -> None:
         recorder = self._recorder
-        if recorder is not None:
+        if recorder is not None and not self._work.behind:
             self._work.put(lambda: recorder.on_labels(_key(message), decode_label_image(message)))
 
     def _hand(self, call: Callable[[Recorder], None]) -> None:
         recorder = self._recorder
-        if recorder is not None:
+        if recorder is not None and not self._work.behind:
             self._work.put(lambda: call(recorder))
 
     def _on_sample(self, key: Key, message: Any) -> None:
@@ -319,8 +319,8 @@ class MonitorNode(Node):
             return
         # A signal must not end the writing half way; whoever sent it waits for the report.
         with deferred():
-            # The counting thread may be at its last frame.
-            self._work.drain(self._values['timeout_s'])
+            # What came is not lost because the counting thread has not come to it yet.
+            self._work.drain()
             self._write(interrupted=False)
         raise Finished
 
@@ -370,6 +370,10 @@ class MonitorNode(Node):
 
 def _key(message: Any) -> Key:
     return stamp_to_ns(message.header.stamp), message.header.frame_id
+
+
+def _ids(mask: Image | None) -> np.ndarray | None:
+    return None if mask is None else decode_label_image(mask)
 
 
 def _stages(message: DiagnosticArray) -> dict[str, float]:

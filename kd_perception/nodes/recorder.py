@@ -118,6 +118,7 @@ class Recorder:
         self._saw_truth = False
         self._size = (0, 0)
         self._skipped: set[int] = set()
+        self._unseen = 0
         self.notes: list[str] = []
         self.watchers: list[Callable[[FinishedFrame], None]] = []
 
@@ -199,8 +200,8 @@ class Recorder:
         """Take the picture of a frame for the report: uint8 ``[H, W, 3]`` RGB."""
         self._frame(key).image = image
 
-    def on_result(self, arm: str, key: Key, received_ns: int, mask: np.ndarray) -> None:
-        """Take one result: uint8 ``[H, W]``, ids of the model."""
+    def on_result(self, arm: str, key: Key, received_ns: int, mask: np.ndarray | None) -> None:
+        """Take one result: uint8 ``[H, W]``, ids of the model; None where nobody looks at it."""
         if key in self.ignored:
             return
         answers = self._answers.setdefault((arm, key), [])
@@ -209,6 +210,9 @@ class Recorder:
         if waiting:
             answer.stages = waiting.pop(0)
         answers.append(answer)
+        if mask is None:
+            self._unseen += 1
+            return
         self._size = self._size if any(self._size) else mask.shape[:2]
         if len(answers) == 1:
             self._frame(key).masks[arm] = mask
@@ -262,6 +266,10 @@ class Recorder:
             served = len({p.index for p in self._published})
             notes.append(f'{len(self._skipped)} of {len(self._skipped) + served} frames of the '
                          'source could not be decoded and were skipped.')
+        if self._unseen:
+            notes.append(f'The monitor did not keep up: it has not looked at {self._unseen} of '
+                         f'{self.answered} masks. They count for latency and losses, not for '
+                         'accuracy and agreement.')
         height, width = self._size
         return ComparisonRun(
             spec=replace(self.spec, width=width, height=height), arms=self.arms,

@@ -35,8 +35,7 @@ from kd_perception.paths import child_environment, module_command
 ProgressCallback = Callable[[int, int, str], None]
 ArmsCallback = Callable[[Sequence[LiveArm]], None]
 _POLL_S = 0.1
-# A monitor that is interrupted still writes its report.
-_PATIENCE_S = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
+_PATIENCE_S = 5.0  # after all signals but the first
 
 
 @dataclass(frozen=True)
@@ -158,14 +157,15 @@ def _start(node: NodeSpec, scratch: Path, log_dir: Path, variables: Mapping[str,
 
 def _end(children: Sequence[Child]) -> None:
     """Interrupt, then terminate, then kill what still runs."""
-    for number, patience in _PATIENCE_S.items():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         running = [c for c in children if c.process.poll() is None]
         if not running:
             return
         for child in running:
             child.process.send_signal(number)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and any(c.process.poll() is None for c in running):
+        began = time.monotonic()
+        while any(c.process.poll() is None and time.monotonic() - began < (
+                c.node.patience_s if number == signal.SIGINT else _PATIENCE_S) for c in running):
             time.sleep(0.02)
 
 

@@ -108,6 +108,18 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--device', 'banana'], "no device 'banana'"),
     (['{m}', '{m}', '--device', 'cpu,cuda:x', '--engine', 'torch'], "no device 'cuda:x'"),
     (['{m}', '{m}', '--out', '/dev/null'], 'is a file'),
+    (['{m}', '{m}', '--bag', 'x.mcap', '--scenario', 'all'], '--scenario is of no use'),
+    (['{m}', '{m}', '--bag', 'x.mcap', '--width', '320'], '--width is of no use'),
+    (['{m}', '{m}', '--label-topic', '/labels'], '--label-topic is of no use'),
+    (['{m}', '{m}', '--topic', '/image', '--rate', '5'], '--rate is of no use'),
+    (['{m}', '{m}', '--peak-rate', '--baseline', 'old'], '--baseline has no part'),
+    (['{m}', '{m}', '--peak-rate', '--frames', '50'], '--frames has no part'),
+    (['{m}', '{m}', '--max-loss', '3'], '--max-loss needs --peak-rate'),
+    (['{m}', '{m}', '--max-miou-regression', '3'], 'needs --baseline'),
+    (['{m}', '{m}', '--strict'], '--strict needs --baseline'),
+    (['{m}', '{m}', '--swap-every', '5'], '--swap-every needs --placement alternate'),
+    (['{m}', '{m}', '--swap-every', '0', '--placement', 'alternate'], '2 frames or more'),
+    (['{m}', '{m}', '--measures', 'flicker', '--placement', 'alternate'], 'cannot be had'),
     (['{m}'] * 27, 'too many')])
 def test_refuses_bad_requests_in_one_line(bundle, capsys, arguments, word):
     line = refused(capsys, *(str(a).replace('{m}', str(bundle.path)) for a in arguments))
@@ -240,7 +252,7 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
     out = tmp_path / 'out'
     code = main(['compare', str(bundle.path), str(bundle.path), '--engine',
                  'onnxruntime,openvino', '--precision', 'fp32', '--threads', '1',
-                 '--width', '160', '--height', '96', '--frames', '30', '--warmup', '3',
+                 '--width', '160', '--height', '96', '--frames', '12', '--warmup', '2',
                  '--out', str(out)])
     page = capsys.readouterr().out
     assert code == 0
@@ -249,18 +261,18 @@ def test_street_through_real_nodes(bundle, tmp_path, capsys):
         assert data['arms'][arm]['info']['engine'] == engine
         assert data['arms'][arm]['info']['precision'] == 'fp32'
         assert data['arms'][arm]['statistics']['status'] == {
-            'ok': 30, 'late': 0, 'lost': 0, 'ambiguous': 0, 'duplicate': 0, 'unknown': 0}
+            'ok': 12, 'late': 0, 'lost': 0, 'ambiguous': 0, 'duplicate': 0, 'unknown': 0}
         counters = data['arms'][arm]['counters']
-        assert counters['received'] == counters['published'] == 33
-        assert data['arms'][arm]['accuracy']['n'] == 30
+        assert counters['received'] == counters['published'] == 14
+        assert data['arms'][arm]['accuracy']['n'] == 12
     # The same weights in fp32 on two runtimes see the same street.
     assert data['comparisons'][0]['agreement'] > 0.99
-    assert data['comparisons'][0]['latency']['n'] == 30
+    assert data['comparisons'][0]['latency']['n'] == 12
     with (out / 'frames.csv').open(newline='') as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 66
+    assert len(rows) == 28
     turns = {(r['index'], r['turn']): r['arm'] for r in rows}
-    assert {turns[str(i), '0'] for i in range(33)} == {'a', 'b'}
+    assert {turns[str(i), '0'] for i in range(14)} == {'a', 'b'}
     assert all(float(r['latency_ms']) > float(r['inference_ms']) > 0 for r in rows)
     assert 'different engines' in page
     assert str(out / 'report.html') in page
@@ -407,6 +419,19 @@ def test_a_run_without_report_is_said(bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('kd_perception.nodes.runner.run_graph', lambda *a, **k: None)
     assert main(['compare', str(bundle.path), '--out', str(out), '--overwrite']) == 2
     assert 'without a report' in capsys.readouterr().err
+
+
+def test_an_older_page_is_not_what_an_interrupted_run_has_measured(bundle, tmp_path, monkeypatch,
+                                                                   capsys):
+    def run_graph(*_arguments, **_more):
+        raise KeyboardInterrupt
+
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'report.html').write_text('old')
+    monkeypatch.setattr('kd_perception.nodes.runner.run_graph', run_graph)
+    assert main(['compare', str(bundle.path), '--out', str(out), '--overwrite']) == 130
+    assert 'what was measured' not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('there', ['report.html', 'recording/run.json'])

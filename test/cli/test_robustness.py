@@ -119,6 +119,18 @@ def test_other_settings_are_not_mixed(ran, tmp_path):
     assert len(ran) == 4
 
 
+def test_older_settings_are_not_taken_for_finished_after_an_interrupt(ran, tmp_path):
+    run_robustness(REQUEST, ('clear', 'night'), tmp_path / 'r')
+    other = replace(REQUEST, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_robustness(other, ('stop', 'night'), tmp_path / 'r', overwrite=True)
+    table = json.loads((tmp_path / 'r' / 'robustness.json').read_text())
+    assert {r['scenario'] for r in table['rows']} == {'stop'}
+    del ran[:]
+    run_robustness(other, ('clear', 'night'), tmp_path / 'r')
+    assert ran == ['clear', 'night']
+
+
 def test_what_is_foreign_is_left_alone(ran, tmp_path):
     (tmp_path / 'thesis.txt').write_text('precious')
     for overwrite in (False, True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 import io
 import json
 
@@ -11,6 +12,7 @@ import pytest
 
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.boundary import f_scores
+from kd_perception.evaluation.comparison import ArmInfo, ArmSpec, FrameRow
 from kd_perception.evaluation.flicker import SAME_PIXEL
 from kd_perception.evaluation.report import frames_csv, report_dict
 
@@ -55,3 +57,53 @@ def test_every_frame_has_its_own_figures(make_run):
         assert float(line['found']) == (2 * row.detail.objects[0, 5] >= row.detail.objects[0, 4])
     plain = next(csv.DictReader(io.StringIO(frames_csv(make_run(frames=12)))))
     assert plain['boundary'] == plain['objects'] == plain['found'] == plain['flicker'] == ''
+
+
+def confidences(data):
+    """Return the confidence of every interval in a part of a report."""
+    if isinstance(data, dict):
+        own = {data['confidence']} if 'estimate' in data else set()
+        return own.union(*map(confidences, data.values()))
+    return set().union(*map(confidences, data)) if isinstance(data, list) else set()
+
+
+def test_every_difference_of_several_arms_has_the_confidence_that_holds_together(make_run):
+    run = make_run(frames=30, detailed=True)
+    third = [replace(r, arm='c') for r in run.rows if r.arm == 'b']
+    run = replace(run, rows=(*run.rows, *third), arms=(*run.arms, replace(run.arms[1], name='c')),
+                  spec=replace(run.spec, arms=(*run.spec.arms,
+                                               replace(run.spec.arms[1], name='c'))))
+    found = report_dict(analyse(run))['comparisons']
+    assert all(found[1][part] for part in ('latency', 'accuracy', 'classes', 'boundary', 'objects',
+                                           'flicker'))
+    assert confidences(found) == {0.975}
+
+
+def test_so_it_has_where_models_alternate(make_run):
+    run = make_run(frames=1)
+    rows = tuple(FrameRow('abc'[n // 5 % 3], n, 'c', n, n * 10**8, n * 10**8 + 10**6 + n % 7,
+                          block=n // 5, counts=((900 + n % 11, 1000, 1000),) * 12)
+                 for n in range(120))
+    arms = tuple(ArmInfo(n, 'm', 'ab' * 32, 'torch', 'cpu', 'fp32') for n in 'abc')
+    spec = replace(run.spec, arms=tuple(ArmSpec(n, 'm', 'torch') for n in 'abc'), warmup=0,
+                   placement='alternate', swap_every=5)
+    found = report_dict(analyse(replace(run, rows=rows, arms=arms, spec=spec, pictures=(),
+                                        confusion={}, agreement={}, confidences={})))
+    last = found['comparisons'][1]
+    assert (last['latency']['n'], last['accuracy']['n']) == (40, 40)
+    assert confidences(found['comparisons']) == {0.975}
+
+
+def test_the_rate_of_isolated_arms_has_no_pauses_of_others_in_it(make_run):
+    """Arm a has the first and the last of four stretches, b both in between: 10 ms a frame."""
+    order = [*[('a', i) for i in range(10)], *[('b', i) for i in range(20)],
+             *[('a', i) for i in range(10, 20)]]
+    rows = tuple(FrameRow(arm, i, 'c', i, n * 10**7, n * 10**7 + 8 * 10**6)
+                 for n, (arm, i) in enumerate(order))
+    run = make_run(frames=1)
+    run = replace(run, rows=rows, spec=replace(run.spec, placement='isolated', warmup=0),
+                  pictures=(), confusion={}, agreement={})
+    analysis = analyse(run)
+    for arm in 'ab':
+        assert analysis.statistics[arm].fps == pytest.approx(100.0)
+        assert analysis.intervals[arm].fps.estimate == pytest.approx(100.0)

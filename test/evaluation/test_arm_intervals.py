@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import math
 
 import numpy as np
@@ -85,3 +86,12 @@ def test_nothing_answered_knows_nothing():
     assert (found.n, found.iou) == (0, ())
     assert math.isnan(found.p50.estimate)
     assert found.lost.estimate == 1.0
+
+
+def test_what_an_exchange_touched_counts_for_no_interval_but_iou():
+    frames = rows([10.0] * 40, lost=range(6), counts=[((1, 2, 2),)] * 40)
+    near = [replace(r, swapping=i < 8) for i, r in enumerate(frames)]
+    found = arm_intervals(near, resamples=100)
+    assert (found.n, found.lost.estimate) == (32, 0.0)
+    assert found.fps.estimate == pytest.approx(20.0)
+    assert found.iou[0].estimate == pytest.approx(1 / 3)

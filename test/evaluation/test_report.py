@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation import plots
+from kd_perception.evaluation import figures, plots
 from kd_perception.evaluation import report as report_module
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports, Limits
@@ -141,6 +141,16 @@ def test_page_without_truth_speaks_of_agreement(make_run, tmp_path):
     assert 'no ground truth' in text
     assert 'differs from street-teacher' in text
     assert 'mIoU, classes' not in text
+
+
+def test_dollars_in_a_name_are_no_formula(make_run):
+    name = 'a$x^{$b'
+    share = np.array([0.5, 0.5])
+    assert figures.class_bars([name, 'road'], share, [(name, '#000000', share)])
+    run = make_run(frames=15, pictures=0)
+    analysis = analyse(replace(run, arms=(replace(run.arms[0], bundle=name), run.arms[1])))
+    assert plots.latency_distribution(analysis)
+    assert plots.timeline(analysis)
 
 
 def test_page_of_bare_rows(make_run, tmp_path):

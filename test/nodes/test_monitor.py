@@ -19,11 +19,13 @@ from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
 from kd_perception.evaluation.flicker import REPROJECTED
+from kd_perception.nodes import counting
 from kd_perception.nodes.camera import CameraNode
 from kd_perception.nodes.monitor import MonitorNode
 from kd_perception.nodes.pending import read_live, read_progress
 from kd_perception.nodes.perception import PerceptionNode
 from kd_perception.nodes.process import Finished
+from kd_perception.nodes.recorder import Recorder
 
 FRAMES = 6
 
@@ -128,6 +130,38 @@ def test_realtime_with_both_arms_together_and_no_labels(bench, bundles, tmp_path
     assert run.confusion == {}
     assert run.agreement['b'].sum() > 0
     assert {r.turn for r in run.rows} == {-1}
+
+
+def test_a_monitor_that_does_not_keep_up_loses_no_result(bench, bundles, tmp_path, monkeypatch):
+    monkeypatch.setattr(counting, 'MOST_WAITING', 0)
+    out = tmp_path / 'out'
+    bag = write_bag(tmp_path / 'bag', labelled=False)
+    with comparing(bench, bundles, out, bag, pacing='realtime', placement='concurrent',
+                   camera={'pacing': 'realtime', 'placement': 'concurrent',
+                           'rate_hz': 20.0}) as monitor:
+        assert isinstance(finish(bench, monitor), Finished)
+    run = load_run(out / RECORDING)
+    assert [r.status for r in run.rows] == ['ok'] * 2 * FRAMES
+    assert run.agreement['b'].sum() == 0
+    assert any(f'{2 * FRAMES} of {2 * FRAMES} masks' in note for note in run.notes)
+
+
+def test_results_that_wait_for_the_counting_thread_are_not_lost(bench, bundles, tmp_path,
+                                                                monkeypatch):
+    slow = Recorder.on_result
+
+    def on_result(self, *arguments):
+        time.sleep(0.15)
+        slow(self, *arguments)
+
+    monkeypatch.setattr(Recorder, 'on_result', on_result)
+    out = tmp_path / 'out'
+    bag = write_bag(tmp_path / 'bag', labelled=False)
+    with comparing(bench, bundles, out, bag, pacing='realtime', placement='concurrent',
+                   timeout_s=0.3, camera={'pacing': 'realtime', 'placement': 'concurrent',
+                                          'rate_hz': 30.0}) as monitor:
+        finish(bench, monitor)
+    assert {r.status for r in load_run(out / RECORDING).rows} <= {'ok', 'late'}
 
 
 def test_an_arm_that_does_not_answer_is_counted_as_lost(bench, bundles, tmp_path):

@@ -162,6 +162,21 @@ def test_masks_that_wait_are_packed():
     assert len(unpacked) <= 16
 
 
+def test_masks_that_nobody_looked_at_count_for_latency_alone():
+    recorder = make()
+    for index in range(3):
+        for arm in 'ab':
+            publish(recorder, index, arm)
+            recorder.on_result(arm, key(index), 1_000_000 * index + 500,
+                               None if (arm, index) == ('b', 2) else mask(1))
+        recorder.on_labels(key(index), mask(1))
+    run = finish(recorder)
+    assert {r.status for r in run.rows} == {'ok'}
+    assert [r.counts is None for r in run.arm_rows('b')] == [False, True]
+    assert run.agreement['b'].sum() == mask(0).size
+    assert [n for n in run.notes if '1 of 6 masks' in n]
+
+
 def test_skipped_frames_are_noted():
     recorder = make(arms=('a',), warmup=0)
     publish(recorder, 0, 'a')

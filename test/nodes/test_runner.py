@@ -17,12 +17,13 @@ from kd_perception.evaluation.comparison_files import load_run
 from kd_perception.nodes.environment import isolation, PARENT_VARIABLE
 from kd_perception.nodes.graph import (
     comparison_graph,
+    NodeSpec,
     perception_graph,
     perception_node,
     RunGraph,
     simulation_graph,
 )
-from kd_perception.nodes.runner import check, command, run_graph, started
+from kd_perception.nodes.runner import _end, check, Child, command, run_graph, started
 
 pytest.importorskip('rclpy')
 
@@ -35,6 +36,21 @@ def comparison(bundles, out, arms=('one', 'two'), monitor=None, **more):
                                 for name, model in zip('ab', arms)), **settings)
     return comparison_graph(spec, str(out), perception={'models_dir': str(bundles)},
                             monitor=monitor)
+
+
+def test_a_monitor_has_the_time_to_write_its_report(tmp_path, monkeypatch):
+    monkeypatch.setattr('kd_perception.nodes.graph._PATIENCE_S', 0.1)
+    slow = ('import signal, sys, time\n'
+            'signal.signal(signal.SIGINT, lambda *_: (time.sleep(0.6), sys.exit(0)))\n'
+            'print("ready", flush=True)\nsignal.pause()')
+    children = []
+    for name in ('camera', 'monitor'):
+        process = subprocess.Popen([sys.executable, '-c', slow], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        children.append(Child(NodeSpec(name, name), process, tmp_path / name))
+    _end(children[:1])
+    _end(children[1:])
+    assert [c.process.returncode for c in children] == [-signal.SIGTERM, 0]
 
 
 def children_of(pid):
