@@ -21,7 +21,7 @@ from kd_perception.bags.metadata import Metadata
 from kd_perception.bags.output import RawBagWriter
 from kd_perception.bags.writer import standard_channel
 from kd_perception.classes import ClassSet
-from kd_perception.errors import BagError
+from kd_perception.errors import BagError, ImageError
 from kd_perception.imaging import decode_message, encode_jpeg, encode_png
 
 SCORES = 'diagnostic_msgs/msg/DiagnosticArray'
@@ -147,16 +147,6 @@ class MinedBag:
         return self._writer
 
 
-def read_picture(data: bytes, kind: str) -> np.ndarray:
-    """
-    Return uint8 ``[H, W, 3]`` RGB of a serialised picture of the common types.
-
-    :raises BagError: when it is damaged.
-    :raises ImageError: when it holds no picture.
-    """
-    return decode_message(standard_message(data, kind))
-
-
 def standard_message(data: bytes, kind: str) -> Any:
     """
     Return a message of the common types from its bytes.
@@ -174,7 +164,10 @@ def redacted(data: bytes, kind: str, redact: Redact) -> bytes:
 
     :raises ImageError: when it cannot be decoded: what cannot be looked at is not stored.
     """
-    message = standard_message(data, kind)
+    try:
+        message = standard_message(data, kind)
+    except BagError as error:
+        raise ImageError(str(error)) from None
     image = decode_message(message)
     clean = redact(image)
     if clean is image:

@@ -53,6 +53,12 @@ class RingBuffer:
             while self._bytes > self._max_bytes and len(self._messages) > 1:
                 self._bytes -= len(self._messages.popleft().data)
 
+    def clear(self) -> None:
+        """Let go of all messages."""
+        with self._lock:
+            self._messages.clear()
+            self._bytes = 0
+
     def get(self, number: int) -> RawMessage | None:
         """Return a message by its number; None when it is gone, or not there yet."""
         with self._lock:
@@ -89,6 +95,7 @@ class Excerpt:
         self._next = 0
         self._wanted: deque[tuple[int, int]] = deque()
         self._held: dict[int, RawMessage] = {}
+        self._yielded = -1
         self.missing = 0
         self.promised = 0
 
@@ -96,14 +103,18 @@ class Excerpt:
         """Return how many messages choosing ``number`` would add."""
         return len(self._added(number))
 
+    def has_gone(self, number: int) -> bool:
+        """Return whether a message was yielded as the context of another, or passed by."""
+        return number <= self._yielded
+
     def choose(self, message: RawMessage) -> None:
         """Want a message, which the ring may have let go of, and its context."""
         for one in self._added(message.number):
             self._wanted.append((one, message.number))
             self._next = one + 1
             self.promised += 1
-            if one == message.number:
-                self._held[one] = message
+        if not self.has_gone(message.number):
+            self._held[message.number] = message
 
     def due(self) -> Iterator[tuple[RawMessage, int]]:
         """
@@ -114,6 +125,7 @@ class Excerpt:
         newest = self._ring.newest
         while self._wanted and self._wanted[0][0] <= newest:
             number, chosen = self._wanted.popleft()
+            self._yielded = number
             message = self._held.pop(number, None) or self._ring.get(number)
             if message is None:
                 self.missing += 1

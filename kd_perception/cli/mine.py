@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--class-map', default='', metavar='MAP',
                         help='between the classes of teacher and student')
     parser.add_argument('--budget', type=byte_count, default=0, metavar='SIZE',
-                        help='bytes that OUT may hold, e.g. 20GB')
+                        help='bytes that OUT may hold, e.g. 20GB; what comes first is kept')
     parser.add_argument('--max-size', type=byte_count, default=0, metavar='SIZE',
                         help='bytes of one file of OUT, e.g. 1GB')
     add_source_arguments(parser, labels=False)
@@ -90,5 +90,6 @@ def run(args: argparse.Namespace) -> int:
     if report.bad:
         print(f'{report.bad} frames could not be decoded')
     if report.full:
-        print('the budget of bytes was too small for all chosen frames')
+        print('the budget of bytes was too small for all chosen frames: those late in the '
+              'recordings are missing; lower --share to keep the highest of all')
     return 0

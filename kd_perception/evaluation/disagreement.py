@@ -8,13 +8,13 @@ by the shadow node and written beside mined frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kd_perception.classes import ClassMap, ClassSet, UNLABELLED
+from kd_perception.classes import ClassSet, UNLABELLED
+from kd_perception.errors import ConfigError
 from kd_perception.evaluation.evaluate import common_classes
 from kd_perception.imaging import resize_labels
 from kd_perception.tasks.familiarity import picture_features, PictureStatistics
@@ -64,22 +64,19 @@ class FrameComparison:
         that fits by name.
     :param low_confidence: confidence (0 to 1) below which a pixel counts as unsure.
     :param statistics: of the pictures that the student was trained on.
-    :raises ConfigError: when the classes differ and no map is known.
+    :raises ConfigError: when the classes differ and no map is known, or the limit is none.
     """
 
     def __init__(self, teacher: ClassSet, student: ClassSet, *, class_map: str = '',
                  low_confidence: float = 0.5,
                  statistics: PictureStatistics | None = None) -> None:
+        if not 0 <= low_confidence <= 1:
+            raise ConfigError(f'low_confidence {low_confidence:g}: must be from 0 to 1')
         self.classes, self._of_teacher, self._of_student = common_classes(
             teacher, student, class_map)
         # The smallest byte that is at least the limit.
         self._limit = int(np.ceil(low_confidence * 255 - 1e-9))
         self._statistics = statistics
-
-    @property
-    def maps(self) -> Mapping[str, ClassMap]:
-        """Return the maps to ``classes`` by ``teacher`` and ``student``."""
-        return {'teacher': self._of_teacher, 'student': self._of_student}
 
     def scores(self, image: np.ndarray, teacher: np.ndarray, student: np.ndarray,
                confidence: np.ndarray | None = None, channel_order: str = 'rgb') -> FrameScores:

@@ -31,7 +31,13 @@ from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, ImageError
 from kd_perception.evaluation.disagreement import FrameComparison, FrameScores
-from kd_perception.evaluation.mining import Choice, choose, MiningOptions, surroundings
+from kd_perception.evaluation.mining import (
+    Choice,
+    choose,
+    MiningOptions,
+    require_room,
+    surroundings,
+)
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.evaluation.redaction import Redaction
 from kd_perception.frames import Frame, Progress
@@ -74,7 +80,8 @@ class MineReport:
     :param chosen: frames of the highest scores; ``written`` holds their context, too.
     :param reasons: chosen frames by what they were chosen for first.
     :param disagreement: mean share of pixels on which both differ.
-    :param full: whether the limit of bytes ended the writing.
+    :param full: whether the limit of bytes ended the writing; what comes later in the recordings
+        is missing then, whatever its scores.
     """
 
     path: Path
@@ -101,6 +108,9 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
     :raises KdPerceptionError: when something does not fit together, or no frame stands out.
     """
     options = options or MineOptions()
+    if student.hash == teacher.hash:
+        raise ConfigError(f'{student.path}: student and teacher are the same model; they never '
+                          'differ')
     out = Path(out).expanduser()
     if out.exists():
         raise ConfigError(f'{out}: exists; choose another --out')
@@ -110,6 +120,7 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
     redaction = Redaction(options.blur, teacher.spec.classes)
     with ExitStack() as stack:
         drives = _Recordings(stack, paths, image_topic, sampling)
+        require_room(options.mining, drives.ends)
         asked = {bundle.hash: stack.enter_context(_loaded(bundle, engine, device, precision,
                                                           threads))
                  for bundle in (student, teacher)}
@@ -121,17 +132,20 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
         chosen = choose(scores, options.mining, drives.thumbnail, drives.ends)
         if not chosen:
             raise BagError(
-                f'no frame stands out among {len(scores)}: they are too few for a share of '
-                f'{options.mining.share:g} with a context of {options.mining.context}, or all '
-                'alike; raise --share or lower --context')
+                f'no frame stands out among {len(scores)}: all are alike, or too few of a kind '
+                f'for a share of {options.mining.share:g} with a context of '
+                f'{options.mining.context}; raise --share or lower --context')
         about = {'made_by': 'kd_perception mine', 'student': student.hash,
                  'teacher': teacher.hash, 'share': f'{options.mining.share:g}',
-                 'blur': options.blur}
+                 'blur': options.blur, 'blurred': redaction.hides}
         with MinedBag(out, drives.topics, classes=teacher.spec.classes, about=about,
                       max_bytes=options.max_bytes, file_bytes=options.file_bytes) as bag:
             full = _write(bag, drives, chosen, scores, comparison, redaction, master, options,
                           progress)
             written = bag.frames
+        if not written:
+            raise BagError(f'{out}: the budget of {options.max_bytes} bytes is too small for one '
+                           'frame')
     return MineReport(
         out, len(scores), len(scores) - len(known), len(chosen), written,
         dict(Counter(c.reasons[0] for c in chosen.values())),

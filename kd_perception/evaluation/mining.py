@@ -48,8 +48,8 @@ class MiningOptions:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ConfigError(f'share {self.share:g}: must be above 0 and at most 1')
-        if self.context < 0 or self.near_percent < 0:
-            raise ConfigError('context and near_percent cannot be negative')
+        if self.context < 0 or not self.near_percent >= 0:
+            raise ConfigError('context and near_percent must be numbers that are not negative')
         unknown = [c for c in self.criteria if c not in CRITERIA]
         if unknown or not self.criteria:
             raise ConfigError(f'frames can be kept for {", ".join(CRITERIA)}, not for '
@@ -95,7 +95,7 @@ class Miner:
         self.compared = self.chosen = 0
 
     def offer(self, scores: FrameScores, small: np.ndarray, *, received: int, written: int,
-              cost: int) -> Choice:
+              cost: int, gone: bool = False) -> Choice:
         """
         Decide on the next frame.
 
@@ -103,6 +103,7 @@ class Miner:
         :param received: frames of the camera so far.
         :param written: of these, frames that are written or promised.
         :param cost: frames that keeping this one would add to them.
+        :param gone: whether it is written already, as the context of another one.
         """
         self.compared += 1
         self._window.append(vector(scores, self._options.criteria))
@@ -115,7 +116,9 @@ class Miner:
         if not high:
             return Choice(False, (), rank, threshold)
         refused = ''
-        if self.chosen + 1 > self._options.share * self.compared:
+        if gone:
+            refused = 'in the context of a kept frame'
+        elif self.chosen + 1 > self._options.share * self.compared:
             refused = 'share of compared frames'
         elif written + cost > self._options.share * received:
             refused = 'share of all frames'
@@ -164,6 +167,23 @@ def choose(scores: Sequence[FrameScores | None], options: MiningOptions,
         written |= more
         chosen[place] = Choice(True, why, float(tops[row]), threshold)
     return dict(sorted(chosen.items()))
+
+
+def require_room(options: MiningOptions, ends: Sequence[int]) -> None:
+    """
+    Refuse what cannot choose a single frame, before any is looked at.
+
+    :param ends: as for ``choose``, of all recordings.
+    :raises ConfigError: when the share of all frames is less than one with its context.
+    """
+    total = ends[-1]
+    lengths = np.diff([0, *ends])
+    least = min(1 + options.context, int(lengths[lengths > 0].min(initial=total)))
+    if options.share * total < max(1, least):
+        raise ConfigError(
+            f'a share of {options.share:g} of {total} frames is {options.share * total:.3g}, less '
+            f'than one frame with its context of {options.context}; raise --share, lower '
+            '--context, or mine more recordings at once')
 
 
 def surroundings(place: int, context: int, total: int, ends: Sequence[int] = ()) -> range:

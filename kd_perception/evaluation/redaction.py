@@ -34,6 +34,8 @@ class Redaction:
         self.by_mask = blur == 'people_and_vehicles'
         self._ids = classes_to_blur(classes) if self.by_mask else ()
         self._find = FacesAndPlates() if blur == 'faces_and_plates' else None
+        #: What is hidden, for people to check: ``faces_and_plates``, or names of classes.
+        self.hides = ', '.join(classes.names[i] for i in self._ids) or blur
 
     def of(self, mask: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray] | None:
         """

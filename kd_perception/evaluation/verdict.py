@@ -133,7 +133,8 @@ def _judge_latency(reference: str, other: str, latency: PairedLatency | None,
                     else ('', ''))
     if not difference.excludes(0.0):
         words = f', {words}' if words else ''
-        return ('no difference shown', slack, f'{short}: no difference shown{words}',
+        shown = short.removeprefix('is ')
+        return ('no difference shown', slack, f'shows no difference in latency ({shown}){words}',
                 f'No difference in latency between {other} and {reference} was shown{words}: '
                 f'{numbers}.')
     words = f': {words}' if words else ''

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+import re
 
 import cv2
 import numpy as np
@@ -32,9 +33,13 @@ _SMALLEST_PLATE = (30, 10)
 _MARGIN = 0.15
 _CELLS = 4
 _SMALLEST_CELL = 8
-_WORDS = ('person', 'people', 'pedestrian', 'rider', 'cyclist', 'bicyclist', 'motorcyclist',
-          'car', 'truck', 'bus', 'van', 'train', 'tram', 'vehicle', 'motorcycle', 'motorbike',
-          'bicycle', 'trailer', 'caravan')
+_PEOPLE = ('person', 'people', 'human', 'pedestrian', 'rider', 'cyclist', 'bicyclist',
+           'motorcyclist', 'child', 'children', 'man', 'woman', 'worker', 'driver')
+_VEHICLES = ('vehicle', 'car', 'automobile', 'truck', 'lorry', 'pickup', 'suv', 'van', 'bus',
+             'buses', 'minibus', 'train', 'tram', 'motorcycle', 'motorbike', 'minibike',
+             'scooter', 'moped', 'bicycle', 'bike', 'trailer', 'caravan', 'taxi', 'ambulance')
+# The parts of a name, also of SUVPickupTruck.
+_PART = re.compile(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+')
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,19 @@ def classes_to_blur(classes: ClassSet) -> tuple[int, ...]:
     """
     Return the ids of people and vehicles, by the words in their names.
 
-    :raises ConfigError: when there are none, so that nothing would be blurred unnoticed.
+    :raises ConfigError: when there are none of people, or none of vehicles, so that nobody relies
+        on what does not happen.
     """
-    ids = tuple(i for i, name in enumerate(classes.names)
-                if any(part.rstrip('s') in _WORDS or part in _WORDS
-                       for part in name.lower().replace('-', '_').replace(' ', '_').split('_')))
-    if not ids:
-        raise ConfigError(f'class set {classes.name!r} has no class of people or vehicles '
-                          f'({", ".join(classes.names)}); choose blur: faces_and_plates')
-    return ids
+    parts = [{w.lower() for w in _PART.findall(name)} for name in classes.names]
+    parts = [{*words, *(w.removesuffix('s') for w in words)} for words in parts]
+    found: list[int] = []
+    for what, words in (('people', _PEOPLE), ('vehicles', _VEHICLES)):
+        ids = [i for i, own in enumerate(parts) if not own.isdisjoint(words)]
+        if not ids:
+            raise ConfigError(f'class set {classes.name!r} has no class of {what} '
+                              f'({", ".join(classes.names)}); choose blur: faces_and_plates')
+        found += ids
+    return tuple(sorted(set(found)))
 
 
 def blur_boxes(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:

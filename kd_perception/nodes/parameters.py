@@ -307,8 +307,9 @@ SHADOW: tuple[ParameterSpec, ...] = _fixed(
     ParameterSpec('ring_mb', 128.0, 'Undecoded frames that wait for a choice, in MB: as many as '
                   'come while the teacher is at work, and the context.', minimum=0.01,
                   maximum=65536.0),
-    ParameterSpec('disk_budget_mb', 10000.0, 'MB that the recording may hold; then keeping ends. '
-                  '0 for no limit.', minimum=0.0, maximum=1e9),
+    ParameterSpec('disk_budget_mb', 10000.0, 'MB that recordings in out_dir may hold together, '
+                  'those of earlier starts included; then keeping ends. 0 for no limit.',
+                  minimum=0.0, maximum=1e9),
     ParameterSpec('file_mb', 1000.0, 'MB of one file of the recording; 0 for one file.',
                   minimum=0.0, maximum=1e9),
     ParameterSpec('keep_masks', True, "Write the teacher's masks beside the frames, on "

@@ -90,7 +90,7 @@ class ShadowNode(Node):
         self._number = 0
         self._kind = msgs.COMPRESSED_IMAGE if values['image_transport'] == 'compressed' \
             else msgs.IMAGE
-        self._frames = ShadowFrames()
+        self._frames = ShadowFrames(int(values['ring_mb'] * _MB))
         self._pace = Pace(PaceOptions(*(values[n] for n in (
             'max_rate_hz', 'cpu_budget', 'student_slowdown', 'load_limit'))))
         self._teacher = ShadowTeacher(model, self._kind, self._frames, self._pace,
@@ -98,12 +98,13 @@ class ShadowNode(Node):
                                       self._on_failure)
         try:
             classes = self._bundle.spec.classes
+            redaction = Redaction(values['blur'], classes)
             self._keeper = ShadowKeeper(
                 KeeperOptions(values['out_dir'], int(values['ring_mb'] * _MB),
                               int(values['disk_budget_mb'] * _MB), int(values['file_mb'] * _MB),
                               values['keep_masks']),
-                mining, Redaction(values['blur'], classes), topics=self._mined_topics,
-                ask=self._teacher.ask, classes=classes, about=self._about(),
+                mining, redaction, topics=self._mined_topics,
+                ask=self._teacher.ask, classes=classes, about=self._about(redaction.hides),
                 tell=self.get_logger().error)
         except KdPerceptionError:
             self._teacher.close()
@@ -111,16 +112,23 @@ class ShadowNode(Node):
         self._process = psutil.Process()
         self._create_topics()
         self._teacher.start()
-        self.get_logger().info(f'{self._engine} shadows {self._images.topic_name}')
+        self.get_logger().info(f'{self._engine} shadows {self._images.topic_name}, '
+                               f'blurred in what is kept: {redaction.hides}')
 
     def close(self) -> None:
         """End the teacher's thread and complete the recording."""
+        self._keeper.ending = True
         self._teacher.close()
         try:
             self._keeper.close()
         except BagError as error:
             self.get_logger().error(str(error))
             self.exit_code = 2
+
+    @property
+    def hangs(self) -> bool:
+        """Return whether the teacher did not return when it was closed."""
+        return self._teacher.running
 
     def counters(self) -> dict[str, int]:
         """Return what became of the frames."""
@@ -181,19 +189,25 @@ class ShadowNode(Node):
 
     def _on_label_info(self, message: LabelInfo) -> None:
         try:
-            names = label_info_names(message)
-        except ValueError as error:
+            classes = classes_by_names(label_info_names(message), 'student')
+        except (ValueError, KdPerceptionError) as error:
+            # Nothing is better than scores in the classes of the student before.
+            self._student_classes = self._teacher.comparison = None
             self._trouble = f'the label_info of the student cannot be used: {error}'
             return
-        self._student_classes = classes_by_names(names, 'student')
+        self._student_classes = classes
         self._renew_comparison()
 
     def _on_active_model(self, message: String) -> None:
+        before = self._student.get('hash')
         try:
             told = json.loads(message.data)
             self._student = {k: str(told[k]) for k in ('name', 'hash', 'path')}
         except (ValueError, KeyError, TypeError):
             self._student = {}
+        if before is not None and before != self._student.get('hash'):
+            self._frames.student_changed()
+        self._teacher.student_hash = self._student.get('hash', '')
         self._renew_comparison()
 
     def _on_timing(self, message: DiagnosticArray) -> None:
@@ -238,14 +252,15 @@ class ShadowNode(Node):
 
     def _on_compared(self, done: Comparison) -> None:
         """Publish one comparison and keep its frame if it is worth it; in the teacher's thread."""
-        how = self._teacher.comparison
-        if how is None or not self.context.ok():
+        how = done.how
+        if not self.context.ok():
             return
+        self._failure = ''
         self._shares.append(done.scores.disagreement)
         self._costs.append((done.wall_ms, done.cpu_ms))
         values = {**done.scores.values(how.classes), 'mean': _mean(self._shares),
                   'teacher_ms': done.wall_ms, 'teacher_hash': self._bundle.hash,
-                  'student_hash': self._student.get('hash', '')}
+                  'student_hash': done.student_hash}
         choice = self._keeper.offer(done.message, done.scores, done.image, done.teacher, values)
         head = header(done.message.stamp_ns, done.message.frame_id)
         name = self.get_fully_qualified_name()
@@ -273,6 +288,7 @@ class ShadowNode(Node):
         name = self.get_fully_qualified_name()
         level, message = self._verdict()
         how = self._teacher.comparison
+        costs = tuple(self._costs)
         head = header(self.get_clock().now().nanoseconds, '')
         values = {
             'schema_version': SCHEMA_VERSION, 'teacher': self._engine,
@@ -281,8 +297,8 @@ class ShadowNode(Node):
             'interval_s': self._pace.interval_s, 'slowdown': self._pace.slowdown,
             'slowed_by': self._pace.trouble,
             'load_of_others': load, 'cpu_share': own * (os.cpu_count() or 1),
-            'teacher_ms': _mean([wall for wall, _ in self._costs]),
-            'teacher_cpu_ms': _mean([cpu for _, cpu in self._costs]),
+            'teacher_ms': _mean(wall for wall, _ in costs),
+            'teacher_cpu_ms': _mean(cpu for _, cpu in costs),
             'mean': _mean(self._shares), **self._keeper.values()}
         self._diagnostics.publish(statuses(head, status(
             f'{name}: shadow', self._bundle.hash[:12], values, level=level, message=message)))
@@ -300,7 +316,7 @@ class ShadowNode(Node):
                 f'{self.resolve_topic_name("segmentation/label_info")}')
         if self._keeper.stopped.startswith('stopped'):
             return DiagnosticStatus.WARN, f'keeping frames {self._keeper.stopped}'
-        if counts['failed'] and self._failure:
+        if self._failure:
             return DiagnosticStatus.WARN, f'frames fail: {self._failure}'
         slow = self._pace.trouble
         return DiagnosticStatus.OK, f'slowed down: {slow}' if slow else 'comparing'
@@ -309,9 +325,10 @@ class ShadowNode(Node):
         return MinedTopics(self._images.topic_name, self._kind, self._infos.topic_name,
                            self.get_fully_qualified_name())
 
-    def _about(self) -> dict[str, str]:
+    def _about(self, hides: str) -> dict[str, str]:
         values = self._values
         return {'made_by': 'kd_perception shadow', 'teacher': self._bundle.hash,
+                'blurred': hides,
                 **{k: str(values[k]) for k in ('share', 'context', 'blur')}}
 
 
@@ -324,7 +341,8 @@ def paint(image: np.ndarray, differs: np.ndarray) -> np.ndarray:
 
 def _mean(values: Iterable[float]) -> float:
     """Return the mean of what is known; NaN of nothing."""
-    known = [v for v in values if v == v]
+    # Copied in one go: the teacher's thread adds to them meanwhile.
+    known = [v for v in tuple(values) if v == v]
     return sum(known) / len(known) if known else float('nan')
 
 

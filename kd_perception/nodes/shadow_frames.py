@@ -19,13 +19,15 @@ from kd_perception.bags.ring import RawMessage
 
 COUNTERS = ('received', 'compared', 'skipped', 'failed', 'in_flight')
 # Why a frame was not compared.
-REASONS = ('rate', 'unanswered', 'ambiguous', 'unknown_classes')
+REASONS = ('rate', 'unanswered', 'ambiguous', 'unknown_classes', 'student_changed')
 # A student that is so far behind has dropped the frame.
 _PATIENCE_NS = 3_000_000_000
 _MOST_WAITING = 200
 _MOST_AMBIGUOUS = 200
 # Answers may be read before their frame, which waits in another queue of the middleware.
 _MOST_EARLY = 20
+# So many masks without a confidence: there is a topic, and the student is told not to publish.
+_MASKS_ALONE = 20
 
 Key = tuple[int, str]
 
@@ -60,12 +62,18 @@ class ShadowFrames:
     """
     The meeting place of the ROS thread and the teacher's thread.
 
+    Frames are taken in the order in which they came.
+
     :param with_confidence: whether a frame waits for the student's confidence, too; may be set
-        while frames come.
+        while frames come. It does not where none has come with the last twenty masks.
+    :param max_bytes: of frames that wait for an answer; the oldest make room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = 128 << 20) -> None:
         self.with_confidence = False
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._newest_taken = -1
+        self._masks_alone = 0
         self._lock = threading.Condition()
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._reasons = dict.fromkeys(REASONS, 0)
@@ -87,10 +95,11 @@ class ShadowFrames:
                 return
             waiting = _Waiting(message, time.monotonic_ns(), self._early.pop(key, _Answer()))
             self._waiting[key] = waiting
+            self._bytes += len(message.data)
             self._complete(key, waiting)
-            while len(self._waiting) > _MOST_WAITING:
-                self._waiting.popitem(last=False)
-                self._skip('unanswered')
+            while len(self._waiting) > _MOST_WAITING or (
+                    self._bytes > self._max_bytes and len(self._waiting) > 1):
+                self._drop(next(iter(self._waiting)), 'unanswered')
 
     def damaged(self) -> None:
         """Count a frame whose header cannot be read."""
@@ -114,6 +123,7 @@ class ShadowFrames:
             taken, self._ready = self._ready, None
             if taken is not None:
                 self._taken_key = (taken.message.stamp_ns, taken.message.frame_id)
+                self._newest_taken = taken.message.number
             return taken
 
     def finish(self, outcome: Literal['compared', 'failed', 'skipped'], reason: str = '') -> None:
@@ -135,11 +145,20 @@ class ShadowFrames:
         now = time.monotonic_ns()
         with self._lock:
             while self._waiting:
-                first = next(iter(self._waiting.values()))
+                key, first = next(iter(self._waiting.items()))
                 if now - first.since_ns < _PATIENCE_NS:
                     return
-                self._waiting.popitem(last=False)
-                self._skip('unanswered')
+                self._drop(key, 'unanswered')
+
+    def student_changed(self) -> None:
+        """Let go of all frames: the answers that have come or will may be of either student."""
+        with self._lock:
+            for key in list(self._waiting):
+                self._drop(key, 'student_changed')
+            if self._ready is not None:
+                self._ready = None
+                self._skip('student_changed')
+            self._early.clear()
 
     def close(self) -> None:
         """Wake ``take``."""
@@ -160,19 +179,28 @@ class ShadowFrames:
                 else self._early.setdefault(key, _Answer())
             for name, data in parts.items():
                 setattr(answer, name, data)
+            self._masks_alone = 0 if 'confidence' in parts else self._masks_alone + 1
             if waiting is not None:
                 self._complete(key, waiting)
+            if self._masks_alone == _MASKS_ALONE:
+                for key, waiting in list(self._waiting.items()):
+                    self._complete(key, waiting)
             while len(self._early) > _MOST_EARLY:
                 self._early.popitem(last=False)
 
     def _complete(self, key: Key, waiting: _Waiting) -> None:
         answer = waiting.answer
-        if answer.mask is None or (self.with_confidence and answer.confidence is None):
+        wanted = self.with_confidence and self._masks_alone < _MASKS_ALONE
+        if answer.mask is None or (wanted and answer.confidence is None):
             return
-        del self._waiting[key]
+        self._forget(key)
+        number = waiting.message.number
+        if number < self._newest_taken:
+            self._skip('rate')
+            return
         if self._ready is not None:
             self._skip('rate')
-            if self._ready.message.number > waiting.message.number:
+            if self._ready.message.number > number:
                 return  # an answer that was overtaken
         self._ready = Answered(waiting.message, answer.mask, answer.confidence)
         self._lock.notify()
@@ -185,8 +213,8 @@ class ShadowFrames:
     def _doubt(self, key: Key) -> None:
         """Let go of all frames of a key that came twice: whose the answer is cannot be told."""
         self._skip('ambiguous')
-        if self._waiting.pop(key, None) is not None:
-            self._skip('ambiguous')
+        if key in self._waiting:
+            self._drop(key, 'ambiguous')
         ready = self._ready
         if ready is not None and key == (ready.message.stamp_ns, ready.message.frame_id):
             self._ready = None
@@ -194,6 +222,13 @@ class ShadowFrames:
         self._ambiguous[key] = None
         while len(self._ambiguous) > _MOST_AMBIGUOUS:
             self._ambiguous.popitem(last=False)
+
+    def _forget(self, key: Key) -> None:
+        self._bytes -= len(self._waiting.pop(key).message.data)
+
+    def _drop(self, key: Key, reason: str) -> None:
+        self._forget(key)
+        self._skip(reason)
 
     def _skip(self, reason: str) -> None:
         self._counts['in_flight'] -= 1

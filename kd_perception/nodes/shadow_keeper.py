@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 import threading
 from typing import Any
@@ -20,13 +22,16 @@ import numpy as np
 from kd_perception.bags.mined import MinedBag, MinedTopics, Redact
 from kd_perception.bags.motion import thumbnail
 from kd_perception.bags.ring import Excerpt, RawMessage, RingBuffer
+from kd_perception.bags.unfinished import SUFFIX
 from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError, ImageError, KdPerceptionError
 from kd_perception.evaluation.disagreement import FrameScores
 from kd_perception.evaluation.mining import Choice, Miner, MiningOptions
 from kd_perception.evaluation.redaction import Redaction
 
-_INFOS = 50
+# Intrinsics are small, and a slow teacher comes to their frame long after it.
+_INFOS = 5000
+_NAME = 'mined_'
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class KeeperOptions:
 
     :param folder: where recordings are made; empty to keep nothing.
     :param ring_bytes: undecoded frames that wait for a choice.
-    :param max_bytes: of the recording; 0 for no limit.
+    :param max_bytes: of all recordings of shadows in the folder, earlier ones included; 0 for no
+        limit.
     :param file_bytes: of one of its files.
     :param masks: write the teacher's masks beside the frames.
     """
@@ -57,6 +63,8 @@ class ShadowKeeper:
     :param classes: of the teacher.
     :param tell: called with one line when keeping ends early.
     :raises ConfigError: when the folder cannot be used.
+
+    ``ending`` may be set from any thread: ``flush`` then returns after the frame at hand.
     """
 
     def __init__(self, options: KeeperOptions, mining: MiningOptions, redaction: Redaction, *,
@@ -73,11 +81,18 @@ class ShadowKeeper:
         self._lock = threading.Lock()
         self._infos: OrderedDict[int, bytes] = OrderedDict()
         self._told: dict[int, tuple[dict[str, Any], np.ndarray]] = {}
+        self.ending = False
         self.received = 0
         self.failed = 0
         self.stopped = '' if options.folder else 'off'
+        self._room = options.max_bytes
         if options.folder:
             _require_folder(Path(options.folder))
+            used = _used(Path(options.folder))
+            self._room = max(0, options.max_bytes - used)
+            if options.max_bytes and not self._room:
+                self._stop(f'stopped: earlier recordings in {options.folder} hold '
+                           f'{used >> 20} MB, and the disk budget is {options.max_bytes >> 20} MB')
 
     @property
     def kept(self) -> int:
@@ -97,7 +112,8 @@ class ShadowKeeper:
     def arrived(self, message: RawMessage) -> None:
         """Remember a frame of the camera."""
         self.received += 1
-        self._ring.append(message)
+        if not self.stopped:
+            self._ring.append(message)
 
     def camera_info(self, stamp_ns: int, data: bytes) -> None:
         """Remember intrinsics, by the stamp of their frame."""
@@ -112,7 +128,8 @@ class ShadowKeeper:
         """Decide on a compared frame; what is wanted of it is written by ``flush``."""
         choice = self._miner.offer(
             scores, thumbnail(image_rgb), received=self.received,
-            written=self._excerpt.promised, cost=self._excerpt.cost(message.number))
+            written=self._excerpt.promised, cost=self._excerpt.cost(message.number),
+            gone=self._excerpt.has_gone(message.number))
         if choice.kept and self.stopped:
             return replace(choice, kept=False, refused=f'keeping is {self.stopped}')
         if choice.kept:
@@ -120,20 +137,26 @@ class ShadowKeeper:
             self._excerpt.choose(message)
         return choice
 
-    def flush(self) -> None:
-        """Write what is wanted and has come."""
+    def flush(self, *, context: bool = True) -> None:
+        """
+        Write what is wanted and has come.
+
+        :param context: else chosen frames alone, which takes no more inference.
+        """
         if self.stopped:
             return
         try:
             for message, chosen in self._excerpt.due():
-                self._write(message, chosen)
-                if self.stopped:
+                if context or message.number in self._told:
+                    self._write(message, chosen)
+                if self.stopped or (self.ending and context):
                     return
         except (KdPerceptionError, OSError) as error:
             self._stop(f'stopped: {error}')
 
     def close(self) -> None:
-        """Complete the recording."""
+        """Write the chosen frames that are left, and complete the recording."""
+        self.flush(context=False)
         bag, self._bag = self._bag, None
         if bag is not None:
             bag.close()
@@ -160,18 +183,21 @@ class ShadowKeeper:
             return
         if not written:
             self._stop('stopped: the disk budget is reached')
+            bag.close()  # whole from now on, whatever ends the process
 
     def _opened(self) -> MinedBag:
         if self._bag is None:
             now = datetime.now(timezone.utc)
             folder = Path(self._options.folder).expanduser()
-            path = folder / f'mined_{now:%Y%m%d_%H%M%S}'
-            for number in range(1, 1000):
-                if not path.exists():
+            name = f'{_NAME}{now:%Y%m%d_%H%M%S}'
+            path = folder / name
+            for number in count(1):
+                # Another shadow may be writing it.
+                if not path.exists() and not path.with_name(path.name + SUFFIX).exists():
                     break
-                path = folder / f'mined_{now:%Y%m%d_%H%M%S}_{number}'
+                path = folder / f'{name}_{number}'
             self._bag = MinedBag(path, self._topics(), classes=self._classes, about=self._about,
-                                 max_bytes=self._options.max_bytes,
+                                 max_bytes=self._room,
                                  file_bytes=self._options.file_bytes)
         return self._bag
 
@@ -182,7 +208,18 @@ class ShadowKeeper:
     def _stop(self, reason: str) -> None:
         self.stopped = reason
         self._told.clear()
+        self._ring.clear()
         self._tell(f'keeping frames {reason}')
+
+
+def _used(folder: Path) -> int:
+    """Return the bytes of recordings of shadows in a folder, unfinished ones too."""
+    total = 0
+    for one in folder.expanduser().glob(f'{_NAME}*'):
+        for file in one.rglob('*'):
+            with suppress(OSError):  # another shadow gives its recording the final name just now
+                total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _require_folder(folder: Path) -> None:

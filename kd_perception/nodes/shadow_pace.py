@@ -53,6 +53,7 @@ class Pace:
         self._began_s: float | None = None
         self._running = False
         self._cost_s = 0.0
+        self._more_s = 0.0
         self._slowdown = 1.0
         self._calm_since: float | None = None
         self._trouble = ''
@@ -75,7 +76,7 @@ class Pace:
     def interval_s(self) -> float:
         """Return the time from the begin of one comparison to that of the next."""
         options = self._options
-        least = max(1 / options.max_rate_hz, self._cost_s / options.cpu_budget)
+        least = max(1 / options.max_rate_hz, (self._cost_s + self._more_s) / options.cpu_budget)
         return least * self._slowdown
 
     def due_in(self, now_s: float) -> float:
@@ -88,7 +89,7 @@ class Pace:
     def begin(self, now_s: float) -> None:
         """Note that a comparison begins."""
         with self._lock:
-            self._began_s, self._running = now_s, True
+            self._began_s, self._running, self._more_s = now_s, True, 0.0
 
     def end(self, now_s: float, cpu_s: float) -> None:
         """Note that it has ended, and the CPU time that it took."""
@@ -97,14 +98,27 @@ class Pace:
             if self._began_s is not None:
                 self._cost_s = max(cpu_s, now_s - self._began_s)
 
+    def begin_more(self) -> None:
+        """Note that other work begins, which counts as part of the last comparison."""
+        with self._lock:
+            self._running = True
+
+    def end_more(self, wall_s: float, cpu_s: float) -> None:
+        """Note that it has ended, and what it took."""
+        with self._lock:
+            self._running = False
+            if self._began_s is not None:
+                self._more_s += max(wall_s, cpu_s)
+
     def student_answered(self, now_s: float, total_ms: float) -> None:
         """Take the latency that the student told of one frame."""
         with self._lock:
             self._recent.append((now_s, total_ms))
             began = self._began_s
             # The frame was at work while the teacher was, if its time reaches into ours.
-            beside = self._running or (began is not None
-                                       and began + self._cost_s > now_s - total_ms / 1e3)
+            beside = self._running or (
+                began is not None
+                and began + self._cost_s + self._more_s > now_s - total_ms / 1e3)
             if not beside:
                 self._idle.append(total_ms)
 

@@ -28,6 +28,8 @@ from kd_perception.nodes.shadow_pace import Pace
 _log = logging.getLogger(__name__)
 # Context frames that come in between are written so soon.
 _LOOK_EVERY_S = 0.1
+# A frame at hand that takes longer than this to end is one of a runtime that hangs.
+_END_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,18 @@ class Comparison:
     :param image: uint8 ``[H, W, 3]`` RGB.
     :param teacher: uint8 ``[H, W]``, the teacher's ids at the size of the picture.
     :param student: uint8, the student's ids as they came.
+    :param how: what the scores came from; another one may count by now.
+    :param student_hash: of the student whose answer it is.
     :param wall_ms: from decoding to scores.
     """
 
+    how: FrameComparison
     message: RawMessage
     scores: FrameScores
     image: np.ndarray
     teacher: np.ndarray
     student: np.ndarray
+    student_hash: str
     wall_ms: float
     cpu_ms: float
 
@@ -55,7 +61,7 @@ class ShadowTeacher:
     One thread between frames and outlet.
 
     ``comparison`` may be set while it runs: how masks are compared; None while the student's
-    classes are not known.
+    classes are not known. So may ``student_hash``: the bundle whose masks come.
 
     :param model: loaded; it is closed with this.
     :param kind: message type of the pictures.
@@ -69,6 +75,7 @@ class ShadowTeacher:
                  on_failure: Callable[[str], None]) -> None:
         model.codec = OWN_CODEC  # messages are not those of ROS here
         self.comparison: FrameComparison | None = None
+        self.student_hash = ''
         self._model, self._kind = model, kind
         self._frames, self._pace = frames, pace
         self._outlet, self._between, self._on_failure = outlet, between, on_failure
@@ -80,12 +87,18 @@ class ShadowTeacher:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the frame at hand, end the thread, release the model."""
+        """Finish the frame at hand, end the thread, release the model unless it hangs."""
         self._stop.set()
         self._frames.close()
         if self._thread.ident is not None:
-            self._thread.join()
-        self._model.close()
+            self._thread.join(_END_S)
+        if not self.running:
+            self._model.close()
+
+    @property
+    def running(self) -> bool:
+        """Return whether the thread is alive; after ``close``: whether it hangs."""
+        return self._thread.is_alive()
 
     def ask(self, data: bytes) -> np.ndarray:
         """
@@ -97,10 +110,7 @@ class ShadowTeacher:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._between()
-            except Exception as error:
-                self._fail(error)
+            self._keep()
             wait_s = self._pace.due_in(time.monotonic())
             if wait_s > 0:
                 self._stop.wait(min(wait_s, _LOOK_EVERY_S))
@@ -113,6 +123,17 @@ class ShadowTeacher:
                 self._frames.finish('skipped', 'unknown_classes')
                 continue
             self._one(answered, comparison)
+
+    def _keep(self) -> None:
+        # It may ask the teacher and look for faces, which weighs on the student just as much.
+        began, cpu = time.monotonic(), time.process_time()
+        self._pace.begin_more()
+        try:
+            self._between()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._pace.end_more(time.monotonic() - began, time.process_time() - cpu)
 
     def _one(self, answered: Answered, how: FrameComparison) -> None:
         began, cpu = time.monotonic(), time.process_time()
@@ -136,6 +157,7 @@ class ShadowTeacher:
 
     def _compare(self, answered: Answered, how: FrameComparison, began: float,
                  cpu: float) -> Comparison:
+        of_student = self.student_hash
         processed = self._model.process(standard_message(answered.message.data, self._kind))
         student = _ids(answered.mask)
         confidence = None if answered.confidence is None else _ids(answered.confidence)
@@ -144,8 +166,9 @@ class ShadowTeacher:
             image = np.ascontiguousarray(image[..., ::-1])
         teacher = processed.result.mask
         scores = how.scores(image, teacher, student, confidence)
-        return Comparison(answered.message, scores, image, teacher, student,
-                          1e3 * (time.monotonic() - began), 1e3 * (time.process_time() - cpu))
+        return Comparison(how, answered.message, scores, image, teacher, student,
+                          of_student, 1e3 * (time.monotonic() - began),
+                          1e3 * (time.process_time() - cpu))
 
     def _fail(self, error: Exception) -> None:
         _log.debug('a frame failed', exc_info=error)

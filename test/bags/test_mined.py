@@ -3,11 +3,18 @@ import pytest
 
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.cut import cut_bag
-from kd_perception.bags.mined import MinedBag, MinedTopics, read_scores, redacted
+from kd_perception.bags.mined import (
+    MinedBag,
+    MinedTopics,
+    read_scores,
+    redacted,
+    standard_message,
+)
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.source import open_source
 from kd_perception.classes import load_class_set
 from kd_perception.errors import BagError
+from kd_perception.imaging import decode_message
 
 TOPICS = MinedTopics('/front/image', msgs.IMAGE, '/front/camera_info', '/car/shadow')
 
@@ -93,8 +100,7 @@ def test_a_picture_is_stored_as_it_came_unless_something_was_hidden(kind):
         return out
 
     hidden = redacted(data, of, black)
-    from kd_perception.bags.mined import read_picture
-    image = read_picture(hidden, of)
+    image = decode_message(standard_message(hidden, of))
     assert image[:, :14].max() < 10
     assert image[:, 18:].min() > 190
     assert msgs.header_of(hidden) == (1007, 'front')

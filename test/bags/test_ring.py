@@ -54,3 +54,21 @@ def test_what_the_ring_let_go_of_is_counted_and_the_chosen_one_is_held():
     assert [m.number for m, _ in excerpt.due()] == [0]
     assert excerpt.missing == 2
     assert excerpt.promised == 1
+
+
+def test_a_chosen_one_that_is_context_already_is_held_until_it_has_gone():
+    ring = RingBuffer(30)
+    excerpt = Excerpt(ring, 2)
+    for number in range(2):
+        ring.append(message(number))
+    excerpt.choose(message(1))
+    assert [m.number for m, _ in excerpt.due()] == [0, 1]
+    assert excerpt.has_gone(1)
+    assert not excerpt.has_gone(2)
+    excerpt.choose(message(2))
+    for number in range(2, 10):
+        ring.append(message(number))
+    assert [m.number for m, _ in excerpt.due()] == [2]
+    assert excerpt.missing == 2
+    ring.clear()
+    assert (ring.bytes, ring.newest) == (0, -1)

@@ -12,7 +12,7 @@ from kd_perception.bags.writer import BagWriter
 from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec, STATISTICS
 from kd_perception.classes import load_class_set
 from kd_perception.cli.main import main
-from kd_perception.errors import ConfigError
+from kd_perception.errors import BagError, ConfigError
 from kd_perception.evaluation.mine import mine, MineOptions
 from kd_perception.evaluation.mining import MiningOptions
 from kd_perception.tasks.familiarity import picture_features, summarize
@@ -118,7 +118,15 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(models, drive, tmp_pat
     assert main(['mine', str(tmp_path / 'rear'), '--student', str(models / 'student'),
                  '--teacher', str(models / 'teacher'), '--out', str(tmp_path / 'out'),
                  '--engine', 'onnxruntime']) == 2
-    assert 'no frame stands out among 3' in capsys.readouterr().err
+    assert '0.1 of 3 frames is 0.3, less than one frame' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match='teacher: student and teacher are the same'):
+        mine([drive], teacher, teacher, tmp_path / 'out')
+    for wrong in (7.0, float('nan')):
+        with pytest.raises(ConfigError, match='low_confidence .*from 0 to 1'):
+            mine([drive], student, teacher, tmp_path / 'out', MineOptions(low_confidence=wrong))
+    with pytest.raises(BagError, match='too small for one frame'):
+        mine([drive], student, teacher, tmp_path / 'out', MineOptions(max_bytes=100),
+             engine='onnxruntime')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['rear']
 
 

@@ -10,6 +10,7 @@ from kd_perception.evaluation.mining import (
     Miner,
     MiningOptions,
     ranked,
+    require_room,
     surroundings,
 )
 
@@ -113,6 +114,15 @@ def test_offline_takes_the_highest_of_all_within_both_shares():
     assert choose([None, None], MiningOptions(), lambda place: small) == {}
 
 
+def test_a_share_of_less_than_one_frame_with_context_is_refused_at_once():
+    with pytest.raises(ConfigError, match='0.1 of 30 frames is 3, less than one .* of 3'):
+        require_room(MiningOptions(context=3), (30,))
+    require_room(MiningOptions(context=2), (30,))
+    require_room(MiningOptions(context=9), (1, 30))   # a recording of one frame has no context
+    with pytest.raises(ConfigError, match='of 9 frames is 0.9'):
+        require_room(MiningOptions(context=0), (0, 9))
+
+
 def test_context_stays_within_its_recording():
     assert list(surroundings(100, 2, 200, (100, 200))) == [100, 101, 102]
     assert list(surroundings(99, 2, 200, (100, 200))) == [97, 98, 99]
@@ -128,6 +138,7 @@ def test_ranks_of_equal_values_are_equal_and_nan_stays():
 
 @pytest.mark.parametrize(('values', 'reason'), [
     ({'share': 0.0}, 'above 0'), ({'share': 1.5}, 'at most 1'), ({'context': -1}, 'negative'),
+    ({'near_percent': float('nan')}, 'negative'),
     ({'criteria': ('luck',)}, 'not for luck'), ({'criteria': ()}, 'nothing')])
 def test_impossible_options_are_one_line(values, reason):
     with pytest.raises(ConfigError, match=reason):

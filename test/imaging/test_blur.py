@@ -50,7 +50,16 @@ def test_people_and_vehicles_are_found_by_name():
     assert {'rider', 'car', 'bus'} <= names
     assert not names & {'road', 'roads', 'sky', 'guard_rail', 'rail_track'}
     with pytest.raises(ConfigError, match='no class of people'):
-        classes_to_blur(ClassSet.from_names('own', ['road', 'scarf', 'carpet']))
+        classes_to_blur(ClassSet.from_names('own', ['road', 'scarf', 'carpet', 'truck']))
+    with pytest.raises(ConfigError, match='no class of vehicles'):
+        classes_to_blur(ClassSet.from_names('own', ['road', 'people', 'carpet']))
+
+
+def test_names_of_other_data_sets_are_understood():
+    names = ['Child', 'SUVPickupTruck', 'Truck_Bus', 'MotorcycleScooter', 'human--person',
+             'person, individual', 'other-vehicles', 'buses', 'Sky', 'road', 'VegetationMisc']
+    found = classes_to_blur(ClassSet.from_names('own', names))
+    assert [names[i] for i in found] == names[:8]
 
 
 def test_the_cascades_are_there_and_what_they_find_lies_in_the_picture():

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import threading
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
@@ -10,7 +11,7 @@ import psutil
 import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
-from vision_msgs.msg import LabelInfo
+from vision_msgs.msg import LabelInfo, VisionClass
 
 from kd_perception.bags.mined import read_scores
 from kd_perception.bags.reader import BagReader
@@ -19,7 +20,7 @@ from kd_perception.bundle import load_bundle, STATISTICS, write_bundle
 from kd_perception.classes import load_class_set
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import KdPerceptionError
-from kd_perception.nodes import qos, shadow_frames
+from kd_perception.nodes import qos, shadow_frames, shadow_teacher
 from kd_perception.nodes.conversion import (
     header,
     image_message,
@@ -181,6 +182,81 @@ def test_frames_that_cannot_be_compared_are_counted_with_their_reason(bench, opt
         assert node.counters()['compared'] == 1
         assert 'secret' in bench.spin_until(
             lambda: (m := student.status()['message']).startswith('frames fail') and m)
+
+
+def active(bench, hash_):
+    message = String(data=json.dumps({'name': hash_, 'hash': hash_, 'path': '/nowhere'}))
+    publisher = bench.node.create_publisher(String, 'perception/active_model', qos.latched())
+    publisher.publish(message)
+    return publisher
+
+
+def test_answers_stay_with_the_student_that_gave_them(bench, options, monkeypatch):
+    with bench.running(ShadowNode, **options | {'out_dir': ''}) as node:
+        student = Student(bench)
+        student.ready()
+        publisher = active(bench, 'one')
+        bench.spin_until(lambda: node._student.get('hash') == 'one')
+        compare = node._teacher._compare
+
+        def swapped_meanwhile(*arguments):
+            done = compare(*arguments)
+            student.label_info.publish(label_info_message(
+                load_class_set('camvid'), header(0, '')))
+            publisher.publish(String(data=json.dumps(
+                {'name': 'two', 'hash': 'two', 'path': '/nowhere'})))
+            waited.wait(10.0)
+            return done
+
+        waited = threading.Event()
+        monkeypatch.setattr(node._teacher, '_compare', swapped_meanwhile)
+        before = len(student.told)
+        student.frame(0)
+        bench.spin_until(lambda: node._student.get('hash') == 'two'
+                         and node._student_classes.names[0] == 'sky')
+        student.frame(0, answer=False)
+        bench.spin_until(lambda: node.counters()['received'] == 2)
+        publisher.publish(String(data=json.dumps(
+            {'name': 'three', 'hash': 'three', 'path': '/nowhere'})))
+        bench.spin_until(lambda: node.counters()['skipped_student_changed'] == 1)
+        waited.set()
+        bench.spin_until(lambda: len(student.told) > before)
+        told = values_of(student.told[-1].status[0])
+        assert told['student_hash'] == 'one'
+        seen = {key.removeprefix('class/') for key in told if key.startswith('class/')}
+        assert seen <= set(CLASSES.names)
+        # Classes that cannot be used end the comparing: no scores in those of the one before.
+        student.label_info.publish(label_info_message(CLASSES, header(0, '')))
+        bench.spin_until(lambda: node._teacher.comparison is not None)
+        wrong = LabelInfo(header=header(0, ''))
+        for names in ((), ((0, 'road'), (7, 'sky')), ((0, 'road'), (1, 'road'))):
+            wrong.class_map = [VisionClass(class_id=i, class_name=n) for i, n in names]
+            student.label_info.publish(wrong)
+            bench.spin_until(lambda: node._teacher.comparison is None)
+            assert bench.spin_until(lambda: 'cannot be used' in student.status()['message'])
+            student.label_info.publish(label_info_message(CLASSES, header(0, '')))
+            bench.spin_until(lambda: node._teacher.comparison is not None)
+
+
+def test_a_teacher_that_hangs_does_not_hold_up_the_end(bench, options, monkeypatch):
+    monkeypatch.setattr(shadow_teacher, '_END_S', 0.1)
+    hung, free = threading.Event(), threading.Event()
+    with bench.running(ShadowNode, **options) as node:
+        student = Student(bench)
+        student.ready()
+
+        def hang(*arguments):
+            hung.set()
+            free.wait(30.0)
+            raise KdPerceptionError('late')
+
+        monkeypatch.setattr(node._teacher, '_compare', hang)
+        student.frame(0)
+        bench.spin_until(hung.is_set)
+        node.close()
+        assert node.hangs
+        free.set()
+        bench.spin_until(lambda: not node.hangs)
 
 
 def test_a_student_that_loses_frames_makes_the_shadow_back_off(bench, options):

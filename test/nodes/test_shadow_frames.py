@@ -12,8 +12,8 @@ def frames():
     return ShadowFrames()
 
 
-def image(frames, number, stamp=None, frame_id='front'):
-    frames.image(RawMessage(number, b'image', 0, number if stamp is None else stamp, frame_id))
+def image(frames, number, stamp=None, frame_id='front', data=b'image'):
+    frames.image(RawMessage(number, data, 0, number if stamp is None else stamp, frame_id))
 
 
 def adds_up(frames):
@@ -58,10 +58,35 @@ def test_a_frame_waits_for_the_confidence_where_there_is_one(frames):
     assert frames.take(0.0).confidence == b'c'
 
 
+def test_a_student_that_stops_publishing_confidence_is_compared_without(frames):
+    frames.with_confidence = True                     # the topic stays
+    for number in range(30):
+        image(frames, number)
+        frames.mask(number, 'front', b'm')
+        if number == 5:
+            frames.confidence(number, 'front', b'c')
+            assert frames.take(0.0).confidence == b'c'
+            frames.finish('compared')
+        elif number == 25:
+            assert frames.take(0.0).confidence is None
+            frames.finish('compared')
+        elif number < 25:
+            assert frames.take(0.0) is None
+    assert adds_up(frames)['in_flight'] == 1          # the freshest
+    frames.confidence(29, 'front', b'late')
+    image(frames, 30)
+    frames.mask(30, 'front', b'm')                    # it is published again: wait for it
+    assert frames.take(0.0).message.number == 29
+    frames.confidence(30, 'front', b'c')
+    assert frames.take(0.0).confidence == b'c'
+
+
 def test_an_answer_may_be_read_before_its_frame(frames):
     frames.with_confidence = True
     for number in range(30):
         frames.mask(number, 'front', b'm%d' % number)
+        if number == 15:
+            frames.confidence(number, 'front', b'c')
     image(frames, 29)
     assert frames.take(0.0) is None
     frames.confidence(29, 'front', b'c')
@@ -98,10 +123,52 @@ def test_what_is_not_answered_is_counted(frames, monkeypatch):
     assert frames.take(0.0) is None
 
 
+def test_frames_that_wait_are_bounded_in_bytes():
+    frames = ShadowFrames(max_bytes=1000)
+    for number in range(20):
+        image(frames, number, data=bytes(300))
+    counts = adds_up(frames)
+    assert (counts['in_flight'], counts['skipped_unanswered']) == (3, 17)
+    for number in (17, 18, 19):
+        frames.mask(number, 'front', b'm')
+    image(frames, 20, data=bytes(5000))               # larger than all the room
+    assert adds_up(frames)['in_flight'] == 2
+    assert frames.take(0.0).message.number == 19
+
+
+def test_an_answer_that_comes_after_a_fresher_frame_was_taken_is_left_out(frames):
+    image(frames, 1)
+    image(frames, 2)
+    frames.mask(2, 'front', b'm')
+    assert frames.take(0.0).message.number == 2
+    frames.mask(1, 'front', b'm')
+    assert frames.take(0.0) is None
+    frames.finish('compared')
+    assert adds_up(frames)['skipped_rate'] == 1
+
+
+def test_answers_of_another_student_are_let_go_of(frames):
+    frames.with_confidence = True
+    for number in range(3):
+        image(frames, number)
+    frames.mask(0, 'front', b'm')
+    frames.mask(1, 'front', b'm')
+    frames.confidence(1, 'front', b'c')
+    frames.mask(9, 'front', b'm')
+    frames.student_changed()
+    image(frames, 9)
+    for number in (0, 9):
+        frames.confidence(number, 'front', b'c')
+    assert frames.take(0.0) is None
+    assert adds_up(frames)['skipped_student_changed'] == 3
+
+
 def test_counters_add_up_whatever_happens(frames):
     draws = random.Random(0)
     for step in range(3000):
         act = draws.randrange(8)
+        if step < 1000 and draws.randrange(100) == 0:
+            frames.student_changed()
         stamp = draws.randrange(max(0, step - 30), step + 1)
         if act < 3:
             image(frames, step, stamp)

@@ -21,6 +21,30 @@ def test_the_rate_is_the_lower_of_both_limits():
     assert one.due_in(20.5) == pytest.approx(4.5)
 
 
+def test_what_keeping_costs_is_in_the_budget():
+    one = pace(max_rate_hz=10.0, cpu_budget=0.5)
+    one.begin_more()
+    one.end_more(3.0, 3.0)                            # before the first: nothing to delay
+    one.begin(10.0)
+    one.end(10.5, cpu_s=0.5)
+    for _ in range(2):
+        one.begin_more()
+        answer(one, 11.0, 10.0, 30)                   # beside it: does not tell what is usual
+        one.end_more(0.5, 0.2)
+    assert one.due_in(11.5) == pytest.approx(1.5)
+    answer(one, 11.5, 20.0, 1)
+    one.begin(13.0)
+    one.end(13.5, cpu_s=0.5)
+    assert one.due_in(13.5) == pytest.approx(0.5)
+    answer(one, 15.0, 10.0, 25)
+    one.look(16.0, 0.0)
+    assert one.slowdown == 1
+    answer(one, 16.0, 13.0, 90)
+    one.begin(17.0)
+    one.look(17.0, 0.0)
+    assert one._idle.count(20.0) == 0
+
+
 def test_high_load_doubles_the_interval_and_calm_brings_it_back():
     one = pace(load_limit=0.5)
     one.look(0.0, 0.4)

@@ -8,6 +8,7 @@ a frame is put together from those that bear the number of the step that was ask
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 import math
 import queue
 import time
@@ -19,7 +20,7 @@ from kd_perception.classes import load_class_set
 from kd_perception.errors import SimulationError
 from kd_perception.simulation.carla import images
 from kd_perception.simulation.carla.spec import CarlaSpec
-from kd_perception.simulation.carla.undo import Undo
+from kd_perception.simulation.carla.undo import spawn_into, Undo
 from kd_perception.simulation.carla.weather import Scene
 
 COLOUR, SEMANTIC, INSTANCE = 'rgb', 'semantic_segmentation', 'instance_segmentation'
@@ -67,9 +68,10 @@ class Cameras:
             for name, value in (('image_size_x', spec.width), ('image_size_y', spec.height),
                                 ('fov', scene.camera.fov_deg)):
                 blueprint.set_attribute(name, str(value))
-            sensor = world.spawn_actor(blueprint, mount, ego)
-            undo.add(f'camera {kind}', sensor.destroy)
-            undo.add(f'images of camera {kind}', sensor.stop)
+            own: list[Any] = []
+            undo.add(f'camera {kind}', partial(_each, own, 'destroy'))
+            undo.add(f'images of camera {kind}', partial(_each, own, 'stop'))
+            sensor = spawn_into(own, world.spawn_actor, blueprint, mount, ego)
             self._queues[kind] = queue.SimpleQueue()
             sensor.listen(self._queues[kind].put)
 
@@ -109,3 +111,8 @@ class Cameras:
                                       f'{image.width}x{image.height} where {spec.width}x'
                                       f'{spec.height} was asked for')
             return image
+
+
+def _each(sensors: list[Any], method: str) -> None:
+    for sensor in sensors:
+        getattr(sensor, method)()

@@ -12,7 +12,7 @@ import numpy as np
 
 from kd_perception.errors import SimulationError
 from kd_perception.simulation.carla.spec import CarlaSpec
-from kd_perception.simulation.carla.undo import Undo
+from kd_perception.simulation.carla.undo import spawn_into, Undo
 
 # A passenger car that every 0.9 release has, else any.
 _EGO = 'vehicle.tesla.model3'
@@ -124,11 +124,8 @@ class Traffic:
         return None
 
     def _spawn(self, model: Any, place: Any, parent: Any = None) -> Any:
-        actor = (self._world.try_spawn_actor(model, place) if parent is None
-                 else self._world.try_spawn_actor(model, place, parent))
-        if actor is not None:
-            self._actors.append(actor)
-        return actor
+        return spawn_into(self._actors, self._world.try_spawn_actor, model, place,
+                          *([] if parent is None else [parent]))
 
     def _shuffled(self, points: Any) -> list[Any]:
         points = list(points)
@@ -140,7 +137,7 @@ class Traffic:
 
     def _destroy(self) -> None:
         # Controllers before their pedestrians, and the own vehicle last.
-        actors = self._actors[::-1]
+        actors = [actor for actor in self._actors[::-1] if actor is not None]
         if actors:
             self._client.apply_batch_sync(
                 [self._api.command.DestroyActor(actor.id) for actor in actors], False)

@@ -18,6 +18,19 @@ _log = logging.getLogger(__name__)
 _PATIENCE_S = 3.0
 
 
+def spawn_into(actors: list[Any], spawn: Callable[..., Any], *arguments: Any) -> Any:
+    """
+    Spawn an actor that is in ``actors`` whatever happens; return it, or None for none.
+
+    A Ctrl-C during the call is raised behind it, before its value can be assigned, and most of the
+    time of a set-up is spent in such calls. So the list takes the value within one call.
+
+    :param actors: what is taken back; ends with None where there is no place.
+    """
+    actors.extend(map(spawn, *([a] for a in arguments)))
+    return actors[-1]
+
+
 class Undo:
     """
     Steps that are taken back in reverse order, once.

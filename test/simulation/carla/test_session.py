@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.simulation.carla.session import CarlaSession, connect
 from kd_perception.simulation.carla.spec import CarlaSpec
+from kd_perception.simulation.carla.undo import spawn_into
 
 SMALL = {'width': 64, 'height': 48, 'vehicles': 3, 'walkers': 2, 'timeout_s': 5.0}
 
@@ -227,6 +229,24 @@ def test_a_set_up_that_fails_anywhere_leaves_nothing(carla_server, error):
         with pytest.raises(expected):
             CarlaSession(drive)
         assert_as_found(carla_server)
+
+
+def test_an_interrupt_right_behind_a_spawn_leaves_no_actor():
+    # As of the real client the call is C, behind which Python raises: before any assignment.
+    spawn = {}.get
+
+    def interrupt(frame, event, called):
+        if event == 'c_return' and called.__name__ in ('get', 'extend'):
+            raise Interrupted
+
+    actors = []
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            spawn_into(actors, spawn, 'blueprint', 'actor')
+    finally:
+        sys.setprofile(None)
+    assert actors == ['actor']
 
 
 @pytest.mark.parametrize('error', [RuntimeError('gone'), Interrupted()])
