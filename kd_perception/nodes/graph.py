@@ -230,6 +230,10 @@ def _check(spec: ComparisonSpec) -> None:
             raise ConfigError(f'placement alternate compares {FEWEST_ROUNDS} rounds of blocks or '
                               f'more; {spec.frames} frames in blocks of {spec.swap_every or 20} '
                               f'are {rounds}')
+    if (spec.placement, spec.pacing) == ('isolated', 'max'):
+        # One arm would still work through its last frames when the next one begins.
+        raise ConfigError('placement isolated keeps the arms apart, pacing max does not wait for '
+                          'them; choose lockstep or realtime')
     if spec.source == 'carla' and spec.placement == 'isolated':
         raise ConfigError(f'placement isolated needs each frame more than once, and {ONCE}')
     if spec.source in ('sim', 'carla'):

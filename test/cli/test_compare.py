@@ -88,6 +88,7 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--frames', '0'], 'number of frames'),
     (['{m}', '{m}', '--frames', '-3'], 'negative'),
     (['{m}', '{m}', '--rate', '0'], 'rate_hz'),
+    (['{m}', '{m}', '--placement', 'isolated', '--pacing', 'max'], 'choose lockstep or realtime'),
     (['{m}', '{m}', '--rate', '2x'], 'are for recordings'),
     (['{m}', '{m}', '--loop'], 'are for recordings'),
     (['{m}', '{m}', '--duration', 'nan'], 'duration_s must be'),
