@@ -304,7 +304,12 @@ def test_a_baseline_has_its_section_and_its_place_in_the_json(run, report, tmp_p
 
 def test_report_of_one_arm_that_answered_once(make_run, tmp_path):
     run = make_run(frames=1, pictures=1)
-    parse(write_report(replace(run, arms=run.arms[:1]), tmp_path).html.read_text())
+    files = write_report(replace(run, arms=run.arms[:1]), tmp_path)
+    parse(files.html.read_text())
+    data = json.loads(files.json.read_text())
+    assert list(data['arms']) == ['a']
+    assert data['arms']['a']['statistics']['latency']['n'] == 1
+    assert data['comparisons'] == []
 
 
 def test_several_arms_have_a_line_each(make_run, tmp_path):
