@@ -16,31 +16,18 @@ import time
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec, write_bundle
-from kd_perception.classes import ClassSet, load_class_set
+from kd_perception.bundle import write_bundle
+from kd_perception.classes import ClassSet
 from kd_perception.cli import compare, comparison
 from kd_perception.cli.checks import installed
 from kd_perception.cli.comparison import ComparisonRequest, plan
 from kd_perception.cli.main import main
 from kd_perception.errors import GraphError
 from kd_perception.evaluation.comparison import ArmSpec
-from kd_perception.networks.deploy import save_bundle
-from kd_perception.networks.registry import build
 from kd_perception.nodes.pending import read_progress
 
 needs_ros = pytest.mark.skipif(not installed('vision_msgs'), reason='no ROS in this environment')
-
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    torch.manual_seed(0)
-    spec = BundleSpec(name='small', task='segmentation', role='student',
-                      classes=load_class_set('driving'), input=InputSpec(48, 80),
-                      network=NetworkSpec('compact', {'width': 8}))
-    return save_bundle(tmp_path_factory.mktemp('models') / 'small',
-                       build(spec.network, 12).eval(), spec)
 
 
 @pytest.fixture

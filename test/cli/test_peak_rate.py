@@ -9,9 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from kd_perception.bundle import BundleSpec, InputSpec, ModelBundle, NetworkSpec
+from kd_perception.bundle import ModelBundle
 from kd_perception.classes import load_class_set
 from kd_perception.cli import peak_rate
 from kd_perception.cli.checks import installed
@@ -24,21 +23,9 @@ from kd_perception.evaluation.comparison import (
     FrameRow,
 )
 from kd_perception.evaluation.peak_rate import PeakRate, Probe
-from kd_perception.networks.deploy import save_bundle
-from kd_perception.networks.registry import build
 
 needs_ros = pytest.mark.skipif(not installed('vision_msgs'), reason='no ROS in this environment')
 MS = 1_000_000
-
-
-@pytest.fixture(scope='module')
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    torch.manual_seed(0)
-    spec = BundleSpec(name='small', task='segmentation', role='student',
-                      classes=load_class_set('driving'), input=InputSpec(48, 80),
-                      network=NetworkSpec('compact', {'width': 8}))
-    return save_bundle(tmp_path_factory.mktemp('models') / 'small',
-                       build(spec.network, 12).eval(), spec)
 
 
 @pytest.fixture
