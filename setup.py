@@ -33,7 +33,7 @@ setup(
     # Folder by folder: the setuptools of Ubuntu 22.04 (59.6) knows no '**'.
     package_data={PACKAGE: ['py.typed'],
                   f'{PACKAGE}.simulation': ['shaders/*.glsl'],
-                  f'{PACKAGE}.evaluation': ['templates/*']},
+                  f'{PACKAGE}.evaluation.reports': ['templates/*']},
     python_requires='>=3.10',
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
@@ -61,10 +61,10 @@ setup(
     },
     entry_points={'console_scripts': [
         f'{PACKAGE} = {PACKAGE}.cli.main:main',
-        f'perception = {PACKAGE}.nodes.perception:main',
-        f'camera = {PACKAGE}.nodes.camera:main',
-        f'monitor = {PACKAGE}.nodes.monitor:main',
-        f'shadow = {PACKAGE}.nodes.shadow:main',
+        f'perception = {PACKAGE}.nodes.perception.node:main',
+        f'camera = {PACKAGE}.nodes.camera.node:main',
+        f'monitor = {PACKAGE}.nodes.monitor.node:main',
+        f'shadow = {PACKAGE}.nodes.shadow.node:main',
     ]},
     zip_safe=False,
     maintainer='kd_perception maintainers',

@@ -22,8 +22,8 @@ from kd_perception.bags.writer import BagWriter
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonRun, ComparisonSpec
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
-from kd_perception.nodes.graph import comparison_graph
-from kd_perception.nodes.runner import run_graph
+from kd_perception.nodes.bringup.graph import comparison_graph
+from kd_perception.nodes.bringup.runner import run_graph
 
 ARMS = ('a', 'b')
 WARMUP = 30

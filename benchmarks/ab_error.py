@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 import math
 from pathlib import Path
 
@@ -32,10 +33,10 @@ from ab_runs import add_arguments, live_run, recorded_run, runs_folder, workload
 import numpy as np
 import result
 
-from kd_perception.evaluation.bootstrap import block_length, bootstrap, Interval
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow
 from kd_perception.evaluation.comparison_files import RECORDING
-from kd_perception.evaluation.paired import pair_rows, paired_latency, PairedLatency
+from kd_perception.evaluation.statistics.bootstrap import block_length, bootstrap, Interval
+from kd_perception.evaluation.statistics.paired import pair_rows, paired_latency, PairedLatency
 from kd_perception.evaluation.verdict import judge
 
 INJECTED_MS = 1.0
@@ -79,8 +80,8 @@ def main() -> None:
             'half_width_ms': round(float(np.median(
                 [(v.median_difference.high - v.median_difference.low) / 2
                  for v in everything])), 3),
-            'coverage_percent': {k: round(100 * _share(everything, lambda v, k=k: not getattr(
-                v, k).excludes(TRUTH[k])), 1) for k in TRUTH},
+            'coverage_percent': {k: round(100 * _share(everything, partial(_covers, k)), 1)
+                                 for k in TRUTH},
             'made_coverage_percent': made_coverage(args.window, args.made)},
         spread={'min_of_runs': round(min(different), 2), 'max_of_runs': round(max(different), 2),
                 # Windows of one run overlap: the true error is larger than this.
@@ -137,6 +138,11 @@ def _different(found: PairedLatency) -> bool:
 def _found(found: PairedLatency) -> bool:
     """Return whether ``INJECTED_MS`` more in arm a would have been found, as a slower arm a."""
     return found.median_difference.low + INJECTED_MS > 0
+
+
+def _covers(name: str, found: PairedLatency) -> bool:
+    """Return whether an interval holds the true figure of two equal arms."""
+    return not getattr(found, name).excludes(TRUTH[name])
 
 
 def _share(found: Sequence[PairedLatency], holds: Callable[[PairedLatency], bool]) -> float:

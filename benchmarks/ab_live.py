@@ -14,8 +14,8 @@ from ab_runs import add_arguments, live_run, runs_folder, workload
 import result
 
 from kd_perception.evaluation.analysis import analyse
-from kd_perception.evaluation.bootstrap import Interval
 from kd_perception.evaluation.comparison import ComparisonRun
+from kd_perception.evaluation.statistics.bootstrap import Interval
 
 RUNS, FRAMES = 40, 60
 DELAYS_MS = (1.0, 5.0, 20.0)

@@ -23,8 +23,8 @@ from kd_perception.cli.comparison import ComparisonRequest, LOGS, plan
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonRun
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
-from kd_perception.nodes.graph import NodeSpec
-from kd_perception.nodes.runner import run_graph
+from kd_perception.nodes.bringup.graph import NodeSpec
+from kd_perception.nodes.bringup.runner import run_graph
 
 MODELS, STUDENT = 'models', 'light'
 NETWORK, SIZE = NetworkSpec('compact', {'width': 8}), (96, 160)

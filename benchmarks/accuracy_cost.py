@@ -9,6 +9,7 @@ arms; the details have its parts, and those of the camera beside.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 import statistics
 import time
 
@@ -16,17 +17,17 @@ import numpy as np
 import result
 
 from kd_perception.classes import load_class_map, load_class_set
-from kd_perception.evaluation.boundary import TrueBoundary
-from kd_perception.evaluation.calibration import Calibration
 from kd_perception.evaluation.comparison import confusion_matrix
-from kd_perception.evaluation.flicker import (
+from kd_perception.evaluation.metrics.boundary import TrueBoundary
+from kd_perception.evaluation.metrics.calibration import Calibration
+from kd_perception.evaluation.metrics.flicker import (
     count_flicker,
     movable,
     reproject,
     steady,
     View,
 )
-from kd_perception.evaluation.objects import ObjectCounter
+from kd_perception.evaluation.metrics.objects import ObjectCounter
 from kd_perception.simulation.street import SimulatedFrame, StreetSimulator
 
 WIDTH, HEIGHT, SEED, REPEATS, FRAMES = 640, 360, 1, 5, 8
@@ -57,12 +58,18 @@ def main() -> None:
     def add(name: str, work: Callable[[], object]) -> None:
         parts.setdefault(name, []).append(cpu_ms(work))
 
+    def boundaries(truth: np.ndarray, mask: np.ndarray) -> object:
+        return TrueBoundary(truth, len(target)).count(mask)
+
+    def reprojection(views: tuple[View, View], truth: np.ndarray, last: np.ndarray) -> object:
+        return steady(reproject(*views), truth, last, moving)
+
     with StreetSimulator('clear', seed=SEED, width=WIDTH, height=HEIGHT) as street:
         street.render(0., depth=True)
         for number in range(REPEATS * FRAMES):
             at = 2. + number / 3
-            add('camera: picture', lambda t=at: street.render(t))
-            add('camera: picture with depth', lambda t=at: street.render(t, depth=True))
+            add('camera: picture', partial(street.render, at))
+            add('camera: picture with depth', partial(street.render, at, depth=True))
             before, now = (street.render(at + k / 30, depth=True) for k in (0, 1))
             add('camera: table of instances', now.instances_table)
             truth, last, mask = (mapped(f.labels) for f in (now, before, before))
@@ -73,16 +80,13 @@ def main() -> None:
             known = TrueBoundary(truth, len(target))
             known.count(mask)                   # the first mask pays for what the others share
             matches = steady(reproject(*views), truth, last, moving)
-            add('frame: boundaries', lambda t=truth, m=mask: TrueBoundary(
-                t, len(target)).count(m))
-            add('frame: reprojection', lambda v=views, t=truth, b=last: steady(
-                reproject(*v), t, b, moving))
-            add('arm: boundaries', lambda k=known, m=mask: k.count(m))
-            add('arm: objects', lambda i=table, f=now, m=mask: objects.count(i, f.instances, m))
-            add('arm: flicker', lambda p=matches, m=mask, b=last: count_flicker(p, m, b))
-            add('arm: calibration', lambda t=truth, m=mask, s=sure: Calibration().update(t, m, s))
-            add('arm: confusion matrix', lambda t=truth, m=mask: confusion_matrix(
-                t, m, len(target)))
+            add('frame: boundaries', partial(boundaries, truth, mask))
+            add('frame: reprojection', partial(reprojection, views, truth, last))
+            add('arm: boundaries', partial(known.count, mask))
+            add('arm: objects', partial(objects.count, table, now.instances, mask))
+            add('arm: flicker', partial(count_flicker, matches, mask, last))
+            add('arm: calibration', partial(Calibration().update, truth, mask, sure))
+            add('arm: confusion matrix', partial(confusion_matrix, truth, mask, len(target)))
     medians = {k: statistics.median(v) for k, v in parts.items()}
     # The first arm's boundaries are part of "frame: boundaries".
     extra = [sum(parts[f'frame: {k}'][i] for k in ('boundaries', 'reprojection'))

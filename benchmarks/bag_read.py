@@ -99,7 +99,8 @@ def bare_jpeg(path: Path) -> int:
         (kind,) = struct.unpack_from('<I', data, at)
         at += 4 + (kind + 3) // 4 * 4
         (size,) = struct.unpack_from('<I', data, at)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8, size, at + 4), cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8, size, at + 4),
+                                        cv2.IMREAD_COLOR))
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
         total += touch(image)
     return total

@@ -256,11 +256,11 @@ def state(args: argparse.Namespace, recipe: dict[str, Any], teacher: ModelBundle
           f'({", ".join(f"{n} for {w}" for w, n in kept[0]["reasons"].items())}); seed 1')
     print('| network | ' + ' | '.join(f'{t}: KL | differs | mIoU' for t in TESTS) + ' |')
     print('|---' * (1 + 3 * len(TESTS)) + '|')
-    for name, values in scores.items():
+    for name, of_seeds in scores.items():
         cells = []
         for test in TESTS:
             for what, scale in (('kl', 1), ('disagreement', 100), ('miou', 1)):
-                numbers = [scale * v[test][what] for v in values if what in v[test]]
+                numbers = [scale * s[test][what] for s in of_seeds if what in s[test]]
                 cells.append(_told(numbers, 3 if what == 'kl' else 1))
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
     shares = {kind: {what: [left(a, b, what) for a, b in

@@ -26,7 +26,10 @@ MIN_CALLS, MAX_CALLS = 5, 300
 VIEWS = ('rgb8',)
 
 
-def messages(height: int, width: int) -> dict[str, tuple[SimpleNamespace, Callable[[], object]]]:
+Messages = dict[str, tuple[SimpleNamespace, Callable[[], np.ndarray]]]
+
+
+def messages(height: int, width: int) -> Messages:
     """Return for each encoding a message and the bare calls that decode it to RGB."""
     # A picture with edges and noise, so that JPEG and PNG have work as from a camera.
     rng = np.random.default_rng(0)
@@ -36,9 +39,9 @@ def messages(height: int, width: int) -> dict[str, tuple[SimpleNamespace, Callab
     grey, deep = rgb[:, :, 0].copy(), rgb[:, :, 1].astype(np.uint16) * 251
     pairs = np.ascontiguousarray(rgb[:, :, :2])
     four = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA)
-    out: dict[str, tuple[SimpleNamespace, Callable[[], object]]] = {}
+    out: Messages = {}
 
-    def raw(name: str, pixels: np.ndarray, bare: Callable[[np.ndarray], object],
+    def raw(name: str, pixels: np.ndarray, bare: Callable[[np.ndarray], np.ndarray],
             bigendian: bool = False, rows: int = height) -> None:
         data = (pixels.byteswap() if bigendian else pixels).tobytes()
         encoding = name.split()[0]
@@ -48,14 +51,14 @@ def messages(height: int, width: int) -> dict[str, tuple[SimpleNamespace, Callab
         shape, kind = pixels.shape, pixels.dtype
         out[name] = message, lambda: bare(np.frombuffer(data, kind).reshape(shape))
 
-    def coded(name: str, data: bytes, bare: Callable[[np.ndarray], object]) -> None:
+    def coded(name: str, data: bytes, bare: Callable[[np.ndarray], np.ndarray]) -> None:
         out[name] = (SimpleNamespace(format=name.split()[0], data=data),
                      lambda: bare(np.frombuffer(data, np.uint8)))
 
-    def convert(code: int) -> Callable[[np.ndarray], object]:
+    def convert(code: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda a: cv2.cvtColor(a, code)
 
-    def eight(then: Callable[[np.ndarray], object]) -> Callable[[np.ndarray], object]:
+    def eight(then: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
         return lambda a: then(cv2.convertScaleAbs(a, alpha=255 / 65535))
 
     raw('rgb8', rgb, lambda a: a)
@@ -75,11 +78,12 @@ def messages(height: int, width: int) -> dict[str, tuple[SimpleNamespace, Callab
     raw('nv21', planes, convert(cv2.COLOR_YUV2RGB_NV21))
     out['nv12'][0].height = out['nv21'][0].height = height
     jpeg, png, deep_png = encode_jpeg(rgb, 90), encode_png(rgb), encode_png(deep)
-    coded('jpeg', jpeg, lambda a: cv2.imdecode(
-        a, getattr(cv2, 'IMREAD_COLOR_RGB', cv2.IMREAD_COLOR)))
-    coded('png', png, lambda a: convert(cv2.COLOR_BGR2RGB)(cv2.imdecode(a, cv2.IMREAD_COLOR)))
+    coded('jpeg', jpeg, lambda a: np.asarray(cv2.imdecode(
+        a, getattr(cv2, 'IMREAD_COLOR_RGB', cv2.IMREAD_COLOR))))
+    coded('png', png, lambda a: convert(cv2.COLOR_BGR2RGB)(
+        np.asarray(cv2.imdecode(a, cv2.IMREAD_COLOR))))
     coded('png 16-bit', deep_png, lambda a: eight(convert(cv2.COLOR_GRAY2RGB))(
-        cv2.imdecode(a, cv2.IMREAD_UNCHANGED)))
+        np.asarray(cv2.imdecode(a, cv2.IMREAD_UNCHANGED))))
     return out
 
 
@@ -105,7 +109,7 @@ def main() -> None:
     ratios, times = {}, {}
     for height, width in SIZES:
         for name, (message, bare) in messages(height, width).items():
-            def ours(message: SimpleNamespace = message) -> object:
+            def ours(message: SimpleNamespace = message) -> np.ndarray:
                 return decode_message(message)
 
             if not np.array_equal(ours(), bare()):

@@ -39,7 +39,8 @@ class DelayedEngine:
 
 
 def main() -> int:
-    from kd_perception.nodes import perception, serving
+    from kd_perception.nodes.perception import node as perception
+    from kd_perception.nodes.perception import serving
 
     load, delay_ms = serving.load_engine, float(os.environ[VARIABLE])
 

@@ -204,10 +204,10 @@ def state(args: argparse.Namespace, recipes: dict[str, dict[str, Any]],
     print('| network | learns from | test by day | test in fog and night |\n|---|---|---|---|')
     data = {TEACHER: 'labelled day, fog and night', BASELINE: 'labelled day',
             STUDENT: 'labelled day, unlabelled fog and night'}
-    for name, values in scores.items():
+    for name, of_seeds in scores.items():
         cells = []
         for test in TESTS:
-            numbers = [v[test] for v in values]
+            numbers = [s[test] for s in of_seeds]
             spread = f' ± {statistics.stdev(numbers):.1f}' if len(numbers) > 1 else ''
             cells.append(f'{statistics.mean(numbers):.1f}{spread}')
         print(f'| {name} | {data[name]} | {cells[0]} | {cells[1]} |')

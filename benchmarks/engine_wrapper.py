@@ -8,6 +8,7 @@ hands out arrays that stay valid. Calls alternate, so that both sides see the sa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 import statistics
 import tempfile
@@ -49,7 +50,7 @@ def main() -> None:
             bare = BARE[engine](bundle, picture, precision)
             name = f'{engine}_{run.precision}'
             ratios[name], times[name], calls[name] = compare(
-                bare, lambda run=run: run.infer(picture))
+                bare, partial(run.infer, picture))
             run.close()
         worst = max(ratios, key=lambda n: statistics.median(ratios[n]))
         result.state(
@@ -74,7 +75,8 @@ def compare(bare: Call, wrapped: Call) -> tuple[list[float], tuple[float, float]
         wrapped()
     once = (time.perf_counter() - start) / WARMUP
     calls = int(min(max(BUDGET_S / once / REPEATS, MIN_CALLS), MAX_CALLS))
-    ratios, all_times = [], ([], [])
+    ratios: list[float] = []
+    all_times: tuple[list[float], list[float]] = ([], [])
     for _ in range(REPEATS):
         times: tuple[list[float], list[float]] = ([], [])
         for call in range(calls):

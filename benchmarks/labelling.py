@@ -34,6 +34,7 @@ class Decoded:
     """Frames that are in memory already; a ``FrameSource``."""
 
     name, fingerprint, has_labels, bad_frames = 'decoded', '0' * 16, False, 0
+    topic = chosen = ''
     label_classes: ClassSet | None = None
 
     def __init__(self, count: int) -> None:

@@ -29,8 +29,8 @@ from node_bench import (
 import result
 
 from kd_perception.bundle import find_bundle
-from kd_perception.nodes.graph import perception_graph
-from kd_perception.nodes.runner import started
+from kd_perception.nodes.bringup.graph import perception_graph
+from kd_perception.nodes.bringup.runner import started
 
 SWAPS, STEADY, AFTER_S, SWAP_S = 12, 60, 0.5, 60.0
 NAMES = ('student', 'other')

@@ -30,10 +30,10 @@ import result
 
 from kd_perception.bundle import find_bundle
 from kd_perception.cli.recording import record_simulation
-from kd_perception.evaluation.bootstrap import bootstrap, Interval
-from kd_perception.nodes.graph import camera_node, NodeSpec, perception_node, RunGraph
-from kd_perception.nodes.pending import read_progress
-from kd_perception.nodes.runner import check, Child, started
+from kd_perception.evaluation.statistics.bootstrap import bootstrap, Interval
+from kd_perception.nodes.bringup.graph import camera_node, NodeSpec, perception_node, RunGraph
+from kd_perception.nodes.bringup.runner import check, Child, started
+from kd_perception.nodes.monitor.pending import read_progress
 
 ROUNDS, SECONDS, CLIP = 8, 8.0, 20
 SETTLE_S, START_S = 2.0, 120.0

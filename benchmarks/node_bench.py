@@ -6,6 +6,7 @@ import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -117,7 +118,7 @@ class Cameras:
             self._publishers[name] = self.node.create_publisher(
                 type(line.message), line.images, qos.stream(depth))
             self.node.create_subscription(
-                Image, line.masks, lambda m, n=name: self._on_mask(n, m), qos.stream(5))
+                Image, line.masks, partial(self._on_mask, name), qos.stream(5))
 
     def wait(self, settle_s: float = 1.0) -> None:
         """Wait until somebody listens to every camera, and ``settle_s`` more."""

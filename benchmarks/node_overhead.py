@@ -32,8 +32,8 @@ import numpy as np
 import result
 
 from kd_perception.bundle import DEPLOY, find_bundle
-from kd_perception.nodes.graph import perception_graph
-from kd_perception.nodes.runner import started
+from kd_perception.nodes.bringup.graph import perception_graph
+from kd_perception.nodes.bringup.runner import started
 
 ROUNDS, FRAMES, WARMUP = 8, 60, 40
 ECHO = '--echo'

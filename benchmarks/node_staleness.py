@@ -17,8 +17,8 @@ import numpy as np
 import result
 
 from kd_perception.bundle import find_bundle, NetworkSpec
-from kd_perception.nodes.graph import perception_graph
-from kd_perception.nodes.runner import started
+from kd_perception.nodes.bringup.graph import perception_graph
+from kd_perception.nodes.bringup.runner import started
 
 # On two cores about 90 ms a frame, so a camera of 22 Hz is twice too fast for it.
 NETWORK = NetworkSpec('smp', {'architecture': 'Unet', 'encoder': 'resnet18', 'encoder_depth': 4,
@@ -69,7 +69,7 @@ def measure(period: float) -> tuple[list[list[float]], dict[str, Any], dict[str,
 
     from kd_perception.nodes import qos
     from kd_perception.nodes.conversion import image_message, values_of
-    from kd_perception.nodes.timing import parse_timing
+    from kd_perception.nodes.perception.timing import parse_timing
 
     rclpy.init()
     node = rclpy.create_node('bench')

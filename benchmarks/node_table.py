@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -143,7 +144,7 @@ def measure(folder: Path, bundle: Path, transport: str, count: int, args: Any,
             [sys.executable, __file__, CAMERA, arm, transport, *names], environment[arm],
             folder / f'{arm}.camera.log', talks=True)) for arm in ARMS}
         for arm, feed in feeds.items():
-            if feed.stdout.readline() != b'ready\n':
+            if feed.stdout is None or feed.stdout.readline() != b'ready\n':
                 sys.exit(f'{arm}: {(folder / f"{arm}.camera.log").read_text()[-500:]} '
                          f'{(folder / f"{arm}.log").read_text()[-500:]}')
         for size in args.sizes:
@@ -164,7 +165,7 @@ def our_command(bundle: Path, names: Sequence[str], transport: str, engine: str,
     given = {'model': bundle, 'cameras': f'[{",".join(names)}]', 'engine': engine,
              'precision': 'fp32', 'threads': threads,
              'image_transport': 'compressed' if transport == 'jpeg' else 'raw'}
-    out = module_command('kd_perception.nodes.perception', '--ros-args')
+    out = module_command('kd_perception.nodes.perception.node', '--ros-args')
     for name, value in given.items():
         out += ['-p', f'{name}:={value}']
     return out
@@ -233,7 +234,7 @@ def feed(arm: str, transport: str, names: Sequence[str]) -> None:
             cameras.show(messages[asked['size']])
             cameras.run(names, WARMUP, drain_s=0.2)
             trips = cameras.run(names, asked['frames'], drain_s=0.0)
-            cameras.spin_until(lambda t=trips: all(x.answered_ns for x in t), DRAIN_S)
+            cameras.spin_until(partial(all_answered, trips), DRAIN_S)
             print(json.dumps({
                 'sent': len(trips), 'staleness_ms': staleness(trips, names),
                 'latency_ms': [t.latency_ms for t in trips if t.answered_ns]}), flush=True)
@@ -249,6 +250,11 @@ def message_of(transport: str, height: int, width: int) -> Any:
         return jpeg_message(picture(height, width))
     from kd_perception.nodes.conversion import header, image_message
     return image_message(picture(height, width), 'bgr8', header(0, 'c'))
+
+
+def all_answered(trips: Sequence[Trip]) -> bool:
+    """Return whether every image that was sent has its mask back."""
+    return all(t.answered_ns for t in trips)
 
 
 def staleness(trips: Sequence[Trip], names: Sequence[str]) -> list[float]:

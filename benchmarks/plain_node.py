@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import array
+from functools import partial
 from pathlib import Path
 import sys
 
@@ -42,12 +43,13 @@ class PlainNode(Node):
                 for what in ('mask', 'confidence'))
             kind, topic = (CompressedImage, 'image/compressed') if compressed else (Image, 'image')
             self.create_subscription(
-                kind, f'{camera}/{topic}', lambda m, c=camera: self.on_image(c, m), QUEUE)
+                kind, f'{camera}/{topic}', partial(self.on_image, camera), QUEUE)
 
     def on_image(self, camera: str, message: Image | CompressedImage) -> None:
         """Answer one image."""
         if isinstance(message, CompressedImage):
-            bgr = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+            bgr = np.asarray(cv2.imdecode(np.frombuffer(message.data, np.uint8),
+                                          cv2.IMREAD_COLOR))
         else:
             bgr = np.frombuffer(message.data, np.uint8).reshape(
                 message.height, message.width, 3).copy()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 import os
 from pathlib import Path
 import shutil
@@ -36,7 +37,7 @@ from node_bench import (
 import result
 
 from kd_perception.bundle import DEPLOY, find_bundle
-from kd_perception.nodes.slots import COUNTERS
+from kd_perception.nodes.perception.slots import COUNTERS
 from kd_perception.paths import child_environment, module_command
 
 NAMES = ('student', 'other')
@@ -135,7 +136,7 @@ def node(folder: Path, engine: str, log: Path) -> Iterator[subprocess.Popen[byte
     for camera in CAMERAS:
         subscription = f'qos_overrides./{camera}/image/compressed.subscription'
         given |= {f'{subscription}.reliability': 'reliable', f'{subscription}.depth': DEPTH}
-    command = module_command('kd_perception.nodes.perception', '--ros-args')
+    command = module_command('kd_perception.nodes.perception.node', '--ros-args')
     for name, value in given.items():
         command += ['-p', f'{name}:={value}']
     with log.open('ab') as stream:
@@ -263,12 +264,15 @@ class Soak:
             cycle, within(phase, CALM), int(words[words.index('VmRSS:') + 1]) * 1024,
             int(words[words.index('Threads:') + 1]), len(os.listdir(folder / 'fd'))))
 
+    def _told_since(self, states: int) -> bool:
+        return len(self.probe.states) > states
+
     def _settle(self) -> None:
         """Send nothing until the node has nothing left to do, or does not get on."""
         deadline = time.monotonic() + 60.0
         while time.monotonic() < deadline:
             before = len(self.probe.states)
-            if not self.cameras.spin_until(lambda n=before: len(self.probe.states) > n, 60.0):
+            if not self.cameras.spin_until(partial(self._told_since, before), 60.0):
                 sys.exit('no diagnostics came')
             state = self.probe.states[-1]
             if state['in_flight'] == '0' and state['loading'] == 'False' and (

@@ -40,7 +40,7 @@ def drive(scenario: str, seed: int, frames: int, world: str = '') -> Iterator[np
 def camvid(folder: Path) -> tuple[np.ndarray, list[str]]:
     """Return the features of a part of CamVid, and the drive of each picture."""
     files = sorted(folder.iterdir())
-    return (np.stack([picture_features(cv2.imread(str(f)), 'bgr') for f in files]),
+    return (np.stack([picture_features(np.asarray(cv2.imread(str(f))), 'bgr') for f in files]),
             [f.name.partition('_')[0] for f in files])
 
 

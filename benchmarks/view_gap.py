@@ -81,9 +81,10 @@ def measured(network: TeacherNetwork, codec: SoftLabelCodec, image: np.ndarray,
              views: list[tuple[View, np.ndarray, np.ndarray]]) -> dict[str, list[list[float]]]:
     """Return agreement and divergences of every view of a frame, by row of the table."""
     whole = torch.from_numpy(image)[None].to(network.device)
-    lit, calm = (torch.from_numpy(np.stack([v[i] for v in views])).to(network.device)
-                 for i in (1, 2))
-    theta = torch.from_numpy(np.stack([v[0].theta(*image.shape[:2]) for v in views]))
+    places, lights, calms = zip(*views, strict=True)
+    lit, calm = (torch.from_numpy(np.stack(pictures)).to(network.device)
+                 for pictures in (lights, calms))
+    theta = torch.from_numpy(np.stack([p.theta(*image.shape[:2]) for p in places]))
     crop = (lit.shape[1], lit.shape[2])
     said = {name: network.look(x)[0].cpu() for name, x in
             (('whole', whole), ('lit', lit), ('calm', calm))}
@@ -106,9 +107,9 @@ def stored(codec: SoftLabelCodec, logits: torch.Tensor,
            size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return logits and winners as a cache gives them back."""
     records = [codec.encode(x.numpy(), size) for x in logits]
-    winners = [codec.winner(r) for r in records]
+    sure = [w for r in records if (w := codec.winner(r)) is not None]
     return (torch.from_numpy(np.stack([codec.decode(r) for r in records])),
-            None if any(w is None for w in winners) else torch.from_numpy(np.stack(winners)))
+            torch.from_numpy(np.stack(sure)) if len(sure) == len(records) else None)
 
 
 def batch(images: torch.Tensor, theta: torch.Tensor, soft: torch.Tensor,

@@ -5,7 +5,7 @@ Compare two models on the same frames, and report.
 All arguments: ``ros2 launch kd_perception ab_comparison.launch.py --show-args``
 """
 
-from kd_perception.nodes.launch_actions import launch_description
+from kd_perception.nodes.bringup.launch_actions import launch_description
 from launch import LaunchDescription
 
 

@@ -5,7 +5,7 @@ Serve a model on a camera topic.
 All arguments: ``ros2 launch kd_perception perception.launch.py --show-args``
 """
 
-from kd_perception.nodes.launch_actions import launch_description
+from kd_perception.nodes.bringup.launch_actions import launch_description
 from launch import LaunchDescription
 
 

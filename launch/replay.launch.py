@@ -5,7 +5,7 @@ Play a recording as a camera.
 All arguments: ``ros2 launch kd_perception replay.launch.py --show-args``
 """
 
-from kd_perception.nodes.launch_actions import launch_description
+from kd_perception.nodes.bringup.launch_actions import launch_description
 from launch import LaunchDescription
 
 

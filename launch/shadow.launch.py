@@ -5,7 +5,7 @@ Let a teacher shadow a perception node that serves.
 All arguments: ``ros2 launch kd_perception shadow.launch.py --show-args``
 """
 
-from kd_perception.nodes.launch_actions import launch_description
+from kd_perception.nodes.bringup.launch_actions import launch_description
 from launch import LaunchDescription
 
 

@@ -6,7 +6,7 @@ Publish the embedded street, or a CARLA server, as a camera.
 All arguments: ``ros2 launch kd_perception simulation.launch.py --show-args``
 """
 
-from kd_perception.nodes.launch_actions import launch_description
+from kd_perception.nodes.bringup.launch_actions import launch_description
 from launch import LaunchDescription
 
 

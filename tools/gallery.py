@@ -162,7 +162,8 @@ def _ahead(state: TrafficState, number: int | slice = slice(None)) -> np.ndarray
 
 
 def _braking(setup: TrafficSetup, state: TrafficState) -> bool:
-    return state.braker > 0 and 9. < _ahead(state, state.braker) < 17. and state.speed[0] > 5.
+    return bool(state.braker > 0 and 9. < _ahead(state, state.braker) < 17.
+                and state.speed[0] > 5.)
 
 
 def _cut_in(setup: TrafficSetup, state: TrafficState) -> bool:

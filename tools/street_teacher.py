@@ -29,7 +29,7 @@ from kd_perception.bundle import (
 from kd_perception.cli.metrics_table import percent, print_metrics
 from kd_perception.cli.progress import progress
 from kd_perception.cli.recording import record_simulation
-from kd_perception.distillation.recipe import load_recipe
+from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.trainer import train
 from kd_perception.errors import KdPerceptionError
 from kd_perception.evaluation.evaluate import evaluate

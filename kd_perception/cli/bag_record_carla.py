@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record and say where the recording is."""
     from kd_perception.cli.recording_carla import record_carla
-    from kd_perception.nodes.carla_pictures import carla_spec
+    from kd_perception.nodes.camera.carla_pictures import carla_spec
     from kd_perception.simulation.scenario import scenario_name
 
     duration = _DURATION_S if args.duration is None else args.duration

@@ -42,8 +42,8 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS, PLACEMENTS
 from kd_perception.evaluation.comparison_files import RECORDING
-from kd_perception.evaluation.detail_counter import MEASURES
-from kd_perception.evaluation.report import HTML_FILE
+from kd_perception.evaluation.metrics.detail_counter import MEASURES
+from kd_perception.evaluation.reports.report import HTML_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

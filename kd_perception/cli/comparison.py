@@ -2,8 +2,8 @@
 A comparison from a request to its report; what ``compare`` and ``demo`` share.
 
 Everything that can be wrong with models, engines, classes and source is found before a process
-starts. Then the node list of ``nodes/graph.py`` runs in a private DDS domain; on a live topic in
-the user's own.
+starts. Then the node list of ``nodes/bringup/graph.py`` runs in a private DDS domain; on a live
+topic in the user's own.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from kd_perception.errors import BundleError, ConfigError, EngineError, ImageErr
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
 from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
-from kd_perception.evaluation.detail_counter import chosen_measures
-from kd_perception.evaluation.report import HTML_FILE
+from kd_perception.evaluation.metrics.detail_counter import chosen_measures
+from kd_perception.evaluation.reports.report import HTML_FILE
 from kd_perception.frames import FrameSource
-from kd_perception.nodes.camera_times import playing_times
-from kd_perception.nodes.carla_pictures import carla_spec
-from kd_perception.nodes.graph import comparison_graph, in_namespace, RunGraph
-from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.nodes.bringup.graph import comparison_graph, in_namespace, RunGraph
+from kd_perception.nodes.camera.carla_pictures import carla_spec
+from kd_perception.nodes.camera.times import playing_times
+from kd_perception.nodes.monitor.live_figures import LiveArm
 from kd_perception.simulation.carla.session import connect
 from kd_perception.simulation.scenario import load_scenario
 
@@ -181,7 +181,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
     check_replaceable(out / RECORDING)
     graph = plan(request, out)
     # rclpy is not needed here: only the children import it.
-    from kd_perception.nodes.runner import run_graph
+    from kd_perception.nodes.bringup.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
     with _fresh(out / HTML_FILE):
         run_graph(graph, out / LOGS, progress=progress, arms=arms,

@@ -12,7 +12,7 @@ from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports
 from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison_files import load_run, RECORDING, RUN_FILE
-from kd_perception.evaluation.report import HTML_FILE, JSON_FILE, write_analysis
+from kd_perception.evaluation.reports.report import HTML_FILE, JSON_FILE, write_analysis
 
 
 def is_comparison(path: Path) -> bool:

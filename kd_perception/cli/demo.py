@@ -31,7 +31,7 @@ from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison import ArmSpec
 from kd_perception.evaluation.comparison_files import load_run
 from kd_perception.evaluation.evaluate import evaluate
-from kd_perception.evaluation.report import HTML_FILE, JSON_FILE
+from kd_perception.evaluation.reports.report import HTML_FILE, JSON_FILE
 from kd_perception.paths import atomic_file, share_directory
 from kd_perception.tasks.metrics import ConfusionMatrix
 from kd_perception.tasks.soft_labels import SoftLabelCodec

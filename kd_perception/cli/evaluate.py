@@ -18,8 +18,8 @@ from kd_perception.cli.progress import progress
 from kd_perception.cli.source_arguments import add_engine_arguments, add_source_arguments, opened
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.classification import evaluate_classification
-from kd_perception.evaluation.detail_counter import MEASURES
 from kd_perception.evaluation.evaluate import evaluate
+from kd_perception.evaluation.metrics.detail_counter import MEASURES
 from kd_perception.paths import atomic_file
 
 

@@ -18,8 +18,8 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.baseline import BaselineComparison, compare_reports, Limits
 from kd_perception.evaluation.baseline_files import Baseline
-from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_tables
-from kd_perception.evaluation.report import report_dict, write_analysis
+from kd_perception.evaluation.reports.baseline_tables import baseline_headline, baseline_tables
+from kd_perception.evaluation.reports.report import report_dict, write_analysis
 
 REGRESSION = 3
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import importlib.util
 
 from kd_perception.errors import ConfigError
-from kd_perception.nodes.graph import full_topic
+from kd_perception.nodes.bringup.graph import full_topic
 
 # Of the nodes of a comparison in the user's own domain, where others may be called a and b.
 NAMESPACE = 'ab_comparison'

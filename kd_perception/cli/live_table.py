@@ -22,9 +22,9 @@ from rich.text import Text
 
 from kd_perception.cli.progress import bar, progress, ProgressCallback
 from kd_perception.evaluation.comparison import ArmSpec
-from kd_perception.evaluation.tables import NONE
+from kd_perception.evaluation.reports.tables import NONE
 from kd_perception.interrupts import raise_swallowed
-from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.nodes.monitor.live_figures import LiveArm
 
 _COLUMNS = ('arm', 'frames', 'lost', 'p50 ms', 'p95 ms', 'mIoU', 'answers/s')
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kd_perception.evaluation.objects import distance_names
+from kd_perception.evaluation.metrics.objects import distance_names
 
 
 def print_metrics(metrics: Mapping[str, Any], title: str) -> None:

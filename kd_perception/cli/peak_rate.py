@@ -27,11 +27,11 @@ from kd_perception.errors import ConfigError, ImageError
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
 from kd_perception.evaluation.host import host_info, package_versions
-from kd_perception.evaluation.paired import arm_statistics, rate
-from kd_perception.evaluation.peak_rate import peak_rate, PeakRate, Probe
-from kd_perception.evaluation.report import plain
+from kd_perception.evaluation.reports.report import plain
+from kd_perception.evaluation.statistics.paired import arm_statistics, rate
+from kd_perception.evaluation.statistics.peak_rate import peak_rate, PeakRate, Probe
 from kd_perception.frames import FrameSource
-from kd_perception.nodes.graph import camera_node, NodeSpec, RunGraph
+from kd_perception.nodes.bringup.graph import camera_node, NodeSpec, RunGraph
 from kd_perception.paths import atomic_file
 
 SCHEMA_VERSION = 1
@@ -140,8 +140,8 @@ def _search(node: NodeSpec, clip: Path, logs: Path, args: argparse.Namespace,
     """
     recorded = clip.parent / 'probe'
     # rclpy is not needed here: only the children import it.
+    from kd_perception.nodes.bringup.runner import check, run_graph, started
     from kd_perception.nodes.environment import isolation, reserved_domain
-    from kd_perception.nodes.runner import check, run_graph, started
 
     with reserved_domain() as domain, started(
             RunGraph((node,)), logs, isolated=False,

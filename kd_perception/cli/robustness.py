@@ -21,9 +21,9 @@ from kd_perception.cli.comparison import ComparisonRequest, plan, run_comparison
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import analyse, Analysis
 from kd_perception.evaluation.comparison_files import load_run, RECORDING, RUN_FILE
-from kd_perception.evaluation.report import HTML_FILE
+from kd_perception.evaluation.reports.report import HTML_FILE
+from kd_perception.evaluation.reports.robustness_report import write_robustness
 from kd_perception.evaluation.robustness import BASELINE, Robustness, robustness
-from kd_perception.evaluation.robustness_report import write_robustness
 from kd_perception.paths import atomic_file, share_directory
 
 ALL = 'all'

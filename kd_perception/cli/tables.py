@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from kd_perception.evaluation import tables
 from kd_perception.evaluation.analysis import Analysis
-from kd_perception.evaluation.robustness import Robustness
-from kd_perception.evaluation.robustness_report import (
+from kd_perception.evaluation.reports import tables
+from kd_perception.evaluation.reports.robustness_report import (
     cautions_of,
     robustness_halves,
     robustness_table,
 )
-from kd_perception.evaluation.tables import Table
+from kd_perception.evaluation.reports.tables import Table
+from kd_perception.evaluation.robustness import Robustness
 
 WIDE = 140  # columns of a terminal that the whole table of a robustness run fits
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd_perception.evaluation.bootstrap import (
+from kd_perception.evaluation.comparison import FrameRow
+from kd_perception.evaluation.statistics.bootstrap import (
     block_length,
     bootstrap,
     CONFIDENCE,
     Interval,
     RESAMPLES,
 )
-from kd_perception.evaluation.comparison import FrameRow
-from kd_perception.evaluation.paired import ANSWERED, FEWEST_PAIRS, pair_rows
-from kd_perception.evaluation.shares import drawn_sums, share
+from kd_perception.evaluation.statistics.paired import ANSWERED, FEWEST_PAIRS, pair_rows
+from kd_perception.evaluation.statistics.shares import drawn_sums, share
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 MIN_SHARE = 0.001  # classes below 0.1 % of the labelled pixels stay out of the headline mIoU

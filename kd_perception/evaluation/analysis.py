@@ -21,29 +21,29 @@ from kd_perception.evaluation.accuracy import (
     paired_accuracy,
     PairedAccuracy,
 )
-from kd_perception.evaluation.alternate import (
+from kd_perception.evaluation.comparison import ComparisonRun
+from kd_perception.evaluation.metrics.boundary import arm_boundary, BoundaryScore, paired_boundary
+from kd_perception.evaluation.metrics.calibration import reliabilities, Reliability
+from kd_perception.evaluation.metrics.flicker import arm_flicker, Flicker, paired_flicker
+from kd_perception.evaluation.metrics.objects import arm_objects, ObjectRecall, paired_objects
+from kd_perception.evaluation.statistics.alternate import (
     alternate_accuracy,
     alternate_latency,
     steady_rows,
     swap_costs,
     SwapCost,
 )
-from kd_perception.evaluation.arm_intervals import arm_intervals, ArmIntervals
-from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval, RESAMPLES
-from kd_perception.evaluation.boundary import arm_boundary, BoundaryScore, paired_boundary
-from kd_perception.evaluation.calibration import reliabilities, Reliability
-from kd_perception.evaluation.class_difference import class_differences
-from kd_perception.evaluation.comparison import ComparisonRun
-from kd_perception.evaluation.flicker import arm_flicker, Flicker, paired_flicker
-from kd_perception.evaluation.objects import arm_objects, ObjectRecall, paired_objects
-from kd_perception.evaluation.paired import (
+from kd_perception.evaluation.statistics.arm_intervals import arm_intervals, ArmIntervals
+from kd_perception.evaluation.statistics.bootstrap import CONFIDENCE, Interval, RESAMPLES
+from kd_perception.evaluation.statistics.class_difference import class_differences
+from kd_perception.evaluation.statistics.paired import (
     arm_statistics,
     ArmStatistics,
     paired_latency,
     PairedLatency,
     with_stretches,
 )
-from kd_perception.evaluation.shares import PairedShare
+from kd_perception.evaluation.statistics.shares import PairedShare
 from kd_perception.evaluation.verdict import arm_labels, cautions, judge, Verdict
 
 T = TypeVar('T')

@@ -21,10 +21,10 @@ from statistics import NormalDist
 from typing import Any
 
 from kd_perception.evaluation.accuracy import paired_accuracy
-from kd_perception.evaluation.bootstrap import CONFIDENCE, Interval
-from kd_perception.evaluation.class_difference import class_differences
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow
-from kd_perception.evaluation.unpaired import difference, mirrored, relative_change
+from kd_perception.evaluation.statistics.bootstrap import CONFIDENCE, Interval
+from kd_perception.evaluation.statistics.class_difference import class_differences
+from kd_perception.evaluation.statistics.unpaired import difference, mirrored, relative_change
 
 STATES = ('regression', 'undecided', 'within limit', 'improved', 'not gated')
 _MACHINE = ('cpu', 'cores', 'gpu')

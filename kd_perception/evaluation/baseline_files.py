@@ -16,7 +16,7 @@ from typing import Any
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.comparison_files import load_run, RECORDING, RUN_FILE
-from kd_perception.evaluation.report import JSON_FILE, SCHEMA_VERSION
+from kd_perception.evaluation.reports.report import JSON_FILE, SCHEMA_VERSION
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import numpy as np
 
 from kd_perception.classes import ClassSet, UNLABELLED
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 from kd_perception.tasks.metrics import ConfusionMatrix
 
 SOURCES = ('sim', 'carla', 'bag', 'topic')

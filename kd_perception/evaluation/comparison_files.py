@@ -26,7 +26,7 @@ from kd_perception.evaluation.comparison import (
     ResourceUsage,
     SamplePicture,
 )
-from kd_perception.evaluation.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 from kd_perception.imaging import encode_png
 from kd_perception.paths import atomic_directory
 

@@ -23,12 +23,12 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.classes import ClassMap, ClassSet, load_class_map, map_speaks_of
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, ImageError
-from kd_perception.evaluation.boundary import boundary_score, BoundaryScore
-from kd_perception.evaluation.calibration import reliabilities, Reliability
-from kd_perception.evaluation.detail_counter import DetailCounter, FrameTruth, MEASURES
-from kd_perception.evaluation.flicker import Flicker, flicker_share
-from kd_perception.evaluation.frame_detail import FrameDetail
-from kd_perception.evaluation.objects import object_recall, ObjectRecall
+from kd_perception.evaluation.metrics.boundary import boundary_score, BoundaryScore
+from kd_perception.evaluation.metrics.calibration import reliabilities, Reliability
+from kd_perception.evaluation.metrics.detail_counter import DetailCounter, FrameTruth, MEASURES
+from kd_perception.evaluation.metrics.flicker import Flicker, flicker_share
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.objects import object_recall, ObjectRecall
 from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.frames import Frame, FrameSource, KnowingSource, KnownTruth, Progress

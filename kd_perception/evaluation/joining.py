@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kd_perception.evaluation.comparison import ANSWERED, FrameRow
-from kd_perception.evaluation.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 
 _Key = tuple[str, int, str]
 

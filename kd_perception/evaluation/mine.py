@@ -30,7 +30,7 @@ from kd_perception.bundle import ModelBundle
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import BagError, ConfigError, ImageError
-from kd_perception.evaluation.disagreement import FrameComparison, FrameScores
+from kd_perception.evaluation.metrics.disagreement import FrameComparison, FrameScores
 from kd_perception.evaluation.mining import (
     Choice,
     choose,

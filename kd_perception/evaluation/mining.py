@@ -16,7 +16,7 @@ import numpy as np
 
 from kd_perception.bags.motion import DRIVING
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.disagreement import FrameScores
+from kd_perception.evaluation.metrics.disagreement import FrameScores
 
 # What a frame may be kept for, and the score behind it.
 CRITERIA = {'disagreement': 'balanced', 'confidence': 'low_confidence', 'novelty': 'novelty'}

@@ -16,9 +16,9 @@ from typing import Any
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.accuracy import paired_accuracy
 from kd_perception.evaluation.analysis import Analysis
-from kd_perception.evaluation.bootstrap import Interval
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.plain import plain
+from kd_perception.evaluation.statistics.bootstrap import Interval
 
 SCHEMA_VERSION = 1
 BASELINE = 'clear'

@@ -21,11 +21,11 @@ from kd_perception.classes import ClassMap, ClassSet, UNLABELLED
 from kd_perception.engines.engine import Engine
 from kd_perception.errors import BagError, ImageError
 from kd_perception.evaluation.accuracy import Accuracy, accuracy, paired_accuracy, PairedAccuracy
-from kd_perception.evaluation.agreement import Agreement
-from kd_perception.evaluation.calibration import Calibration
 from kd_perception.evaluation.comparison import class_counts, FrameRow
-from kd_perception.evaluation.pictures import fit_image
+from kd_perception.evaluation.metrics.agreement import Agreement
+from kd_perception.evaluation.metrics.calibration import Calibration
 from kd_perception.evaluation.read_ahead import read_ahead
+from kd_perception.evaluation.reports.pictures import fit_image
 from kd_perception.frames import evenly, Progress
 from kd_perception.imaging import resize_labels
 from kd_perception.tasks.metrics import ConfusionMatrix

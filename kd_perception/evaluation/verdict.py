@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import math
 
 from kd_perception.evaluation.accuracy import PairedAccuracy
-from kd_perception.evaluation.bootstrap import Interval
 from kd_perception.evaluation.comparison import ComparisonRun
-from kd_perception.evaluation.paired import ArmStatistics, FEWEST_PAIRS, PairedLatency
+from kd_perception.evaluation.statistics.bootstrap import Interval
+from kd_perception.evaluation.statistics.paired import ArmStatistics, FEWEST_PAIRS, PairedLatency
 
 FEW_FRAMES = 30
 LOST_SHARE = 0.01

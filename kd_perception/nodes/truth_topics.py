@@ -24,13 +24,13 @@ from vision_msgs.msg import (
 
 from kd_perception.bags.known import place_of, table_of
 from kd_perception.bags.truth import quaternion
-from kd_perception.evaluation.detail_counter import OBJECTS, VIEW
+from kd_perception.evaluation.metrics.detail_counter import OBJECTS, VIEW
 from kd_perception.frames import CameraPlace, InstanceTable
 from kd_perception.imaging import decode_depth, raw_view
 from kd_perception.nodes import qos
-from kd_perception.nodes.camera_source import Picture
+from kd_perception.nodes.camera.source import Picture
 from kd_perception.nodes.conversion import image_message, stamp_to_ns
-from kd_perception.nodes.recorder import Key, Recorder
+from kd_perception.nodes.monitor.recorder import Key, Recorder
 
 _DEPTH = 10
 

@@ -25,7 +25,7 @@ from kd_perception.cli.comparison import ComparisonRequest, plan
 from kd_perception.cli.main import main
 from kd_perception.errors import GraphError
 from kd_perception.evaluation.comparison import ArmSpec
-from kd_perception.nodes.pending import read_progress
+from kd_perception.nodes.monitor.pending import read_progress
 
 needs_ros = pytest.mark.skipif(not installed('vision_msgs'), reason='no ROS in this environment')
 
@@ -394,7 +394,7 @@ def test_a_node_that_dies_is_one_line(bundle, tmp_path, monkeypatch, capsys):
     def die(*args: object, **kwargs: object) -> None:
         raise GraphError('node a/perception ended with 2: out of memory (log: x)')
 
-    monkeypatch.setattr('kd_perception.nodes.runner.run_graph', die)
+    monkeypatch.setattr('kd_perception.nodes.bringup.runner.run_graph', die)
     assert main(['compare', str(bundle.path), '--out', str(tmp_path / 'out')]) == 2
     assert 'out of memory' in capsys.readouterr().err
 
@@ -405,7 +405,7 @@ def test_a_run_without_report_is_said(bundle, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'report.html').write_text('old')
-    monkeypatch.setattr('kd_perception.nodes.runner.run_graph', lambda *a, **k: None)
+    monkeypatch.setattr('kd_perception.nodes.bringup.runner.run_graph', lambda *a, **k: None)
     assert main(['compare', str(bundle.path), '--out', str(out), '--overwrite']) == 2
     assert 'without a report' in capsys.readouterr().err
 
@@ -418,7 +418,7 @@ def test_an_older_page_is_not_what_an_interrupted_run_has_measured(bundle, tmp_p
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'report.html').write_text('old')
-    monkeypatch.setattr('kd_perception.nodes.runner.run_graph', run_graph)
+    monkeypatch.setattr('kd_perception.nodes.bringup.runner.run_graph', run_graph)
     assert main(['compare', str(bundle.path), '--out', str(out), '--overwrite']) == 130
     assert 'what was measured' not in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ from kd_perception.evaluation.comparison import (
     FrameRow,
 )
 from kd_perception.evaluation.comparison_files import RECORDING, save_run
-from kd_perception.evaluation.report import write_report
+from kd_perception.evaluation.reports.report import write_report
 
 
 def made(folder, latency_ms):

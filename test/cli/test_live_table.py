@@ -10,7 +10,7 @@ from kd_perception.cli import progress as progress_module
 from kd_perception.cli.live_table import arm_names, ArmsCallback, comparison_progress, live_view
 from kd_perception.cli.progress import bar
 from kd_perception.evaluation.comparison import ArmSpec
-from kd_perception.nodes.live_figures import LiveArm
+from kd_perception.nodes.monitor.live_figures import LiveArm
 
 ARMS = (LiveArm('a', 20, 18, 1, 41.26, 60.0, 9.5, 0.763), LiveArm('b', 20, 0, 0, None, None, 0.0,
                                                                None))

@@ -22,7 +22,7 @@ from kd_perception.evaluation.comparison import (
     ComparisonSpec,
     FrameRow,
 )
-from kd_perception.evaluation.peak_rate import PeakRate, Probe
+from kd_perception.evaluation.statistics.peak_rate import PeakRate, Probe
 
 needs_ros = pytest.mark.skipif(not installed('vision_msgs'), reason='no ROS in this environment')
 MS = 1_000_000

@@ -10,10 +10,10 @@ import pytest
 
 from kd_perception.classes import load_class_set
 from kd_perception.evaluation import comparison as c
-from kd_perception.evaluation.boundary import count_boundaries
-from kd_perception.evaluation.calibration import Calibration
-from kd_perception.evaluation.flicker import count_flicker, SAME_PIXEL, stay, steady
-from kd_perception.evaluation.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.boundary import count_boundaries
+from kd_perception.evaluation.metrics.calibration import Calibration
+from kd_perception.evaluation.metrics.flicker import count_flicker, SAME_PIXEL, stay, steady
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 
 PERIOD_NS = 150_000_000
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from kd_perception.evaluation.analysis import analyse
-from kd_perception.evaluation.boundary import f_scores
 from kd_perception.evaluation.comparison import ArmInfo, ArmSpec, FrameRow
-from kd_perception.evaluation.flicker import SAME_PIXEL
-from kd_perception.evaluation.report import frames_csv, report_dict
+from kd_perception.evaluation.metrics.boundary import f_scores
+from kd_perception.evaluation.metrics.flicker import SAME_PIXEL
+from kd_perception.evaluation.reports.report import frames_csv, report_dict
 
 
 def test_details_become_figures_of_arms_and_differences(make_run):

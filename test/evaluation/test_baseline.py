@@ -14,10 +14,10 @@ from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports, judge_change, Limits
 from kd_perception.evaluation.baseline_files import load_baseline
-from kd_perception.evaluation.baseline_tables import baseline_headline, baseline_tables
-from kd_perception.evaluation.bootstrap import Interval
-from kd_perception.evaluation.report import report_dict
-from kd_perception.evaluation.unpaired import difference, relative_change
+from kd_perception.evaluation.reports.baseline_tables import baseline_headline, baseline_tables
+from kd_perception.evaluation.reports.report import report_dict
+from kd_perception.evaluation.statistics.bootstrap import Interval
+from kd_perception.evaluation.statistics.unpaired import difference, relative_change
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ from kd_perception.classes import ClassSet
 from kd_perception.errors import ConfigError, ImageError
 from kd_perception.evaluation import comparison as c
 from kd_perception.evaluation.comparison_files import load_run, run_to_dict, save_run
-from kd_perception.evaluation.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pytest
 
 from kd_perception.bags.motion import change
 from kd_perception.errors import ConfigError
-from kd_perception.evaluation.disagreement import FrameScores
+from kd_perception.evaluation.metrics.disagreement import FrameScores
 from kd_perception.evaluation.mining import (
     choose,
     is_near,

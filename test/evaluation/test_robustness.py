@@ -11,8 +11,7 @@ import pytest
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.comparison import FrameRow
-from kd_perception.evaluation.robustness import change_of, robustness
-from kd_perception.evaluation.robustness_report import (
+from kd_perception.evaluation.reports.robustness_report import (
     cautions_of,
     HTML_FILE,
     JSON_FILE,
@@ -20,6 +19,7 @@ from kd_perception.evaluation.robustness_report import (
     robustness_table,
     write_robustness,
 )
+from kd_perception.evaluation.robustness import change_of, robustness
 
 
 def rows(right: float, *, frames: int = 40, arm: str = 'a', noise: float = 0.0, seed: int = 0,

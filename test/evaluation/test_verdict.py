@@ -8,8 +8,8 @@ import pytest
 
 from kd_perception.evaluation.accuracy import PairedAccuracy
 from kd_perception.evaluation.analysis import analyse
-from kd_perception.evaluation.bootstrap import Interval
-from kd_perception.evaluation.paired import PairedLatency
+from kd_perception.evaluation.statistics.bootstrap import Interval
+from kd_perception.evaluation.statistics.paired import PairedLatency
 from kd_perception.evaluation.verdict import judge, times
 
 

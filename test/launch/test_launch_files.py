@@ -10,7 +10,7 @@ pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
 from launch.actions import DeclareLaunchArgument, OpaqueFunction  # noqa: E402
 from launch.launch_context import LaunchContext  # noqa: E402
 
-from kd_perception.nodes.launch_arguments import FILES  # noqa: E402
+from kd_perception.nodes.bringup.launch_arguments import FILES  # noqa: E402
 from kd_perception.paths import share_directory  # noqa: E402
 
 
@@ -44,7 +44,8 @@ def test_nodes_are_those_of_the_graph():
 
 @pytest.mark.parametrize(('installed', 'kind'), [(True, 'ExecuteProcess'), (False, 'LogInfo')])
 def test_rviz_is_opened_or_missed_in_one_line(monkeypatch, installed, kind):
-    monkeypatch.setattr('kd_perception.nodes.viewer.shutil.which', lambda _: installed or None)
+    monkeypatch.setattr('kd_perception.nodes.bringup.viewer.shutil.which',
+                        lambda _: installed or None)
     context = LaunchContext()
     made = description('perception')
     for entity in made.entities:

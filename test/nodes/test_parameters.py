@@ -61,7 +61,7 @@ def describe(bench, names):
 def test_the_service_tells_type_range_choices_and_when_to_set(bench):
     from rcl_interfaces.msg import ParameterType
 
-    from kd_perception.nodes.perception import PerceptionNode
+    from kd_perception.nodes.perception.node import PerceptionNode
 
     with bench.running(PerceptionNode, autostart=False):
         table = TABLES['perception']
@@ -91,7 +91,7 @@ def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
     from rcl_interfaces.msg import Log
     from rclpy.logging import LoggingSeverity, set_logger_level
 
-    from kd_perception.nodes.perception import PerceptionNode
+    from kd_perception.nodes.perception.node import PerceptionNode
 
     path = tmp_path / 'params.yaml'
     path.write_text('/**:\n  ros__parameters:\n    confidence_treshold: 0.5\n    zzz: 1\n'

@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import header, image_message, values_of
-from kd_perception.nodes.perception import PerceptionNode
+from kd_perception.nodes.perception.node import PerceptionNode
 from kd_perception.nodes.qos_watch import mismatches
 
 PROFILES = [QoSProfile(depth=1, reliability=reliability, durability=durability,

@@ -3,7 +3,7 @@
 import gc
 import xml.etree.ElementTree as ElementTree
 
-from kd_perception.nodes.perception import PerceptionNode
+from kd_perception.nodes.perception.node import PerceptionNode
 from kd_perception.paths import share_directory
 
 RULES = {'publish', 'subscribe', 'reply'}

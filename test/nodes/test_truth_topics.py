@@ -8,11 +8,11 @@ from vision_msgs.msg import Detection2DArray
 
 from kd_perception.bags.known import place_of, table_of
 from kd_perception.bags.truth import quaternion
-from kd_perception.evaluation.detail_counter import OBJECTS, VIEW
+from kd_perception.evaluation.metrics.detail_counter import OBJECTS, VIEW
 from kd_perception.frames import CameraPlace, InstanceTable, KnownTruth
 from kd_perception.imaging import decode_depth
 from kd_perception.nodes import qos
-from kd_perception.nodes.camera_source import Picture
+from kd_perception.nodes.camera.source import Picture
 from kd_perception.nodes.conversion import camera_info_message, header, image_message
 from kd_perception.nodes.truth_topics import (
     detections_message,

@@ -10,7 +10,7 @@ of a segment as Vinogradova et al., "Towards Interpretable Semantic Segmentation
 Gradient-weighted Class Activation Mapping" (AAAI 2020) have it. Logits count against their mean
 over the classes, since a softmax does not see a number that is added to all of them. x is the
 normalised picture. Maps are averaged over cells of a coarse grid and compared by ranks within R
-(``evaluation/attribution.py`` says why).
+(``evaluation/metrics/attribution.py`` says why).
 
 Even networks that learned nothing agree in some measure: the same student with weights drawn anew
 (Adebayo et al., "Sanity Checks for Saliency Maps", 2018) says how much that is.
@@ -32,8 +32,8 @@ from torch.nn import functional
 from kd_perception.bundle import InputSpec, ModelBundle
 from kd_perception.classes import ClassMap, UNLABELLED
 from kd_perception.errors import ImageError
-from kd_perception.evaluation.attribution import AttributionPair, FEWEST_CELLS
-from kd_perception.evaluation.pictures import fit_image
+from kd_perception.evaluation.metrics.attribution import AttributionPair, FEWEST_CELLS
+from kd_perception.evaluation.reports.pictures import fit_image
 from kd_perception.evaluation.study import StudyFrames
 from kd_perception.frames import Progress
 from kd_perception.networks.deploy import load_module, Normalize

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, TYPE_CHECKING
 
 from kd_perception.distillation.reports.run_plots import curves
-from kd_perception.evaluation.attribution import summary
-from kd_perception.evaluation.attribution_page import attribution_section
-from kd_perception.evaluation.page import (
+from kd_perception.evaluation.metrics.attribution import summary
+from kd_perception.evaluation.reports.attribution_page import attribution_section
+from kd_perception.evaluation.reports.page import (
     card,
     cautions,
     heading,
@@ -19,15 +19,15 @@ from kd_perception.evaluation.page import (
     table,
     words,
 )
-from kd_perception.evaluation.study import STUDENT, TEACHER
-from kd_perception.evaluation.study_page import (
+from kd_perception.evaluation.reports.study_page import (
     accuracy_section,
     agreement_section,
     calibration_section,
     worst_section,
 )
-from kd_perception.evaluation.study_plots import ROLE_COLORS
-from kd_perception.evaluation.tables import NONE, number, percent, Table
+from kd_perception.evaluation.reports.study_plots import ROLE_COLORS
+from kd_perception.evaluation.reports.tables import NONE, number, percent, Table
+from kd_perception.evaluation.study import STUDENT, TEACHER
 from kd_perception.evaluation.verdict import points
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 import numpy as np
 
 from kd_perception.distillation.reports.run_log import Curve, RunLog
-from kd_perception.evaluation.figures import COLORS, INK, png, stacked
+from kd_perception.evaluation.reports.figures import COLORS, INK, png, stacked
 
 _POINTS = 600
 

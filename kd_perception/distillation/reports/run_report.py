@@ -33,9 +33,9 @@ from kd_perception.distillation.run_directory import REPORT_FILES
 from kd_perception.engines.engine import Engine
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import first_line, KdPerceptionError, TrainingError
-from kd_perception.evaluation.attribution import AttributionPair, summary
 from kd_perception.evaluation.evaluate import drives_trained_on
 from kd_perception.evaluation.host import host_info, package_versions
+from kd_perception.evaluation.metrics.attribution import AttributionPair, summary
 from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.study import (
     BASELINE,

@@ -316,7 +316,7 @@ def test_it_drives_without_torch_and_onnx(make_graph: Make, tmp_path: Path) -> N
     import_onnx(make_graph(), tmp_path / 'b', asked(resize='letterbox'))
     code = f'''
 import sys, types, numpy as np
-from kd_perception.nodes.serving import ServingModel, ServingSettings
+from kd_perception.nodes.perception.serving import ServingModel, ServingSettings
 model = ServingModel.load(ServingSettings(model={str(tmp_path / 'b')!r}, engine='onnxruntime'))
 image = np.zeros((30, 30, 3), np.uint8)
 message = types.SimpleNamespace(height=30, width=30, encoding='rgb8', step=90, is_bigendian=0,

@@ -1,0 +1,1 @@
+"""What is counted on frames: right pixels, boundaries, objects, flicker, calibration, disagreement."""

@@ -1,0 +1,1 @@
+"""Which nodes make up a run, as plain data, and what starts them."""

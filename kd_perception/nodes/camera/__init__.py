@@ -1,0 +1,1 @@
+"""The camera node: the embedded street, recordings and CARLA as camera topics."""

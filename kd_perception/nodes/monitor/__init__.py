@@ -1,0 +1,1 @@
+"""The monitor node: holds perception nodes against each other, frame by frame."""

@@ -1,0 +1,1 @@
+"""The perception node: camera images in, masks out."""

@@ -1,0 +1,1 @@
+"""The shadow node: a teacher beside a student that serves."""

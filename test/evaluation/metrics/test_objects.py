@@ -1,0 +1,140 @@
+"""Recall of objects: counts of made pictures, and cells whose numbers can be told by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kd_perception.classes import ClassSet, load_class_map, load_class_set
+from kd_perception.evaluation.comparison import FrameRow
+from kd_perception.evaluation.metrics.frame_detail import FrameDetail
+from kd_perception.evaluation.metrics.objects import (
+    arm_objects,
+    distance_names,
+    KINDS,
+    object_recall,
+    ObjectCounter,
+    paired_objects,
+    visible_names,
+)
+from kd_perception.frames import InstanceTable
+
+CARLA, DRIVING = load_class_set('carla'), load_class_set('driving')
+PEDESTRIAN, SIGN, CAR, BUILDING = (CARLA.names.index(n) for n in
+                                   ('pedestrians', 'traffic_signs', 'car', 'buildings'))
+PERSON, VEHICLE = DRIVING.names.index('person'), DRIVING.names.index('vehicle')
+
+
+@pytest.fixture
+def counter() -> ObjectCounter:
+    return ObjectCounter(CARLA, load_class_map(CARLA, DRIVING))
+
+
+def table(*rows: tuple[int, int, float, float]) -> InstanceTable:
+    ids, classes, distance, visible = zip(*rows)
+    positions = np.zeros((len(rows), 3))
+    positions[:, 2] = distance
+    return InstanceTable(np.array(ids, np.uint16), np.array(classes, np.uint8),
+                         np.array(visible), positions, np.zeros((len(rows), 4)),
+                         ('',) * len(rows))
+
+
+def test_counts_the_right_pixels_of_each_instance(counter):
+    instances = np.zeros((10, 10), np.uint16)
+    instances[:2, :5] = 7         # a pedestrian of 10 pixels
+    instances[4:8, :5] = 900      # a car of 20
+    instances[9] = 33             # a statue on a building: no object
+    mask = np.full((10, 10), DRIVING.names.index('road'), np.uint8)
+    mask[0] = PERSON
+    mask[4:7] = VEHICLE
+    out = counter.count(table((7, PEDESTRIAN, 12.3456, 0.5), (33, BUILDING, 5., 1.),
+                              (900, CAR, 81., 0.249), (901, CAR, 30., 1.)), instances, mask)
+    assert out.tolist() == [[7, 0, 12346, 500, 10, 5], [900, 4, 81000, 249, 20, 15]]
+
+
+def test_a_perfect_mask_finds_all_and_an_open_one_nothing(counter):
+    instances = np.arange(100, dtype=np.uint16).reshape(10, 10) // 25
+    rows = table((1, PEDESTRIAN, 5., 1.), (2, CAR, 5., 1.), (3, SIGN, 5., 1.))
+    truth = np.array([255, PERSON, VEHICLE, DRIVING.names.index('traffic_sign')],
+                     np.uint8)[instances]
+    right = counter.count(rows, instances, truth)
+    np.testing.assert_array_equal(right[:, 4], right[:, 5])
+    assert right[:, 1].tolist() == [0, 4, 2]
+    assert not counter.count(rows, instances, np.full_like(truth, 255))[:, 5].any()
+
+
+def test_classes_that_the_map_leaves_out_are_not_asked_for():
+    two = ClassSet.from_names('two', ['person', 'stuff'])
+    assert ObjectCounter(two, load_class_map(two, two)).useful
+    plain = ClassSet.from_names('plain', ['grass', 'stuff'])
+    assert not ObjectCounter(plain, load_class_map(plain, plain)).useful
+
+
+def row(ident: int, kind: int, metres: float, visible: float, pixels: int,
+        right: int) -> list[int]:
+    return [ident, kind, round(1000 * metres), round(1000 * visible), pixels, right]
+
+
+def test_bands_begin_where_the_last_one_ends():
+    frame = np.array([row(1, 0, 9.999, 0.249, 4, 4), row(2, 0, 10., 0.25, 4, 1),
+                      row(3, 0, 80., 0.75, 4, 2), row(4, 0, 500., 1.0, 4, 0)], np.int32)
+    found = object_recall('a', [frame] * 12, resamples=50)
+    assert {d: c.n for d in distance_names() if (c := found.cell('pedestrian', d))} == {
+        '0-10 m': 12, '10-20 m': 12, '80+ m': 24}
+    assert {v: c.n for v in visible_names() if (c := found.cell('pedestrian', visible=v))} == {
+        '0-0.25': 12, '0.25-0.5': 12, '0.75-1': 24}
+    assert distance_names() == ('0-10 m', '10-20 m', '20-40 m', '40-80 m', '80+ m')
+
+
+def test_found_counts_instances_and_pixel_recall_counts_pixels():
+    frames = [np.array([row(1, 0, 5, 1, 100, 50), row(2, 4, 5, 1, 900, 0)], np.int32),
+              np.array([row(1, 0, 5, 1, 100, 49)], np.int32),
+              np.zeros((0, 6), np.int32)] * 8
+    found = object_recall('a', frames, resamples=200)
+    people = found.cell('pedestrian')
+    assert (people.n, people.things, found.n) == (16, 1, 24)
+    assert people.found.estimate == pytest.approx(0.5)
+    assert people.pixel_recall.estimate == pytest.approx(0.495)
+    assert found.cell().found.estimate == pytest.approx(8 / 24)
+    assert found.cell().pixel_recall.estimate == pytest.approx(99 / 1100)
+    assert people.found.low < 0.5 < people.found.high
+    assert found.cell('rider') is None
+    assert [r['kind'] for r in found.rows() if r['distance'] == r['visible'] == 'all'] == [
+        'pedestrian', 'vehicle', 'all']
+    assert object_recall('a', [np.zeros((0, 6), np.int32)]) is None
+
+
+def test_a_thing_that_few_frames_show_has_no_narrow_interval():
+    frames = [np.array([row(1, 0, 5, 1, 10, 10)] + ([row(2, 1, 5, 1, 10, 10)] if i == 3 else []),
+                       np.int32) for i in range(60)]
+    rider = object_recall('a', frames, resamples=200).cell('rider')
+    assert (rider.n, rider.found.estimate) == (1, 1.0)
+    assert (rider.found.low, rider.found.high) == (0.0, 1.0)
+
+
+def test_one_thing_in_many_frames_is_still_one_thing():
+    frame = np.array([row(1, 2, 15, 1, 100, 90)], np.int32)
+    sign = object_recall('a', [frame] * 100, resamples=100).cell('traffic sign')
+    assert (sign.n, sign.things, sign.found.estimate) == (100, 1, 1.0)
+    assert sign.found.low == pytest.approx(0.2065, abs=1e-4)
+    assert sign.found.high == pytest.approx(1.0)
+
+
+def test_two_arms_are_compared_on_the_frames_of_both():
+    rng = np.random.default_rng(0)
+
+    def frame(chance: float) -> np.ndarray:
+        return np.array([row(i, 0, 5, 1, 10, 10 * (rng.random() < chance)) for i in range(5)],
+                        np.int32)
+
+    def rows(arm: str, chance: float) -> list[FrameRow]:
+        return [FrameRow(arm, i, 'c', i, 0, 1, detail=FrameDetail(objects=frame(chance)))
+                for i in range(60)]
+
+    both = rows('a', 0.9) + rows('b', 0.5)
+    found = paired_objects(both, 'a', 'b', resamples=500)
+    alone = {arm: arm_objects(arm, both, resamples=10).cell().found.estimate for arm in 'ab'}
+    assert found.difference.estimate == pytest.approx(alone['b'] - alone['a'])
+    assert found.difference.low < -0.4 < found.difference.high < -0.2
+    assert paired_objects(both[:63], 'a', 'b') is None
+    assert len(KINDS) == 5
