@@ -22,10 +22,14 @@ from kd_perception.evaluation.accuracy import (
     PairedAccuracy,
 )
 from kd_perception.evaluation.comparison import ComparisonRun
-from kd_perception.evaluation.metrics.boundary import arm_boundary, BoundaryScore, paired_boundary
+from kd_perception.evaluation.metrics.boundary import (
+    boundary_score,
+    BoundaryScore,
+    paired_boundary,
+)
 from kd_perception.evaluation.metrics.calibration import reliabilities, Reliability
-from kd_perception.evaluation.metrics.flicker import arm_flicker, Flicker, paired_flicker
-from kd_perception.evaluation.metrics.objects import arm_objects, ObjectRecall, paired_objects
+from kd_perception.evaluation.metrics.flicker import Flicker, flicker_share, paired_flicker
+from kd_perception.evaluation.metrics.objects import object_recall, ObjectRecall, paired_objects
 from kd_perception.evaluation.statistics.alternate import (
     alternate_accuracy,
     alternate_latency,
@@ -43,7 +47,7 @@ from kd_perception.evaluation.statistics.paired import (
     PairedLatency,
     with_stretches,
 )
-from kd_perception.evaluation.statistics.shares import PairedShare
+from kd_perception.evaluation.statistics.shares import measured, PairedShare
 from kd_perception.evaluation.verdict import arm_labels, cautions, judge, Verdict
 
 T = TypeVar('T')
@@ -163,9 +167,12 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
         comparisons=tuple(comparisons),
         intervals={arm: arm_intervals(rows[arm], seed=seed) for arm in arms},
         cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}),
-        boundary=_of_arms(arms, lambda a: arm_boundary(a, rows[a], seed=seed)),
-        objects=_of_arms(arms, lambda a: arm_objects(a, rows[a], seed=seed)),
-        flicker=_of_arms(arms, lambda a: arm_flicker(a, run.flicker_method, rows[a], seed=seed)),
+        boundary=_of_arms(arms, lambda a: boundary_score(
+            a, measured(rows[a], a, 'boundary'), seed=seed)),
+        objects=_of_arms(arms, lambda a: object_recall(
+            a, measured(rows[a], a, 'objects'), seed=seed)),
+        flicker=_of_arms(arms, lambda a: flicker_share(
+            a, run.flicker_method, measured(rows[a], a, 'flicker'), seed=seed)),
         calibration=reliabilities(run.confidences) or None, swaps=swap_costs(run))
 
 

@@ -1,1 +1,1 @@
-"""What is counted on frames: right pixels, boundaries, objects, flicker, calibration, disagreement."""
+"""What is counted on frames: boundaries, objects, flicker, calibration, disagreement."""

@@ -32,7 +32,6 @@ from kd_perception.evaluation.statistics.bootstrap import (
 from kd_perception.evaluation.statistics.shares import (
     drawn_sums,
     mean_known,
-    measured,
     measured_pairs,
     PairedShare,
     share,
@@ -143,12 +142,6 @@ def boundary_score(arm: str, counts: Sequence[np.ndarray], *, resamples: int = R
         f=tuple(mean.tolist()), frames=tuple(int(n) for n in frames),
         precision=tuple(share(total[:, 0].astype(float), total[:, 1]).tolist()),
         recall=tuple(share(total[:, 2].astype(float), total[:, 3]).tolist()))
-
-
-def arm_boundary(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
-                 seed: int = 0) -> BoundaryScore | None:
-    """Return the score of one arm of a comparison, or None when it was not measured."""
-    return boundary_score(arm, measured(rows, arm, 'boundary'), resamples=resamples, seed=seed)
 
 
 def paired_boundary(rows: Iterable[FrameRow], reference: str, other: str, *,

@@ -33,7 +33,6 @@ from kd_perception.evaluation.statistics.bootstrap import (
 )
 from kd_perception.evaluation.statistics.shares import (
     drawn_sums,
-    measured,
     measured_pairs,
     PairedShare,
 )
@@ -208,13 +207,6 @@ def flicker_share(arm: str, method: str, counts: Sequence[np.ndarray], *,
     found = bootstrap(lambda i: _ratio(by_pair, i), len(by_pair), block_length(series),
                       resamples=resamples, seed=seed, bounds=(0.0, 1.0))
     return Flicker(arm, method, len(by_pair), found, float(by_pair[:, 1].mean()))
-
-
-def arm_flicker(arm: str, method: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
-                seed: int = 0) -> Flicker | None:
-    """Return the flicker of one arm of a comparison, or None when it was not measured."""
-    return flicker_share(arm, method, measured(rows, arm, 'flicker'), resamples=resamples,
-                         seed=seed)
 
 
 def paired_flicker(rows: Iterable[FrameRow], reference: str, other: str, *,

@@ -25,7 +25,6 @@ from kd_perception.evaluation.statistics.bootstrap import (
 )
 from kd_perception.evaluation.statistics.shares import (
     drawn_sums,
-    measured,
     measured_pairs,
     PairedShare,
     share_intervals,
@@ -174,12 +173,6 @@ def object_recall(arm: str, frames: Sequence[np.ndarray], *, resamples: int = RE
                    pixel_recall=_at_least(recall[k], things[k]))
         for k, i in enumerate(np.flatnonzero(used)))
     return ObjectRecall(arm, len(frames), cells)
-
-
-def arm_objects(arm: str, rows: Iterable[FrameRow], *, resamples: int = RESAMPLES,
-                seed: int = 0) -> ObjectRecall | None:
-    """Return the recall of one arm of a comparison, or None when it was not measured."""
-    return object_recall(arm, measured(rows, arm, 'objects'), resamples=resamples, seed=seed)
 
 
 def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,

@@ -66,7 +66,9 @@ def _variance_block_length(values: np.ndarray) -> int:
     longest = math.ceil(min(3 * math.sqrt(n), n / 3))
     quiet = max(5, math.ceil(math.sqrt(math.log10(n))))
     lags = min(n - 1, 2 * longest + quiet)
-    covariance = np.array([centred[:n - k] @ centred[k:] for k in range(lags + 1)]) / n
+    # All lags at once (Wiener-Khinchin); the zeros keep the ends of the series apart.
+    spectrum = np.fft.rfft(centred, n + lags)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, n + lags)[:lags + 1] / n
     small = np.abs(covariance / variance) < 2 * math.sqrt(math.log10(n) / n)
     # The memory ends at the first lag after which `quiet` correlations in a row are noise.
     memory = next((m for m in range(lags - quiet + 1) if small[m + 1:m + 1 + quiet].all()),

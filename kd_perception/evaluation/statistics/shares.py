@@ -82,11 +82,18 @@ def drawn_sums(counts: np.ndarray, indices: np.ndarray) -> np.ndarray:
     :param indices: int64 ``[r, n]``, frames drawn.
     :returns: float64 ``[r, ...]``.
     """
-    n = len(counts)
-    # How often each frame was drawn: one matrix product then sums all resamples.
-    drawn = np.bincount((indices + n * np.arange(len(indices))[:, None]).ravel(),
-                        minlength=n * len(indices)).reshape(-1, n)
-    return (drawn @ counts.reshape(n, -1).astype(float)).reshape(len(indices), *counts.shape[1:])
+    n, (resamples, drawn) = len(counts), indices.shape
+    until = np.zeros((n + 1, counts[0].size))
+    np.cumsum(counts.reshape(n, -1), axis=0, out=until[1:])
+    # Neighbours are drawn in blocks: the sum of a block is the difference of two running sums.
+    begins = np.ones(indices.shape, bool)
+    begins[:, 1:] = indices[:, 1:] != indices[:, :-1] + 1
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], indices.size) - 1
+    flat = indices.ravel()
+    blocks = until[flat[last] + 1] - until[flat[first]]
+    rows = np.searchsorted(first, drawn * np.arange(resamples))
+    return np.add.reduceat(blocks, rows).reshape(resamples, *counts.shape[1:])
 
 
 def wilson(estimate: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

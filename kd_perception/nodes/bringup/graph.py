@@ -32,7 +32,7 @@ class NodeSpec:
     """
     One node to start.
 
-    :param executable: name of the console script; its module is ``kd_perception.nodes.<name>``.
+    :param executable: name of the console script and of the folder in ``kd_perception.nodes``.
     :param name: node name.
     :param namespace: without leading slash; empty for the root.
     :param parameters: values by name; lists as tuples of strings.
@@ -68,7 +68,7 @@ class NodeSpec:
     @property
     def module(self) -> str:
         """Return the module to run with ``python -m``."""
-        return f'{PACKAGE}.nodes.{self.executable}'
+        return f'{PACKAGE}.nodes.{self.executable}.node'
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import pytest
 
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.metrics.flicker import (
-    arm_flicker,
     count_flicker,
     flicker_share,
     follow,
@@ -123,6 +122,6 @@ def test_share_of_all_pairs_and_of_two_arms():
             for arm, k in (('a', 1), ('b', 2)) for i, c in enumerate(counts)]
     pair = paired_flicker(rows, 'a', 'b', resamples=300)
     assert pair.difference.estimate == pytest.approx(found.share.estimate)
-    assert arm_flicker('b', SAME_PIXEL, rows, resamples=10).rows()[0]['method'] == SAME_PIXEL
+    assert flicker_share('b', SAME_PIXEL, counts, resamples=10).rows()[0]['method'] == SAME_PIXEL
     assert flicker_share('a', REPROJECTED, []) is None
     assert paired_flicker([], 'a', 'b') is None

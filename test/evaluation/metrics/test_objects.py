@@ -9,7 +9,6 @@ from kd_perception.classes import ClassSet, load_class_map, load_class_set
 from kd_perception.evaluation.comparison import FrameRow
 from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 from kd_perception.evaluation.metrics.objects import (
-    arm_objects,
     distance_names,
     KINDS,
     object_recall,
@@ -17,6 +16,7 @@ from kd_perception.evaluation.metrics.objects import (
     paired_objects,
     visible_names,
 )
+from kd_perception.evaluation.statistics.shares import measured
 from kd_perception.frames import InstanceTable
 
 CARLA, DRIVING = load_class_set('carla'), load_class_set('driving')
@@ -133,7 +133,8 @@ def test_two_arms_are_compared_on_the_frames_of_both():
 
     both = rows('a', 0.9) + rows('b', 0.5)
     found = paired_objects(both, 'a', 'b', resamples=500)
-    alone = {arm: arm_objects(arm, both, resamples=10).cell().found.estimate for arm in 'ab'}
+    alone = {arm: object_recall(arm, measured(both, arm, 'objects'), resamples=10)
+             .cell().found.estimate for arm in 'ab'}
     assert found.difference.estimate == pytest.approx(alone['b'] - alone['a'])
     assert found.difference.low < -0.4 < found.difference.high < -0.2
     assert paired_objects(both[:63], 'a', 'b') is None
