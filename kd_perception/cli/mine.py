@@ -3,7 +3,8 @@ Keep the frames of recordings on which a student is worth correcting, in a new r
 
 The student runs over the recordings and the teacher beside it. Frames on which they disagree most,
 on which the student is least sure, or that are most unlike its training pictures, go with their
-context into OUT, which "distill" and "label" take as any other recording, without labels.
+context into OUT, which "distill" and "label" take as any other recording, without labels. An
+interrupted call goes on where it was when it is given again.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--class-map', default='', metavar='MAP',
                         help='between the classes of teacher and student')
     parser.add_argument('--budget', type=byte_count, default=0, metavar='SIZE',
-                        help='bytes that OUT may hold, e.g. 20GB; what comes first is kept')
+                        help='bytes that OUT may hold, e.g. 20GB; the highest scores that fit are '
+                             'kept')
     parser.add_argument('--max-size', type=byte_count, default=0, metavar='SIZE',
                         help='bytes of one file of OUT, e.g. 1GB')
     add_source_arguments(parser, labels=False)
@@ -89,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
     print(f'the teacher differs on {100 * report.disagreement:.1f} % of the pixels')
     if report.bad:
         print(f'{report.bad} frames could not be decoded')
-    if report.full:
-        print('the budget of bytes was too small for all chosen frames: those late in the '
-              'recordings are missing; lower --share to keep the highest of all')
+    if report.left_out:
+        print(f'{report.left_out} more would have been chosen; the budget had no room for them')
     return 0

@@ -36,10 +36,12 @@ from kd_perception.evaluation.mining import (
     choose,
     MiningOptions,
     require_room,
+    Room,
     surroundings,
 )
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.evaluation.redaction import Redaction
+from kd_perception.evaluation.score_journal import ScoreJournal
 from kd_perception.frames import Frame, Progress
 from kd_perception.tasks.familiarity import load_statistics
 from kd_perception.tasks.placement import network_input, place
@@ -47,6 +49,8 @@ from kd_perception.tasks.segmentation import decode, SegmentationResult
 
 _log = logging.getLogger(__name__)
 _PICTURES = '/camera/image/compressed'
+# Bytes of scores, headers and the recording's own index beside a picture and its mask, at most.
+_BESIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class MineOptions:
 
     :param blur: of ``imaging.blur.BLURS``.
     :param masks: write the teacher's masks beside the frames.
-    :param max_bytes: of the recording; 0: no limit.
+    :param max_bytes: of the recording; the highest scores that fit are kept. 0: no limit.
     :param file_bytes: of one of its files; 0: one file.
     :param class_map: between the classes of teacher and student.
     :param low_confidence: confidence below which a pixel counts as unsure.
@@ -80,8 +84,7 @@ class MineReport:
     :param chosen: frames of the highest scores; ``written`` holds their context, too.
     :param reasons: chosen frames by what they were chosen for first.
     :param disagreement: mean share of pixels on which both differ.
-    :param full: whether the limit of bytes ended the writing; what comes later in the recordings
-        is missing then, whatever its scores.
+    :param left_out: frames that would have been chosen if the limit of bytes were higher.
     """
 
     path: Path
@@ -91,7 +94,7 @@ class MineReport:
     written: int
     reasons: Mapping[str, int]
     disagreement: float
-    full: bool
+    left_out: int
 
 
 def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle,
@@ -104,7 +107,8 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
 
     :param paths: recordings as ``open_source`` takes them; their labels are not looked at. Raw and
         compressed pictures of ROS 2 bags are copied as they are, all others become JPEG.
-    :param out: the recording to make; it must not exist.
+    :param out: the recording to make; it must not exist. Until it is there, the scores lie
+        beside it (``ScoreJournal``), so that an interrupted call goes on when it is made again.
     :raises KdPerceptionError: when something does not fit together, or no frame stands out.
     """
     options = options or MineOptions()
@@ -121,15 +125,24 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
     with ExitStack() as stack:
         drives = _Recordings(stack, paths, image_topic, sampling)
         require_room(options.mining, drives.ends)
+        journal = stack.enter_context(ScoreJournal(out.with_name(f'{out.name}.scores.jsonl'), {
+            'student': student.hash, 'teacher': teacher.hash, 'class_map': options.class_map,
+            'low_confidence': options.low_confidence,
+            'computed': [engine, device, precision], 'recordings': drives.about()}))
         asked = {bundle.hash: stack.enter_context(_loaded(bundle, engine, device, precision,
                                                           threads))
                  for bundle in (student, teacher)}
         pupil, master = asked[student.hash], asked[teacher.hash]
-        scores = list(_scored(drives, pupil, master, comparison, progress))
+        scores = _scored(drives, pupil, master, comparison, journal, progress)
         known = [s for s in scores if s is not None]
         if not known:
             raise BagError(f'none of {len(scores)} frames could be compared')
-        chosen = choose(scores, options.mining, drives.thumbnail, drives.ends)
+        room = Room(options.max_bytes, lambda place: drives.size(
+            place, masks=options.masks, redacted=options.blur != 'none'))
+        chosen = choose(scores, options.mining, drives.thumbnail, drives.ends, room)
+        if not chosen and room.refused:
+            raise BagError(f'{out}: the budget of {options.max_bytes} bytes is too small for one '
+                           'frame with its context')
         if not chosen:
             raise BagError(
                 f'no frame stands out among {len(scores)}: all are alike, or too few of a kind '
@@ -140,16 +153,12 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
                  'blur': options.blur, 'blurred': redaction.hides}
         with MinedBag(out, drives.topics, classes=teacher.spec.classes, about=about,
                       max_bytes=options.max_bytes, file_bytes=options.file_bytes) as bag:
-            full = _write(bag, drives, chosen, scores, comparison, redaction, master, options,
-                          progress)
-            written = bag.frames
-        if not written:
-            raise BagError(f'{out}: the budget of {options.max_bytes} bytes is too small for one '
-                           'frame')
+            _write(bag, drives, chosen, scores, comparison, redaction, master, options, progress)
+        journal.remove()
     return MineReport(
-        out, len(scores), len(scores) - len(known), len(chosen), written,
+        out, len(scores), len(scores) - len(known), len(chosen), bag.frames,
         dict(Counter(c.reasons[0] for c in chosen.values())),
-        float(np.nanmean([s.disagreement for s in known])), full)
+        float(np.nanmean([s.disagreement for s in known])), room.refused)
 
 
 class _Recordings:
@@ -210,6 +219,22 @@ class _Recordings:
         data = reader.index(source.topic).raw(source.position(index))[0]
         return data, self._infos[which].get(frame.stamp_ns)
 
+    def size(self, place: int, *, masks: bool, redacted: bool) -> int:
+        """Return about how many bytes a frame takes up with all that is written of it."""
+        try:
+            frame = self.frame(place)
+        except ImageError:
+            return 0
+        data, info = self.message(place, frame)
+        size = len(data)
+        if redacted and self.topics.image_type == msgs.COMPRESSED_IMAGE:
+            size = max(size, len(jpeg_message(frame.image, frame.stamp_ns, frame.frame_id)))
+        return size + len(info or b'') + frame.image[..., 0].size * masks + _BESIDE
+
+    def about(self) -> list[list[Any]]:
+        """Return what tells these frames from others."""
+        return [[s.fingerprint, s.topic, s.chosen, len(s)] for s in self.sources]
+
     def _of(self, place: int) -> tuple[int, int]:
         which = int(np.searchsorted(self.ends, place, 'right'))
         return which, place - (self.ends[which - 1] if which else 0)
@@ -237,8 +262,9 @@ class _Asked:
 
 
 def _scored(drives: _Recordings, student: _Asked, teacher: _Asked, comparison: FrameComparison,
-            progress: Progress | None) -> Iterator[FrameScores | None]:
-    """Yield the scores of every frame; None for one that cannot be decoded."""
+            journal: ScoreJournal, progress: Progress | None) -> list[FrameScores | None]:
+    """Return the scores of every frame; None for one that cannot be decoded."""
+    places = [p for p in range(len(drives)) if p not in journal.scores]
     bad = BadFrames(_log, ', '.join(s.name for s in drives.sources[:3]), len(drives))
 
     def read(place: int) -> Frame | ImageError:
@@ -247,25 +273,27 @@ def _scored(drives: _Recordings, student: _Asked, teacher: _Asked, comparison: F
         except ImageError as error:
             return error
 
-    with closing(read_ahead(read, range(len(drives)))) as stream:
-        for number, frame in enumerate(stream):
+    with closing(read_ahead(read, places)) as stream:
+        for place, frame in zip(places, stream, strict=True):
+            found = None
             if isinstance(frame, ImageError):
-                bad.add(number, frame)
-                yield None
+                bad.add(place, frame)
             else:
                 said = student(frame.image)
-                yield comparison.scores(frame.image, teacher(frame.image).mask, said.mask,
-                                        said.confidence)
+                found = comparison.scores(frame.image, teacher(frame.image).mask, said.mask,
+                                          said.confidence)
+            journal.add(place, found)
             if progress is not None:
-                progress(number + 1, len(drives), 'comparing')
+                progress(len(journal.scores), len(drives), 'comparing')
     bad.sum_up()
+    return [journal.scores[p] for p in range(len(drives))]
 
 
 def _write(bag: MinedBag, drives: _Recordings, chosen: Mapping[int, Choice],
            scores: Sequence[FrameScores | None], comparison: FrameComparison,
            redaction: Redaction, teacher: _Asked, options: MineOptions,
-           progress: Progress | None) -> bool:
-    """Write chosen frames and their context in order; return whether the room was too small."""
+           progress: Progress | None) -> None:
+    """Write chosen frames and their context in order."""
     owner: dict[int, int] = {}
     for centre in chosen:
         for near in surroundings(centre, options.mining.context, len(drives), drives.ends):
@@ -283,12 +311,10 @@ def _write(bag: MinedBag, drives: _Recordings, chosen: Mapping[int, Choice],
                     else {'reason': 'context', 'of_frame': owner[at]})
         mask = teacher(frame.image).mask if options.masks or redaction.by_mask else None
         data, info = drives.message(at, frame)
-        if not bag.write(data, frame.log_ns, told, redact=redaction.of(mask),
-                         mask=mask if options.masks else None, camera_info=info):
-            return True
+        bag.write(data, frame.log_ns, told, redact=redaction.of(mask),
+                  mask=mask if options.masks else None, camera_info=info)
         if progress is not None:
             progress(done + 1, len(owner), 'writing')
-    return False
 
 
 def _copied(reader: BagReader, topic: str) -> bool:

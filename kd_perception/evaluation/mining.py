@@ -9,7 +9,7 @@ needs a threshold of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,29 @@ class Choice:
                 'threshold': self.threshold}
 
 
+class Room:
+    """
+    What the chosen frames may take up on a disk.
+
+    :param max_bytes: of all together; 0: no limit.
+    :param size: returns how many bytes a frame takes up at most, by its place.
+    """
+
+    def __init__(self, max_bytes: int, size: Callable[[int], int]) -> None:
+        self._free, self._limited, self._size = max_bytes, bool(max_bytes), size
+        self.refused = 0
+
+    def take(self, places: Collection[int]) -> bool:
+        """Return whether there is room for frames, which are then counted; else for none."""
+        if not self._limited:
+            return True
+        needed = sum(map(self._size, places))
+        fits = needed <= self._free
+        self._free -= needed if fits else 0
+        self.refused += not fits
+        return fits
+
+
 class Miner:
     """
     Decides frame by frame; for a stream that has no end.
@@ -135,13 +158,14 @@ class Miner:
 
 def choose(scores: Sequence[FrameScores | None], options: MiningOptions,
            small: Callable[[int], np.ndarray | None],
-           ends: Sequence[int] = ()) -> dict[int, Choice]:
+           ends: Sequence[int] = (), room: Room | None = None) -> dict[int, Choice]:
     """
     Choose among all frames of recordings at once: the highest ranks first.
 
     :param scores: of each frame in order; None for one that could not be compared.
     :param small: returns the thumbnail of a frame; None where it cannot be read.
     :param ends: places behind the last frame of each recording; context does not cross them.
+    :param room: asked for every frame that would be chosen, with what of its context is new.
     :returns: the chosen frames by place, ascending.
     """
     known = [i for i, s in enumerate(scores) if s is not None]
@@ -163,6 +187,8 @@ def choose(scores: Sequence[FrameScores | None], options: MiningOptions,
         picture = small(place)
         if picture is None or is_near(picture, kept, options.near_percent):
             continue
+        if room is not None and not room.take(more):
+            continue  # a smaller one may fit
         kept.append(picture)
         written |= more
         chosen[place] = Choice(True, why, float(tops[row]), threshold)

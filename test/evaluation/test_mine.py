@@ -9,7 +9,13 @@ from kd_perception.bags.mined import read_scores
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
-from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec, STATISTICS
+from kd_perception.bundle import (
+    BundleSpec,
+    InputSpec,
+    load_bundle,
+    NetworkSpec,
+    STATISTICS,
+)
 from kd_perception.classes import load_class_set
 from kd_perception.cli.main import main
 from kd_perception.errors import BagError, ConfigError
@@ -89,12 +95,11 @@ def test_pictures_of_a_folder_become_jpeg(models, drive, tmp_path):
     (tmp_path / 'frames').mkdir()
     for number, frame in enumerate(open_source(drive, labels=False)):
         cv2.imwrite(str(tmp_path / 'frames' / f'{number:03d}.png'), frame.image[:, :, ::-1])
-    from kd_perception.bundle import load_bundle
     report = mine([tmp_path / 'frames'], load_bundle(models / 'student'),
                   load_bundle(models / 'teacher'), tmp_path / 'mined',
                   MineOptions(MiningOptions(context=0, criteria=('novelty',), near_percent=0.0),
                               masks=False), engine='onnxruntime')
-    assert (report.frames, report.bad, report.full) == (80, 0, False)
+    assert (report.frames, report.bad, report.left_out) == (80, 0, 0)
     assert report.written == report.chosen <= 8
     source = open_source(tmp_path / 'mined')
     assert source.topic == '/camera/image/compressed'
@@ -104,7 +109,6 @@ def test_pictures_of_a_folder_become_jpeg(models, drive, tmp_path):
 
 
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(models, drive, tmp_path, capsys):
-    from kd_perception.bundle import load_bundle
     student, teacher = (load_bundle(models / n) for n in ('student', 'teacher'))
     with BagWriter(tmp_path / 'rear') as bag:
         for number in range(3):
@@ -124,10 +128,11 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(models, drive, tmp_pat
     for wrong in (7.0, float('nan')):
         with pytest.raises(ConfigError, match='low_confidence .*from 0 to 1'):
             mine([drive], student, teacher, tmp_path / 'out', MineOptions(low_confidence=wrong))
-    with pytest.raises(BagError, match='too small for one frame'):
+    with pytest.raises(BagError, match='too small for one frame with its context'):
         mine([drive], student, teacher, tmp_path / 'out', MineOptions(max_bytes=100),
              engine='onnxruntime')
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['rear']
+    # The scores stay, for a call with another budget.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['out.scores.jsonl', 'rear']
 
 
 def test_intrinsics_of_another_type_are_left_out(models, tmp_path):
@@ -136,3 +141,73 @@ def test_intrinsics_of_another_type_are_left_out(models, tmp_path):
         bag.write_image('/a/camera_info', np.zeros((4, 4, 3), np.uint8), 1)
     with BagReader(tmp_path / 'bag') as reader:
         assert _camera_infos(reader, '/a/image') == ('', {})
+
+
+def contents(path):
+    """Return all messages of a recording."""
+    with BagReader(path) as bag:
+        return [(topic, data) for topic, _, data in messages(bag)]
+
+
+def messages(bag):
+    for topic in bag.topics:
+        index = bag.index(topic.name)
+        for position in range(len(index)):
+            yield topic.name, position, index.raw(position)[0]
+
+
+def test_an_interrupted_call_goes_on_where_it_was(models, drive, tmp_path):
+    student, teacher = (load_bundle(models / n) for n in ('student', 'teacher'))
+    options = MineOptions(MiningOptions(share=0.2, context=1))
+    whole, out = tmp_path / 'whole', tmp_path / 'out'
+    mine([drive], student, teacher, whole, options, engine='onnxruntime')
+
+    def stop(done, total, what):
+        if done == 30:
+            raise KeyboardInterrupt
+
+    journal = tmp_path / 'out.scores.jsonl'
+    with pytest.raises(KeyboardInterrupt):
+        mine([drive], student, teacher, out, options, engine='onnxruntime', progress=stop)
+    assert not out.exists()
+    with journal.open('a') as file:
+        file.write('[30, {"disag')  # killed while it wrote
+    with pytest.raises(ConfigError, match='other models, recordings or settings'):
+        mine([drive], student, teacher, out, MineOptions(low_confidence=0.4),
+             engine='onnxruntime')
+    seen = []
+    report = mine([drive], student, teacher, out, options, engine='onnxruntime',
+                  progress=lambda done, total, what: seen.append((what, done)))
+    assert seen[0] == ('comparing', 31)
+    assert report.frames == 80
+    assert not journal.exists()
+    assert contents(out) == contents(whole)
+    (tmp_path / 'next.scores.jsonl').write_text('what is this\n')
+    with pytest.raises(ConfigError, match='next.scores.jsonl: holds no scores'):
+        mine([drive], student, teacher, tmp_path / 'next', options, engine='onnxruntime')
+
+
+def test_a_budget_keeps_the_highest_scores(models, drive, tmp_path, capsys):
+    student, teacher = (load_bundle(models / n) for n in ('student', 'teacher'))
+    mining = MiningOptions(share=0.2, context=0)
+    whole = mine([drive], student, teacher, tmp_path / 'whole', MineOptions(mining),
+                 engine='onnxruntime')
+    ranks = {}
+    with BagReader(tmp_path / 'whole') as bag:
+        for topic, _, data in messages(bag):
+            if topic == '/mined/disagreement':
+                told = read_scores(data)[1]
+                ranks[told['frame']] = float(told['rank'])
+    frame = HEIGHT * WIDTH * 4 + 10_000
+    assert main(['mine', str(drive), '--student', str(models / 'student'), '--teacher',
+                 str(models / 'teacher'), '--out', str(tmp_path / 'small'), '--share', '0.2',
+                 '--context', '0', '--engine', 'onnxruntime', '--budget',
+                 str(4 * frame + frame // 2)]) == 0
+    assert f'{whole.chosen - 4} more would have been chosen' in capsys.readouterr().out
+    with BagReader(tmp_path / 'small') as bag:
+        kept = [read_scores(data)[1]['frame'] for topic, _, data in messages(bag)
+                if topic == '/mined/disagreement']
+    assert len(kept) == 4
+    assert min(ranks[k] for k in kept) >= max(r for k, r in ranks.items() if k not in kept)
+    size = sum(f.stat().st_size for f in (tmp_path / 'small').rglob('*') if f.is_file())
+    assert size <= 4 * frame + frame // 2
