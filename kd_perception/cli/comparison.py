@@ -134,6 +134,9 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
         scenario = str(Path(request.bag).expanduser().resolve())
     elif live:
         scenario = request.topic
+    elif not (request.width and request.height):
+        raise ConfigError(f'a picture of {request.width}x{request.height}: --width and --height '
+                          'must be above zero')
     elif request.source == 'sim':
         load_scenario(request.scenario)
         if request.require_truth or request.class_map:

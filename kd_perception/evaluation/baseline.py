@@ -29,7 +29,7 @@ from kd_perception.evaluation.statistics.unpaired import difference, mirrored, r
 STATES = ('regression', 'undecided', 'within limit', 'improved', 'not gated')
 _MACHINE = ('cpu', 'cores', 'gpu')
 _PICTURES = ('source', 'scenario', 'seed', 'width', 'height', 'class_map')
-_COURSE = ('source', 'width', 'height', 'pacing', 'placement', 'rate_hz')
+_COURSE = ('source', 'width', 'height', 'pacing', 'placement', 'rate_hz', 'swap_every')
 _RUNTIME = ('engine', 'device', 'precision', 'threads')
 
 

@@ -112,6 +112,14 @@ class ParameterSpec:
         return value
 
 
+# How a value is written on a command line and in a params file, by type.
+_WRITTEN: dict[type, str] = {
+    bool: 'true or false', int: 'a whole number, e.g. 5',
+    float: 'a number with a decimal point, e.g. 5.0',
+    str: 'text; digits alone need quotes, e.g. \'"5"\'',
+    tuple: 'a list of texts, e.g. [front, rear]'}
+
+
 def _fixed(*table: ParameterSpec) -> tuple[ParameterSpec, ...]:
     """Return ``table`` for a node that reads its parameters once, when it starts."""
     return tuple(replace(spec, read_only=True) for spec in table)
@@ -370,7 +378,10 @@ def declare(node: Any, table: Iterable[ParameterSpec]) -> None:
             default = list(default) or ['']
         try:
             node.declare_parameter(spec.name, default, described)
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        except InvalidParameterTypeException:
+            raise ConfigError(f'parameter {spec.name}: must be {_WRITTEN[type(spec.default)]}; '
+                              'the value given is of another type') from None
+        except InvalidParameterValueException as error:
             raise ConfigError(f'parameter {spec.name}: {error}') from None
         if reason := spec.check(value_of(node, spec.name)):
             raise ConfigError(f'parameter {reason}')

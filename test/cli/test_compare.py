@@ -106,6 +106,8 @@ def in_empty_directory(tmp_path_factory, monkeypatch):
     (['{m}', '{m}', '--max-miou-regression', '3'], 'needs --baseline'),
     (['{m}', '{m}', '--strict'], '--strict needs --baseline'),
     (['{m}', '--threads', '1,2', '--placement', 'alternate', '--frames', '50'], '20 are 3'),
+    (['{m}', '{m}', '--width', '0'], 'must be above zero'),
+    (['{m}', '{m}', '--width', '8'], 'width: 8 is below 16'),
     (['{m}', '{m}', '--swap-every', '5'], '--swap-every needs --placement alternate'),
     (['{m}', '{m}', '--swap-every', '0', '--placement', 'alternate'], '2 frames or more'),
     (['{m}', '{m}', '--measures', 'flicker', '--placement', 'alternate'], 'cannot be had'),

@@ -111,6 +111,19 @@ def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
                          'confidence_threshold?), zzz')
 
 
+@pytest.mark.parametrize(('given', 'hint'), [
+    ('hang_timeout_s:=5', 'hang_timeout_s: must be a number with a decimal point, e.g. 5.0'),
+    ('model:=5', 'model: must be text; digits alone need quotes'),
+    ('threads:=2.0', 'threads: must be a whole number'),
+    ('autostart:=1', 'autostart: must be true or false'),
+    ('cameras:=front', r'cameras: must be a list of texts, e.g. \[front, rear\]')])
+def test_a_value_of_another_type_is_answered_with_how_to_write_it(bench, given, hint):
+    from kd_perception.nodes.perception.node import PerceptionNode
+
+    with pytest.raises(ConfigError, match=f'parameter {hint}'):
+        PerceptionNode(context=bench.context, cli_args=['--ros-args', '-p', given])
+
+
 def test_known_names_and_later_ones_are_no_mistakes():
     assert unknown_parameters({'model', 'qos_overrides./image.subscription.depth'},
                               {'model'}) == ''

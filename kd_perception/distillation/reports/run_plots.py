@@ -44,7 +44,7 @@ def curves(log: RunLog, best_step: int | None) -> bytes | None:
         if best_step is not None:
             rest[0].axvline(best_step, color=INK, lw=1, ls=(0, (4, 3)), label='best')
         rest[0].set_ylabel('validation')
-        rest[0].legend(frameon=False, fontsize=8, ncols=3, loc='lower right')
+        rest[0].legend(frameon=False, fontsize=8, ncols=3, loc='best')
     (rest[0] if rest else rate).set_xlabel('step')
     return png(drawing)
 

@@ -32,7 +32,7 @@ class NodeView:
     :param fallback: why something else than the wanted engine serves; empty when all is well.
     :param refused: which other model was not taken lately, while the old one serves on.
     :param stuck: what does not return in the inference thread; empty when all is well.
-    :param loading: whether a model is being loaded.
+    :param loading: whether a model is being loaded, ``loading_s``: for how long.
     :param values: more key-value pairs of the node.
     """
 
@@ -46,6 +46,7 @@ class NodeView:
     refused: str = ''
     stuck: str = ''
     loading: bool = False
+    loading_s: float = 0.0
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,6 +80,7 @@ class Diagnostics:
             'engine': model.get('engine', ''), 'device': model.get('device', ''),
             'precision': model.get('precision', ''),
             'engine_choice': model.get('engine_choice', ''), 'loading': view.loading,
+            'loading_s': round(view.loading_s, 1),
             **_performance(summary), **counters, **view.values}
         if view.topics:
             every = view.topics.values()

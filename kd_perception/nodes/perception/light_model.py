@@ -35,6 +35,11 @@ class LightModel:
         return self._loader.busy
 
     @property
+    def loading_s(self) -> float:
+        """Return for how long it is being loaded; 0 when it is not."""
+        return self._loader.busy_s
+
+    @property
     def policy(self) -> str:
         """Return why it serves, or why it cannot; empty when all is well."""
         return self._trouble or self._worker.policy_reason

@@ -73,6 +73,13 @@ class ModelLoader:
         self._thread: threading.Thread | None = None
         self._side: SideBuild | None = None
         self._closed = False
+        self._began = 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Return for how long the present model is being loaded; 0 when none is."""
+        with self._lock:
+            return time.monotonic() - self._began if self._thread is not None else 0.0
 
     @property
     def busy(self) -> bool:
@@ -89,6 +96,7 @@ class ModelLoader:
             if self._side is not None:
                 self._side.stop()
             if self._thread is None:
+                self._began = time.monotonic()
                 self._thread = threading.Thread(target=self._work, name='model loader')
                 self._thread.start()
 
@@ -109,7 +117,8 @@ class ModelLoader:
                 if request is None:
                     self._thread = None
                     return
-            reason, began = '', time.monotonic()
+                self._began = began = time.monotonic()
+            reason = ''
             try:
                 self._load(request, began)
             except KdPerceptionError as error:

@@ -60,6 +60,11 @@ class ModelSwitch:
         return self._loader.busy or self.light.loading
 
     @property
+    def loading_s(self) -> float:
+        """Return for how long a model is being loaded: what grows without end hangs."""
+        return max(self._loader.busy_s, self.light.loading_s)
+
+    @property
     def trouble(self) -> str:
         """Return why not what is wanted serves, or nothing at all; empty when all is well."""
         retry = self._fallback.retry_in_s(time.monotonic())

@@ -380,7 +380,8 @@ class PerceptionNode(LifecycleNode):
             model=model.describe() if model is not None else {}, model_error=self._model_error,
             fallback=switch.trouble if switch is not None else '',
             values=switch.values() if switch is not None else {},
-            loading=switch is not None and switch.loading)
+            loading=switch is not None and switch.loading,
+            loading_s=switch.loading_s if switch is not None else 0.0)
         head = DiagnosticArray().header
         head.stamp = self.get_clock().now().to_msg()
         told = self._report.statuses(view)

@@ -115,12 +115,14 @@ def test_another_engine_serves_while_the_first_model_is_built(bench, camera, ten
         assert model()['stands_in'] == 'tensorrt is being built for cuda'
         bench.spin_until(
             lambda: told and 'being built' in values_of(told[-1].status[0])['fallback'])
+        bench.spin_until(lambda: float(values_of(told[-1].status[0])['loading_s']) > 1)
         assert bench.get_parameter(NAME, 'engine') == 'tensorrt'
         Build.made[0].ended.set()
         bench.spin_until(lambda: model()['engine'] == 'tensorrt')
         front.ask()
         assert model()['stands_in'] == ''
         bench.spin_until(lambda: not values_of(told[-1].status[0])['fallback'])
+        bench.spin_until(lambda: values_of(told[-1].status[0])['loading_s'] == '0')
 
 
 def test_a_build_that_fails_is_told_and_the_other_engine_goes_on(bench, camera, tensorrt):
