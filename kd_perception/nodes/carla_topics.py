@@ -75,6 +75,8 @@ def main() -> int:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
+    from kd_perception.nodes.process import hear_no_more_signals
+
     rclpy.init()
     node = rclpy.create_node('kd_perception_doctor')
     executor = SingleThreadedExecutor()
@@ -82,6 +84,7 @@ def main() -> int:
     try:
         found = seen(node, lambda: executor.spin_once(timeout_sec=0.1))
     finally:
+        hear_no_more_signals()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

@@ -16,7 +16,9 @@ import sys
 from typing import Any, Protocol
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import uninstall_signal_handlers
 
 from kd_perception.errors import KdPerceptionError
 from kd_perception.interrupts import answered
@@ -26,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 # A thread that finishes its numpy work asks for the interpreter lock; the default of 5 ms before
 # another thread must yield it would show as latency.
 _SWITCH_INTERVAL_S = 0.0005
+_WAKE_S = 1.0
 
 
 class RunnableNode(Protocol):
@@ -66,6 +69,9 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None, *,
     code = 0
     try:
         node = make()
+        # rclpy wakes the executor first and closes the context then: one that has gone to sleep in
+        # between would not hear of the signal before something else wakes it.
+        node.create_timer(_WAKE_S, _look, clock=Clock(clock_type=ClockType.STEADY_TIME))
         executor.add_node(node)
         executor.spin()
         code = node.exit_code
@@ -86,9 +92,7 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None, *,
             # A name or a parameter override that ROS itself refuses.
             code = _refused(node, str(error))
     finally:
-        # A second signal while things close must not leave threads behind.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        hear_no_more_signals()
         executor.shutdown(timeout_sec=1.0)
         if node is not None:
             node.close()
@@ -102,6 +106,23 @@ def run_node(make: Callable[[], Any], args: Sequence[str] | None = None, *,
         sys.stdout.flush()
         os._exit(1)
     return code
+
+
+def _look() -> None:
+    """Do nothing: the executor looks at its context when it is awake."""
+
+
+def hear_no_more_signals() -> None:
+    """
+    Let things close in peace; to be called before the executor of a signalled process shuts down.
+
+    A second signal must not leave threads behind. And rclpy answers the first one in a thread of
+    its own, which wakes the executors by a list that an executor frees when it shuts down: were it
+    not waited for, it would read freed memory now and then (SIGSEGV).
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    uninstall_signal_handlers()
 
 
 def end_with_parent() -> None:

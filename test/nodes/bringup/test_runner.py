@@ -274,7 +274,7 @@ def start_badly(tmp_path, module, *arguments):
     """Start a node that must refuse; return the last line that it says."""
     environment = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}
     done = subprocess.run(
-        [sys.executable, '-m', f'kd_perception.nodes.{module}', '--ros-args', *arguments],
+        [sys.executable, '-m', f'kd_perception.nodes.{module}.node', '--ros-args', *arguments],
         env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
     assert 'Traceback' not in done.stderr
