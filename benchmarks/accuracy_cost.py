@@ -64,6 +64,9 @@ def main() -> None:
     def reprojection(views: tuple[View, View], truth: np.ndarray, last: np.ndarray) -> object:
         return steady(reproject(*views), truth, last, moving)
 
+    def calibration(truth: np.ndarray, mask: np.ndarray, sure: np.ndarray) -> None:
+        Calibration().update(truth, mask, sure)
+
     with StreetSimulator('clear', seed=SEED, width=WIDTH, height=HEIGHT) as street:
         street.render(0., depth=True)
         for number in range(REPEATS * FRAMES):
@@ -85,7 +88,7 @@ def main() -> None:
             add('arm: boundaries', partial(known.count, mask))
             add('arm: objects', partial(objects.count, table, now.instances, mask))
             add('arm: flicker', partial(count_flicker, matches, mask, last))
-            add('arm: calibration', partial(Calibration().update, truth, mask, sure))
+            add('arm: calibration', partial(calibration, truth, mask, sure))
             add('arm: confusion matrix', partial(confusion_matrix, truth, mask, len(target)))
     medians = {k: statistics.median(v) for k, v in parts.items()}
     # The first arm's boundaries are part of "frame: boundaries".

@@ -66,11 +66,13 @@ class MinedBag:
     :param about: what is said of it in the metadata, e.g. which models.
     :param max_bytes: what it may hold; what would not fit is refused. 0 for no limit.
     :param file_bytes: begin another file when one holds so much; 0: one file.
+    :param keep: whether what was written before an error stays: it cannot be recorded again.
     """
 
     def __init__(self, path: Path | str, topics: MinedTopics, *, classes: ClassSet | None = None,
                  about: Mapping[str, str] | None = None, max_bytes: int = 0,
-                 file_bytes: int = 0) -> None:
+                 file_bytes: int = 0, keep: bool = True) -> None:
+        self._keep = keep
         self.path = Path(path)
         self.topics = topics
         self._classes = classes
@@ -135,7 +137,7 @@ class MinedBag:
 
     def _open(self, log_ns: int, *, masks: bool) -> RawBagWriter:
         if self._writer is None:
-            writer = RawBagWriter(self.path, max_bytes=self._file_bytes, keep=True,
+            writer = RawBagWriter(self.path, max_bytes=self._file_bytes, keep=self._keep,
                                   source=Metadata(custom=self._about))
             writer.__enter__()
             self._writer = writer

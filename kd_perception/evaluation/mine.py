@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, ExitStack
 from dataclasses import dataclass, field
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from kd_perception.bags import messages as msgs
 from kd_perception.bags.collection import find_recordings
 from kd_perception.bags.mined import jpeg_message, MinedBag, MinedTopics
+from kd_perception.bags.mined import redacted as redact
 from kd_perception.bags.motion import thumbnail
 from kd_perception.bags.reader import BagReader
 from kd_perception.bags.sampling import BadFrames, Sampling
@@ -152,7 +154,8 @@ def mine(paths: Sequence[Path | str], student: ModelBundle, teacher: ModelBundle
                  'teacher': teacher.hash, 'share': f'{options.mining.share:g}',
                  'blur': options.blur, 'blurred': redaction.hides}
         with MinedBag(out, drives.topics, classes=teacher.spec.classes, about=about,
-                      max_bytes=options.max_bytes, file_bytes=options.file_bytes) as bag:
+                      max_bytes=options.max_bytes, file_bytes=options.file_bytes,
+                      keep=False) as bag:
             _write(bag, drives, chosen, scores, comparison, redaction, master, options, progress)
         journal.remove()
     return MineReport(
@@ -226,14 +229,15 @@ class _Recordings:
         except ImageError:
             return 0
         data, info = self.message(place, frame)
-        size = len(data)
-        if redacted and self.topics.image_type == msgs.COMPRESSED_IMAGE:
-            size = max(size, len(jpeg_message(frame.image, frame.stamp_ns, frame.frame_id)))
-        return size + len(info or b'') + frame.image[..., 0].size * masks + _BESIDE
+        if redacted:  # a picture in which something was hidden is encoded anew
+            anew = redact(data, self.topics.image_type, np.copy)
+            data = max(data, anew, key=len)
+        return len(data) + len(info or b'') + frame.image[..., 0].size * masks + _BESIDE
 
     def about(self) -> list[list[Any]]:
         """Return what tells these frames from others."""
-        return [[s.fingerprint, s.topic, s.chosen, len(s)] for s in self.sources]
+        return [[s.fingerprint, s.topic, hashlib.sha256(s.times_ns.tobytes()).hexdigest(), len(s)]
+                for s in self.sources]
 
     def _of(self, place: int) -> tuple[int, int]:
         which = int(np.searchsorted(self.ends, place, 'right'))
@@ -311,8 +315,10 @@ def _write(bag: MinedBag, drives: _Recordings, chosen: Mapping[int, Choice],
                     else {'reason': 'context', 'of_frame': owner[at]})
         mask = teacher(frame.image).mask if options.masks or redaction.by_mask else None
         data, info = drives.message(at, frame)
-        bag.write(data, frame.log_ns, told, redact=redaction.of(mask),
-                  mask=mask if options.masks else None, camera_info=info)
+        if not bag.write(data, frame.log_ns, told, redact=redaction.of(mask),
+                         mask=mask if options.masks else None, camera_info=info):
+            raise BagError(f'{bag.path}: the frames take up more than the budget of '
+                           f'{options.max_bytes} bytes when they are blurred; raise --budget')
         if progress is not None:
             progress(done + 1, len(owner), 'writing')
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -89,11 +90,12 @@ class Room:
     """
 
     def __init__(self, max_bytes: int, size: Callable[[int], int]) -> None:
-        self._free, self._limited, self._size = max_bytes, bool(max_bytes), size
+        self._free, self._limited = max_bytes, bool(max_bytes)
+        self._size = lru_cache(None)(size)
         self.refused = 0
 
     def take(self, places: Collection[int]) -> bool:
-        """Return whether there is room for frames, which are then counted; else for none."""
+        """Return whether there is room for a chosen frame and its context, which is then taken."""
         if not self._limited:
             return True
         needed = sum(map(self._size, places))
@@ -165,7 +167,9 @@ def choose(scores: Sequence[FrameScores | None], options: MiningOptions,
     :param scores: of each frame in order; None for one that could not be compared.
     :param small: returns the thumbnail of a frame; None where it cannot be read.
     :param ends: places behind the last frame of each recording; context does not cross them.
-    :param room: asked for every frame that would be chosen, with what of its context is new.
+    :param room: asked for every frame that is chosen, with what of its context is not yet to be
+        written; where there is none, the frame is left out. What is returned is part of what is
+        chosen without it.
     :returns: the chosen frames by place, ascending.
     """
     known = [i for i, s in enumerate(scores) if s is not None]
@@ -174,23 +178,25 @@ def choose(scores: Sequence[FrameScores | None], options: MiningOptions,
     ranks = ranked(np.array([vector(s, options.criteria) for s in scores if s is not None]))
     threshold = limit(ranks, options.share)
     tops = np.fmax.reduce(ranks, axis=1)  # NaN only where all are
+    planned: set[int] = set()  # to be written, were there room for all
     written: set[int] = set()
     kept: list[np.ndarray] = []
     chosen: dict[int, Choice] = {}
     for row in np.argsort(-tops, kind='stable'):
         place, why = known[row], reasons(ranks[row], threshold, options.criteria)
-        if not why or len(chosen) + 1 > options.share * len(known):
+        if not why or len(kept) + 1 > options.share * len(known):
             break
-        more = set(surroundings(place, options.context, len(scores), ends)) - written
-        if len(written) + len(more) > options.share * len(scores):
+        near = set(surroundings(place, options.context, len(scores), ends))
+        if len(planned | near) > options.share * len(scores):
             continue  # another one may share its context with those that are kept
         picture = small(place)
         if picture is None or is_near(picture, kept, options.near_percent):
             continue
-        if room is not None and not room.take(more):
-            continue  # a smaller one may fit
         kept.append(picture)
-        written |= more
+        planned |= near
+        if room is not None and not room.take(near - written):
+            continue  # one with a smaller picture, or less new context, may fit
+        written |= near
         chosen[place] = Choice(True, why, float(tops[row]), threshold)
     return dict(sorted(chosen.items()))
 

@@ -169,6 +169,10 @@ def test_another_course_or_other_frames_do_not_compare(report):
     new['spec']['placement'] = 'concurrent'
     assert states(compare_reports(report, new, Limits(other_machine=True)))['p50'] == 'not gated'
     new = copy.deepcopy(report)
+    new['spec']['swap_every'] = 7
+    assert states(compare_reports(report, new, Limits(other_machine=True)))['p50'] == 'not gated'
+    del new['spec']['swap_every']  # an older report, which did not know of it
+    assert states(compare_reports(new, report, Limits()))['p50'] == 'within limit'
     new['spec']['scenario'] = 'night'
     found = compare_reports(report, new, Limits())
     assert states(found)['miou'] == 'not gated'

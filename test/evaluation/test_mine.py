@@ -7,6 +7,7 @@ import pytest
 
 from kd_perception.bags.mined import read_scores
 from kd_perception.bags.reader import BagReader
+from kd_perception.bags.sampling import Sampling
 from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.bundle import (
@@ -182,9 +183,63 @@ def test_an_interrupted_call_goes_on_where_it_was(models, drive, tmp_path):
     assert report.frames == 80
     assert not journal.exists()
     assert contents(out) == contents(whole)
-    (tmp_path / 'next.scores.jsonl').write_text('what is this\n')
-    with pytest.raises(ConfigError, match='next.scores.jsonl: holds no scores'):
-        mine([drive], student, teacher, tmp_path / 'next', options, engine='onnxruntime')
+    for foreign in ('what is this\n', 'precious'):
+        (tmp_path / 'next.scores.jsonl').write_text(foreign)
+        with pytest.raises(ConfigError, match='next.scores.jsonl: holds no scores'):
+            mine([drive], student, teacher, tmp_path / 'next', options, engine='onnxruntime')
+        assert (tmp_path / 'next.scores.jsonl').read_text() == foreign
+
+
+def test_scores_of_other_frames_or_of_a_call_that_runs_are_not_taken(models, drive, tmp_path):
+    student, teacher = (load_bundle(models / n) for n in ('student', 'teacher'))
+    options = MineOptions(MiningOptions(share=0.5, context=0))
+
+    def go(sampling, stop=0):
+        def tell(done, total, what):
+            if done == stop:
+                with pytest.raises(ConfigError, match='is being written by another call'):
+                    go(sampling)
+                raise KeyboardInterrupt
+        return mine([drive], student, teacher, tmp_path / 'out', options, engine='onnxruntime',
+                    sampling=sampling, progress=tell)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(Sampling(limit=20), stop=15)
+    with pytest.raises(ConfigError, match='other models, recordings or settings'):
+        go(Sampling(limit=20, rate_hz=2.5))
+    assert go(Sampling(limit=20)).frames == 20
+
+
+def test_ctrl_c_while_writing_leaves_the_scores_alone(models, drive, tmp_path):
+    student, teacher = (load_bundle(models / n) for n in ('student', 'teacher'))
+    options = MineOptions(MiningOptions(share=0.2, context=0))
+
+    def stop(done, total, what):
+        if what == 'writing' and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mine([drive], student, teacher, tmp_path / 'out', options, engine='onnxruntime',
+             progress=stop)
+    assert [p.name for p in tmp_path.iterdir()] == ['out.scores.jsonl']
+    mine([drive], student, teacher, tmp_path / 'out', options, engine='onnxruntime')
+    assert [p.name for p in tmp_path.iterdir()] == ['out']
+
+
+def test_a_budget_counts_what_pictures_take_up_when_they_are_blurred(models, tmp_path):
+    student, teacher = (load_bundle(models / n) for n in ('student', 'teacher'))
+    draws = np.random.default_rng(4)
+    with BagWriter(tmp_path / 'grey') as bag:
+        for number in range(60):
+            picture = draws.integers(0, 255, (480, 640)).astype(np.uint8)
+            bag.write_image('/rear/image', picture, (number + 1) * 10 ** 8, 'rear', 'mono8')
+    grey, colour = 480 * 640, 3 * 480 * 640
+    options = MineOptions(MiningOptions(share=0.2, context=0), blur='people_and_vehicles',
+                          masks=False, max_bytes=3 * colour + 3 * 10_000 + grey)
+    report = mine([tmp_path / 'grey'], student, teacher, tmp_path / 'out', options,
+                  engine='onnxruntime')
+    assert report.chosen == report.written == len(open_source(tmp_path / 'out')) == 3
+    assert report.left_out > 0
 
 
 def test_a_budget_keeps_the_highest_scores(models, drive, tmp_path, capsys):

@@ -11,6 +11,7 @@ from kd_perception.evaluation.mining import (
     MiningOptions,
     ranked,
     require_room,
+    Room,
     surroundings,
 )
 
@@ -112,6 +113,25 @@ def test_offline_takes_the_highest_of_all_within_both_shares():
     small = next(stream)
     assert len(choose(scores, MiningOptions(context=0), lambda place: small)) == 1
     assert choose([None, None], MiningOptions(), lambda place: small) == {}
+
+
+@pytest.mark.parametrize('context', [0, 2])
+def test_a_budget_chooses_among_what_would_be_chosen_without_it(context):
+    draws = np.random.default_rng(5)
+    scores = [frame(v) for v in draws.random(300)]
+    small = [p for p, _ in zip(pictures(), scores)]
+    for number in range(100):  # some are like others
+        small[3 * number] = small[0]
+    options = MiningOptions(context=context)
+    whole = choose(scores, options, small.__getitem__)
+    room = Room(25, lambda place: 1 + place % 3)
+    part = choose(scores, options, small.__getitem__, room=room)
+    assert 0 < len(part) < len(whole)
+    assert part == {place: whole[place] for place in part}
+    assert room.refused == len(whole) - len(part)
+    written = {p for c in part for p in surroundings(c, context, 300)}
+    assert sum(1 + p % 3 for p in written) <= 25
+    assert choose(scores, options, small.__getitem__, room=Room(0, lambda place: 10 ** 9)) == whole
 
 
 def test_a_share_of_less_than_one_frame_with_context_is_refused_at_once():

@@ -1,8 +1,8 @@
 """
 Whether two networks look at the same things: their maps of attention, held against each other.
 
-Maps come in, small and by frame and class (``distillation/attribution.py`` makes them); rank
-correlations go out. Ranks, because gradients of two networks have different scales and a few
+Maps come in, small and by frame and class (``distillation/reports/attribution.py`` makes them);
+rank correlations go out. Ranks, because gradients of two networks have different scales and a few
 cells with very large values. Within the segment alone, because outside of it every network's map
 fades with distance: over the whole frame a network with random weights agreed with a trained
 teacher better (0.79) than its student did (0.74); within segments it was 0.25 against 0.43, and

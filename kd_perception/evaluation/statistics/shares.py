@@ -23,6 +23,9 @@ from kd_perception.evaluation.statistics.bootstrap import (
 )
 from kd_perception.evaluation.statistics.paired import ANSWERED, FEWEST_PAIRS, pair_rows
 
+# Blocks of fewer frames are summed frame by frame.
+_SHORT = 32
+
 
 @dataclass(frozen=True)
 class PairedShare:
@@ -83,17 +86,23 @@ def drawn_sums(counts: np.ndarray, indices: np.ndarray) -> np.ndarray:
     :returns: float64 ``[r, ...]``.
     """
     n, (resamples, drawn) = len(counts), indices.shape
-    until = np.zeros((n + 1, counts[0].size))
-    np.cumsum(counts.reshape(n, -1), axis=0, out=until[1:])
-    # Neighbours are drawn in blocks: the sum of a block is the difference of two running sums.
+    flat = counts.reshape(n, -1).astype(float)
     begins = np.ones(indices.shape, bool)
     begins[:, 1:] = indices[:, 1:] != indices[:, :-1] + 1
     first = np.flatnonzero(begins)
-    last = np.append(first[1:], indices.size) - 1
-    flat = indices.ravel()
-    blocks = until[flat[last] + 1] - until[flat[first]]
-    rows = np.searchsorted(first, drawn * np.arange(resamples))
-    return np.add.reduceat(blocks, rows).reshape(resamples, *counts.shape[1:])
+    if first.size * _SHORT > indices.size:
+        # How often each frame was drawn: one matrix product then sums all resamples.
+        times = np.bincount((indices + n * np.arange(resamples)[:, None]).ravel(),
+                            minlength=n * resamples).reshape(-1, n)
+        sums = times @ flat
+    else:
+        # The sum of a block of neighbours is the difference of two running sums.
+        until = np.concatenate([np.zeros((1, flat.shape[1])), np.cumsum(flat, axis=0)])
+        last = np.append(first[1:], indices.size) - 1
+        drawn_frames = indices.ravel()
+        blocks = until[drawn_frames[last] + 1] - until[drawn_frames[first]]
+        sums = np.add.reduceat(blocks, np.searchsorted(first, drawn * np.arange(resamples)))
+    return np.asarray(sums).reshape(resamples, *counts.shape[1:])
 
 
 def wilson(estimate: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

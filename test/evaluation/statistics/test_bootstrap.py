@@ -41,6 +41,22 @@ def test_long_series_come_in_chunks_that_fit_memory():
     assert sizes == [(4, 1_000_000), (4, 1_000_000), (1, 1_000_000)]
 
 
+@pytest.mark.parametrize('n', [8, 9, 50, 401])
+@pytest.mark.parametrize('memory', [0.0, 0.9])
+def test_block_length_is_what_the_sums_of_each_lag_give(monkeypatch, n, memory):
+    values = _series(np.random.default_rng(n), n, memory)
+    fast = block_length(values)
+    centred = values - values.mean()
+
+    def lag_by_lag(spectrum, size):
+        lags = size - n
+        return n * np.array([*(centred[:n - k] @ centred[k:] for k in range(lags + 1)),
+                             *np.zeros(size - lags - 1)]) / n
+
+    monkeypatch.setattr(np.fft, 'irfft', lag_by_lag)
+    assert block_length(values) == fast
+
+
 def test_block_length_grows_with_memory():
     rng = np.random.default_rng(0)
     lengths = [np.median([block_length(_series(rng, 400, m)) for _ in range(9)])

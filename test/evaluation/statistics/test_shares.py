@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kd_perception.evaluation.statistics.bootstrap import block_indices
 from kd_perception.evaluation.statistics.shares import (
     drawn_sums,
     mean_known,
@@ -17,6 +18,19 @@ def test_sums_of_resampled_frames():
     counts = np.arange(12).reshape(4, 3)
     indices = np.array([[0, 0, 3, 3], [1, 2, 1, 1]])
     np.testing.assert_array_equal(drawn_sums(counts, indices), counts[indices].sum(axis=1))
+
+
+@pytest.mark.parametrize('block', [1, 7, 31, 33, 60, 200])
+@pytest.mark.parametrize('shape', [(200,), (200, 3), (200, 2, 4)])
+def test_sums_of_drawn_blocks_are_those_of_their_frames(block, shape):
+    rng = np.random.default_rng(block)
+    for counts in (rng.integers(0, 1000, shape), rng.normal(size=shape)):
+        for indices in block_indices(200, block, 300, seed=1):
+            np.testing.assert_allclose(drawn_sums(counts, indices), counts[indices].sum(axis=1),
+                                       rtol=1e-9, atol=1e-9)
+    # A row may begin where the one before it ended.
+    rows = np.arange(200).reshape(4, 50)
+    np.testing.assert_allclose(drawn_sums(counts, rows), counts[rows].sum(axis=1), atol=1e-9)
 
 
 def test_mean_of_what_is_known():
