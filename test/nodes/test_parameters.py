@@ -1,7 +1,6 @@
 import pytest
 
 from kd_perception.errors import ConfigError
-from kd_perception.nodes import qos
 from kd_perception.nodes.parameters import check_values, declare, ParameterSpec, TABLES, value_of
 from kd_perception.nodes.unknown_parameters import unknown_parameters
 
@@ -88,7 +87,6 @@ def test_what_is_read_once_cannot_be_set_in_vain(name):
 
 
 def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
-    from rcl_interfaces.msg import Log
     from rclpy.logging import LoggingSeverity, set_logger_level
 
     from kd_perception.nodes.perception.node import PerceptionNode
@@ -98,7 +96,7 @@ def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
                     '    autostart: false\n    use_sim_time: false\n'
                     '    qos_overrides:\n      /image:\n        subscription:\n'
                     '          depth: 2\n')
-    lines = bench.collect(Log, '/rosout', qos.latched())
+    lines = bench.logs()
     set_logger_level('car.perception', LoggingSeverity.WARN)
 
     def make(**given):

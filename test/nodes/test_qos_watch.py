@@ -5,7 +5,6 @@ from itertools import product
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import pytest
-from rcl_interfaces.msg import Log
 from rclpy.duration import Duration
 from rclpy.logging import LoggingSeverity, set_logger_level
 from rclpy.qos import (
@@ -64,7 +63,7 @@ def run_fast(node):
 
 def test_a_subscription_that_asks_for_more_is_named_with_the_fix(bench, options):
     found = bench.collect(DiagnosticArray, '/diagnostics', 10)
-    lines = bench.collect(Log, '/rosout', qos.latched())
+    lines = bench.logs()
     set_logger_level('perception', LoggingSeverity.WARN)
     try:
         with bench.running(PerceptionNode, **options) as node:
