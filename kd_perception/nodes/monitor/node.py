@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import logging
+import math
 from pathlib import Path
 import sys
 import time
@@ -290,8 +291,11 @@ class MonitorNode(Node):
                             source=labelled, measures=self._measures)
         recorder.notes += [note] if note else []
         self._out.prepare()
+        if values['pacing'] == 'realtime':
+            # Nobody waits for a slow arm, whose answer counts until it is called lost.
+            recorder.kept_frames = max(FRESH_FRAMES + math.ceil(
+                values['timeout_s'] * values['rate_hz']), _KEPT_LIVE)
         if isinstance(self._source, LiveTopic):
-            recorder.kept_frames = _KEPT_LIVE
             recorder.ignored = frozenset(self._source.before)
         self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         if self._alternation is not None:

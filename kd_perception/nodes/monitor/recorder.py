@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import NamedTuple
 import zlib
 
 import numpy as np
@@ -26,7 +27,12 @@ from kd_perception.evaluation.comparison import (
 )
 from kd_perception.evaluation.host import host_info, package_versions
 from kd_perception.evaluation.joining import join_events, Published, Received
-from kd_perception.evaluation.metrics.detail_counter import DetailCounter, FrameTruth, Lens
+from kd_perception.evaluation.metrics.detail_counter import (
+    DetailCounter,
+    FrameTruth,
+    Lens,
+    OBJECTS,
+)
 from kd_perception.evaluation.metrics.frame_detail import FrameDetail
 from kd_perception.frames import CameraPlace, InstanceTable
 from kd_perception.imaging import resize_labels
@@ -44,6 +50,22 @@ class _Answer:
     stages: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[tuple[int, int, int], ...] | None = None
     detail: FrameDetail | None = None
+    seen: bool = True
+
+
+class _Packed(NamedTuple):
+    """An array in little memory: maps of classes and instances shrink to a tenth and less."""
+
+    data: bytes
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> _Packed:
+        return cls(zlib.compress(array.tobytes(), 1), array.shape, array.dtype)
+
+    def array(self) -> np.ndarray:
+        return np.frombuffer(zlib.decompress(self.data), self.dtype).reshape(self.shape)
 
 
 @dataclass
@@ -57,30 +79,43 @@ class _FrameState:
     index: int | None = None
     counted: set[str] = field(default_factory=set)
     calibrated: set[str] = field(default_factory=set)
-    packed: dict[str, tuple[bytes, tuple[int, ...]]] = field(default_factory=dict)
+    packed: dict[str, _Packed] = field(default_factory=dict)
+    packed_truth: dict[str, _Packed] = field(default_factory=dict)
 
     @property
     def truth(self) -> np.ndarray | None:
         """Return the labels, uint8 ``[H, W]`` in the counted classes, or None."""
         return self.known.labels
 
-    def pack(self) -> None:
+    def pack(self, *, truth_returns: bool) -> None:
         """
-        Keep the masks in little memory, for an arm that is served much later.
+        Keep the frame in little memory, for an arm that answers much later.
 
-        Truth and picture come again with that arm.
+        Not its depth: what is that far behind does not answer the next frame too, and flicker is
+        between two of them.
+
+        :param truth_returns: truth and picture come again with that arm.
         """
-        for arm, mask in self.masks.items():
-            self.packed[arm] = zlib.compress(mask.tobytes(), 1), mask.shape
+        self.packed.update({arm: _Packed.of(mask) for arm, mask in self.masks.items()})
         self.masks.clear()
         self.confidences.clear()
-        self.known, self.image = FrameTruth(), None
+        known, self.image = self.known, None
+        if truth_returns:
+            self.known = FrameTruth()
+            return
+        for name in ('labels', 'instances'):
+            if (array := getattr(known, name)) is not None:
+                self.packed_truth[name] = _Packed.of(array)
+        self.known = FrameTruth(table=known.table, parts=known.parts & {OBJECTS})
 
     def unpack(self) -> None:
-        """Bring all masks back."""
-        for arm, (data, shape) in self.packed.items():
-            self.masks[arm] = np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
+        """Bring masks and truth back."""
+        for arm, packed in self.packed.items():
+            self.masks[arm] = packed.array()
+        for name, packed in self.packed_truth.items():
+            setattr(self.known, name, packed.array())
         self.packed.clear()
+        self.packed_truth.clear()
 
 
 class Recorder:
@@ -90,8 +125,8 @@ class Recorder:
     :param class_map: from the ids of the labels to those of the models; None without truth.
     :param source: class set of the labels, to see ids that it does not have.
     :param measures: what to count beside confusion matrices, of ``detail_counter.MEASURES``.
-    :param kept_frames: frames whose masks are kept while an arm has not answered; may be set
-        later. All but the newest are packed.
+    :param kept_frames: frames that are kept while an arm has not answered; may be set later. All
+        but those that were touched last are packed.
     """
 
     def __init__(self, spec: ComparisonSpec, arms: Sequence[ArmInfo], classes: ClassSet,
@@ -116,6 +151,7 @@ class Recorder:
         self._agreement = {n: np.zeros((k, k + 1), np.int64) for n in names[1:]}
         self._pictures: list[SamplePicture] = []
         self._saw_truth = False
+        self._labelled: set[Key] = set()
         self._size = (0, 0)
         self._skipped: set[int] = set()
         self._unseen = 0
@@ -161,6 +197,7 @@ class Recorder:
             if self._source is not None and (strange := self._source.unknown_ids(labels)):
                 self.notes.append(f'labels hold ids {strange} that the class set '
                                   f'{self._source.name} does not have; they were left out')
+            self._labelled.add(key)
             self._frame(key).known.labels = self._class_map(labels)
             self._settle(key)
 
@@ -205,7 +242,7 @@ class Recorder:
         if key in self.ignored:
             return
         answers = self._answers.setdefault((arm, key), [])
-        answer = _Answer(received_ns)
+        answer = _Answer(received_ns, seen=mask is not None)
         waiting = self._stages.get((arm, key))
         if waiting:
             answer.stages = waiting.pop(0)
@@ -270,6 +307,7 @@ class Recorder:
             notes.append(f'The monitor did not keep up: it has not looked at {self._unseen} of '
                          f'{self.answered} masks. They count for latency and losses, not for '
                          'accuracy and agreement.')
+        notes += self._late_answers()
         height, width = self._size
         return ComparisonRun(
             spec=replace(self.spec, width=width, height=height), arms=self.arms,
@@ -281,14 +319,28 @@ class Recorder:
             confidences=self._details.confidences,
             flicker_method=self._details.flicker_method)
 
+    def _late_answers(self) -> list[str]:
+        """Return notes on answers that found the truth of their frame gone."""
+        notes = []
+        for arm in self.arms:
+            first = {key: answers[0] for (name, key), answers in self._answers.items()
+                     if name == arm.name and key in self._labelled}
+            late = sum(answer.seen and answer.counts is None for answer in first.values())
+            if late:
+                notes.append(
+                    f'{late} of {len(first)} answers of arm {arm.name} to labelled frames came so '
+                    'late that the labels were no longer kept. They count for latency and '
+                    'losses, not for accuracy.')
+        return notes
+
     def _frame(self, key: Key) -> _FrameState:
-        if key not in self._frames:
-            self._frames[key] = _FrameState()
-            while len(self._frames) > self.kept_frames:
-                self._let_go(next(iter(self._frames)))
-            for resting in islice(reversed(self._frames.values()), FRESH_FRAMES, FRESH_FRAMES + 1):
-                resting.pack()
-        frame = self._frames[key]
+        """Return what is known of a frame, which is then the one that was touched last."""
+        frame = self._frames.pop(key, None) or _FrameState()
+        self._frames[key] = frame
+        while len(self._frames) > self.kept_frames:
+            self._let_go(next(iter(self._frames)))
+        for resting in islice(reversed(self._frames.values()), FRESH_FRAMES, FRESH_FRAMES + 1):
+            resting.pack(truth_returns=self.spec.placement == 'isolated')
         frame.unpack()
         return frame
 

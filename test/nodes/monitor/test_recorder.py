@@ -11,8 +11,9 @@ CLASSES = ClassSet.from_names('three', ['x', 'y', 'z'])
 IDENTITY = ClassMap('three', 'three', CLASSES.lookup())
 
 
-def make(arms=('a', 'b'), class_map=IDENTITY, warmup=1, **more):
-    spec = ComparisonSpec(tuple(ArmSpec(n, 'm', 'onnxruntime') for n in arms), warmup=warmup)
+def make(arms=('a', 'b'), class_map=IDENTITY, warmup=1, placement='turns', **more):
+    spec = ComparisonSpec(tuple(ArmSpec(n, 'm', 'onnxruntime') for n in arms), warmup=warmup,
+                          placement=placement)
     infos = [ArmInfo(n, 'm', 'hash', 'onnxruntime', 'cpu', 'fp32') for n in arms]
     return Recorder(spec, infos, CLASSES, class_map, **more)
 
@@ -152,14 +153,51 @@ def test_arms_that_are_served_long_after_each_other_are_compared_on_all_frames(l
         assert run.confusion['b'].sum() == (frames - 1) * 24
 
 
-def test_masks_that_wait_are_packed():
-    recorder = make(kept_frames=1000)
-    for index in range(100):
-        recorder.on_labels(key(index), mask(1))
+def test_an_arm_that_lags_is_held_against_truth_and_first_arm():
+    """A teacher of a second is 30 frames of its camera behind a student."""
+    lag = 40
+    recorder = make(warmup=0, kept_frames=100)
+    for index in range(100 + lag):
+        if index < 100:
+            publish(recorder, index, 'a')
+            publish(recorder, index, 'b')
+            recorder.on_labels(key(index), mask(1))
+            recorder.on_result('b', key(index), 1, mask(index % 3))
+        if index >= lag and index % lag == 0:
+            recorder.on_result('a', key(index - lag), 1, mask(1))
+    run = finish(recorder)
+    assert run.confusion['a'].sum() == 3 * 24  # frames 0, 40 and 80, of which the rest is lost
+    assert run.confusion['b'].sum() == 100 * 24
+    assert run.agreement['b'].sum() == 3 * 24
+    assert not run.notes
+
+
+def test_answers_that_come_after_the_truth_has_gone_are_noted():
+    recorder = make(warmup=0)
+    for index in range(60):
         publish(recorder, index, 'a')
+        publish(recorder, index, 'b')
+        recorder.on_labels(key(index), mask(1))
+        recorder.on_result('b', key(index), 1, mask(1))
+    for index in (3, 59):
         recorder.on_result('a', key(index), 1, mask(1))
-    unpacked = [f for f in recorder._frames.values() if f.masks or f.truth is not None]
-    assert len(unpacked) <= 16
+    note, = finish(recorder).notes
+    assert note.startswith('1 of 2 answers of arm a to labelled frames came so late')
+
+
+@pytest.mark.parametrize('placement', ['concurrent', 'isolated'])
+def test_frames_that_wait_are_packed(placement):
+    recorder = make(kept_frames=1000, placement=placement)
+    for arm in 'ab':
+        for index in range(100):
+            recorder.on_labels(key(index), mask(1))
+            publish(recorder, index, arm)
+            if arm == 'a':
+                recorder.on_result(arm, key(index), 1, mask(1))
+        unpacked = [f for f in recorder._frames.values() if f.masks or f.truth is not None]
+        assert len(recorder._frames) == 100
+        assert len(unpacked) <= 16
+    assert finish(recorder).confusion['a'][1, 1] == 99 * 24
 
 
 def test_masks_that_nobody_looked_at_count_for_latency_alone():
