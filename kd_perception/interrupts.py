@@ -51,21 +51,23 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def deferred() -> Iterator[list[int]]:
     """
     Let Ctrl-C and SIGTERM wait until the block is done, so that nothing is left half made.
 
     Outside of the main thread, where no signal arrives, it does nothing.
+
+    :returns: the signals that wait; grows while the block runs.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     waiting: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield waiting
+        return
     before = {number: signal.signal(number, lambda n, frame: waiting.append(n))
               for number in (signal.SIGINT, signal.SIGTERM)
               if callable(signal.getsignal(number))}
     try:
-        yield
+        yield waiting
     finally:
         for number, old in before.items():
             signal.signal(number, old)

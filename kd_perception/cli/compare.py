@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 import sys
 
@@ -31,14 +32,14 @@ from kd_perception.cli.carla_arguments import (
 )
 from kd_perception.cli.compare_options import check_options
 from kd_perception.cli.comparison import ComparisonRequest, run_comparison, written_at
-from kd_perception.cli.gate import add_gate_arguments, gate, limits_of
+from kd_perception.cli.gate import add_gate_arguments, judged, limits_of, tell
 from kd_perception.cli.live_table import arm_names, comparison_progress
 from kd_perception.cli.progress import progress
 from kd_perception.cli.robustness import run_robustness, scenarios_of
 from kd_perception.cli.tables import print_comparison, print_robustness
 from kd_perception.engines.engine import PRECISIONS
 from kd_perception.engines.loader import ENGINES
-from kd_perception.errors import ConfigError
+from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison import ArmSpec, PACINGS, PLACEMENTS
 from kd_perception.evaluation.comparison_files import RECORDING
@@ -167,13 +168,15 @@ def run(args: argparse.Namespace) -> int:
     before = written_at(out / HTML_FILE)
     try:
         with comparison_progress('comparing', arm_names(request.arms)) as view:
-            result = run_comparison(request, out, view.update, view.arms)
-    except KeyboardInterrupt:
+            result = run_comparison(
+                request, out, view.update, view.arms,
+                judge=partial(judged, baseline=baseline, limits=limits) if baseline else None)
+    except (KeyboardInterrupt, GraphError):
         if written_at(out / HTML_FILE) != before:
             print(f'\nwhat was measured so far is in {out / HTML_FILE}', file=sys.stderr)
         raise
     print_comparison(result.analysis, result.html)
-    return gate(result.analysis, out, baseline, limits) if baseline else 0
+    return tell(result.baseline, result.analysis) if result.baseline else 0
 
 
 def _under_many(args: argparse.Namespace, request: ComparisonRequest, scenarios: Sequence[str],

@@ -8,8 +8,8 @@ topic in the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,27 @@ from kd_perception.cli.carla_arguments import camera_values
 from kd_perception.cli.live_source import check_topics, NAMESPACE
 from kd_perception.engines.engine import check_device, DEVICES, PRECISIONS
 from kd_perception.engines.loader import available_engines, check_exported, ENGINES
-from kd_perception.errors import BundleError, ConfigError, EngineError, ImageError
+from kd_perception.errors import (
+    BundleError,
+    ConfigError,
+    EngineError,
+    GraphError,
+    ImageError,
+    KdPerceptionError,
+)
 from kd_perception.evaluation.analysis import analyse, Analysis
+from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.comparison import ArmSpec, ComparisonSpec
-from kd_perception.evaluation.comparison_files import check_replaceable, load_run, RECORDING
+from kd_perception.evaluation.comparison_files import (
+    check_replaceable,
+    load_run,
+    RECORDING,
+    RUN_FILE,
+)
 from kd_perception.evaluation.metrics.detail_counter import chosen_measures
-from kd_perception.evaluation.reports.report import HTML_FILE
+from kd_perception.evaluation.reports.report import write_analysis
 from kd_perception.frames import FrameSource
+from kd_perception.interrupts import deferred
 from kd_perception.nodes.bringup.graph import comparison_graph, in_namespace, RunGraph
 from kd_perception.nodes.camera.carla_pictures import carla_spec
 from kd_perception.nodes.camera.times import playing_times
@@ -96,10 +110,15 @@ class ComparisonRequest:
 
 @dataclass(frozen=True, eq=False)
 class ComparisonResult:
-    """What came of a comparison, and where its report lies."""
+    """
+    What came of a comparison, and where its report lies.
+
+    :param baseline: what came of it against an older one, if that was asked for.
+    """
 
     analysis: Analysis
     html: Path
+    baseline: BaselineComparison | None = None
 
 
 def plan(request: ComparisonRequest, out: Path) -> RunGraph:
@@ -154,6 +173,7 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
               'speed': float(request.speed), **request.carla}
     monitor = {'timeout_s': float(request.timeout_s),
                'start_timeout_s': float(request.start_timeout_s), 'measures': request.measures,
+               'report': False,
                'truth': 'required' if request.require_truth else 'auto'}
     graph = comparison_graph(spec, str(out.resolve()), camera=camera, monitor=monitor)
     if request.source == 'carla':
@@ -170,14 +190,17 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
 
 def run_comparison(request: ComparisonRequest, out: Path,
                    progress: Callable[[int, int, str], None] | None = None,
-                   arms: Callable[[Sequence[LiveArm]], None] | None = None) -> ComparisonResult:
+                   arms: Callable[[Sequence[LiveArm]], None] | None = None, *,
+                   judge: Callable[[Analysis], BaselineComparison] | None = None
+                   ) -> ComparisonResult:
     """
-    Run a comparison and return what its report says.
+    Run a comparison, write its report and return what that says.
 
     :param out: directory of the report, the recording and the nodes' logs.
     :param progress, arms: see ``run_graph``.
+    :param judge: holds a whole run against an older one; what comes of it is in the report.
     :raises KdPerceptionError: before anything starts, or when a node dies.
-    :raises KeyboardInterrupt: when interrupted; the report of what was measured is there.
+    :raises KeyboardInterrupt: when interrupted.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f'{out}: is a file; --out needs a directory')
@@ -186,25 +209,36 @@ def run_comparison(request: ComparisonRequest, out: Path,
     # rclpy is not needed here: only the children import it.
     from kd_perception.nodes.bringup.runner import run_graph
     out.mkdir(parents=True, exist_ok=True)
-    with _fresh(out / HTML_FILE):
+    recording = out / RECORDING / RUN_FILE
+    before = written_at(recording)
+    try:
         run_graph(graph, out / LOGS, progress=progress, arms=arms,
                   isolated=request.source != 'topic')
-    return ComparisonResult(analyse(load_run(out / RECORDING)), out / HTML_FILE)
+    except (KeyboardInterrupt, GraphError):
+        if written_at(recording) not in (0, before):  # what was measured before
+            with suppress(KdPerceptionError):  # too little for a report
+                _report(out)
+        raise
+    if written_at(recording) in (0, before):
+        raise ConfigError(f'{out}: the run ended without a recording; see '
+                          f'{out / LOGS}/monitor.log')
+    if progress is not None:
+        progress(1, 1, 'writing the report')
+    return _report(out, judge)
 
 
-def written_at(page: Path) -> int:
-    """Return when a page was written, in nanoseconds of its file system; 0 where there is none."""
-    return page.stat().st_mtime_ns if page.is_file() else 0
+def written_at(path: Path) -> int:
+    """Return when a file was written, in nanoseconds of its file system; 0 where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-@contextmanager
-def _fresh(page: Path) -> Iterator[None]:
-    """Make sure that a page which is there afterwards is of this run, and that there is one."""
-    before = written_at(page)
-    yield
-    if written_at(page) in (0, before):
-        raise ConfigError(f'{page.parent}: the run ended without a report; see '
-                          f'{page.parent / LOGS}/monitor.log')
+def _report(out: Path, judge: Callable[[Analysis], BaselineComparison] | None = None
+            ) -> ComparisonResult:
+    """Write the report of the recording in ``out``, which no signal interrupts half way."""
+    with deferred():
+        analysis = analyse(load_run(out / RECORDING))
+        found = judge(analysis) if judge is not None else None
+        return ComparisonResult(analysis, write_analysis(analysis, out, found).html, found)
 
 
 def _bundle(arm: ArmSpec, models_dir: str) -> ModelBundle:

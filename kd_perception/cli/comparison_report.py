@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kd_perception.cli.gate import gate, limits_of, print_changes, REGRESSION
+from kd_perception.cli.gate import judged, limits_of, print_changes, REGRESSION, tell
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports
 from kd_perception.evaluation.baseline_files import load_baseline
 from kd_perception.evaluation.comparison_files import load_run, RECORDING, RUN_FILE
-from kd_perception.evaluation.reports.report import HTML_FILE, JSON_FILE, write_analysis
+from kd_perception.evaluation.reports.report import JSON_FILE, write_analysis
 
 
 def is_comparison(path: Path) -> bool:
@@ -33,12 +33,10 @@ def report_again(args: argparse.Namespace) -> int:
     folder = path.parent if path.name == JSON_FILE else path
     if (folder / RECORDING / RUN_FILE).is_file():
         analysis = analyse(load_run(folder / RECORDING))
-        code = 0
-        if baseline is None:
-            write_analysis(analysis, folder)
-        else:
-            code = gate(analysis, folder, baseline, limits)
-        print(folder / HTML_FILE)
+        found = judged(analysis, baseline, limits) if baseline else None
+        page = write_analysis(analysis, folder, found).html
+        code = tell(found, analysis) if found else 0
+        print(page)
         return code
     new = load_baseline(path)  # also says in one line what is wrong with it
     if baseline is None:

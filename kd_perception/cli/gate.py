@@ -19,7 +19,7 @@ from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.baseline import BaselineComparison, compare_reports, Limits
 from kd_perception.evaluation.baseline_files import Baseline
 from kd_perception.evaluation.reports.baseline_tables import baseline_headline, baseline_tables
-from kd_perception.evaluation.reports.report import report_dict, write_analysis
+from kd_perception.evaluation.reports.report import report_dict
 
 REGRESSION = 3
 
@@ -71,17 +71,18 @@ def limits_of(args: argparse.Namespace) -> Limits:
         other_machine=args.allow_other_machine, strict=args.strict)
 
 
-def gate(analysis: Analysis, folder: Path, baseline: Baseline, limits: Limits,
-         console: Console | None = None) -> int:
-    """
-    Hold a comparison against an older one, add that to its report, print it.
+def judged(analysis: Analysis, baseline: Baseline, limits: Limits) -> BaselineComparison:
+    """Hold a comparison against an older one."""
+    return compare_reports(baseline.data, report_dict(analysis), limits,
+                           source=str(baseline.path), old_run=baseline.run, new_run=analysis.run)
 
-    :param folder: where the report of ``analysis`` lies; it is written anew.
+
+def tell(found: BaselineComparison, analysis: Analysis, console: Console | None = None) -> int:
+    """
+    Print what came of ``analysis`` against an older one.
+
     :returns: 0, or 3 when a regression was shown.
     """
-    found = compare_reports(baseline.data, report_dict(analysis), limits,
-                            source=str(baseline.path), old_run=baseline.run, new_run=analysis.run)
-    write_analysis(analysis, folder, found)
     print_changes(found, analysis.labels, console or Console())
     return REGRESSION if found.failed else 0
 

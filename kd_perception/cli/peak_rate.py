@@ -175,7 +175,7 @@ def _probe_graph(arm: str, clip: Path, hz: float, seconds: float, out: Path) -> 
     monitor = NodeSpec('monitor', 'monitor', '', {
         'arms': (arm,), 'source': 'bag', 'scenario': str(clip), 'frames': frames,
         'warmup': warmup, 'pacing': 'realtime', 'placement': 'concurrent', 'rate_hz': hz,
-        'timeout_s': _TIMEOUT_S, 'out': str(out)})
+        'timeout_s': _TIMEOUT_S, 'out': str(out), 'report': False})
     return RunGraph((camera, monitor), ends_with='monitor')
 
 

@@ -238,6 +238,8 @@ MONITOR: tuple[ParameterSpec, ...] = _fixed(
                   'the camera runs by its rate.', choices=PACINGS),
     ParameterSpec('placement', 'turns', 'How the arms share the machine; alternate: one node, its '
                   'model exchanged between blocks of frames.', choices=PLACEMENTS),
+    ParameterSpec('report', True, 'Write report.json, frames.csv and report.html; false: the '
+                  'recording alone, from which "kd_perception report" makes them.'),
     ParameterSpec('swap_every', 20, 'Placement alternate: frames of a block.', minimum=2,
                   maximum=1_000_000),
     ParameterSpec('settings', (), 'Placement alternate: for each arm a JSON object with model, '

@@ -1,8 +1,9 @@
 """
 Starts the nodes of a graph as child processes, without ``launch``, and sees them off.
 
-No child outlives the runner: they are interrupted, then terminated, then killed; and a child asks
-the kernel for an interrupt for the case that the runner itself is killed. Runs are isolated (see
+No child outlives the runner: they are interrupted, then terminated, then killed, the sooner the
+more often the user presses Ctrl-C; and a child asks the kernel for an interrupt for the case that
+the runner itself is killed. Runs are isolated (see
 ``environment``) unless they are told to join the user's own domain.
 """
 
@@ -156,17 +157,22 @@ def _start(node: NodeSpec, scratch: Path, log_dir: Path, variables: Mapping[str,
 
 
 def _end(children: Sequence[Child]) -> None:
-    """Interrupt, then terminate, then kill what still runs."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        running = [c for c in children if c.process.poll() is None]
-        if not running:
-            return
-        for child in running:
-            child.process.send_signal(number)
-        began = time.monotonic()
-        while any(c.process.poll() is None and time.monotonic() - began < (
-                c.node.patience_s if number == signal.SIGINT else _PATIENCE_S) for c in running):
-            time.sleep(0.02)
+    """
+    Interrupt, then terminate, then kill what still runs.
+
+    Who is interrupted meanwhile, by a user without patience, goes on to the next signal at once.
+    """
+    with deferred() as impatient:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            running = [c for c in children if c.process.poll() is None]
+            for child in running:
+                child.process.send_signal(number)
+            began, known = time.monotonic(), len(impatient)
+            while len(impatient) == known and any(
+                    c.process.poll() is None and time.monotonic() - began < (
+                        c.node.patience_s if number == signal.SIGINT else _PATIENCE_S)
+                    for c in running):
+                time.sleep(0.02)
 
 
 def _telling(graph: RunGraph, path: Path) -> RunGraph:

@@ -72,7 +72,8 @@ class MonitorNode(Node):
         self._arms = {name: ArmState(name) for name in self._values['arms']}
         self._measures = chosen_measures(self._values['measures'], self._values['pacing'])
         self._out = ReportFolder(
-            Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'))
+            Path(self._values['out'] or f'ab_{datetime.now():%Y%m%d_%H%M%S}'),
+            report=self._values['report'])
         alternate = self._values['placement'] == 'alternate'
         if alternate:  # the others follow an arm from frame to frame, or its own topics
             self._measures &= {'boundary', 'objects'}
@@ -354,14 +355,14 @@ class MonitorNode(Node):
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted, published_at=times, stopped_ns=self._source.stopped_ns)
         run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
-        self._progress.tell(1, 1, 'writing the report', force=True)
+        self._progress.tell(1, 1, 'writing what was measured', force=True)
         try:
-            report = self._out.write(run)
+            written = self._out.write(run)
         except (KdPerceptionError, OSError) as error:
-            self._say(f'no report: {error}', error=True)
+            self._say(f'not written: {error}', error=True)
             self.exit_code = 2
             return
-        self._say(f'report: {report.html}')
+        self._say(f'written: {written}')
 
     def _say(self, text: str, *, error: bool = False) -> None:
         """Log, also after a signal has taken the context away."""

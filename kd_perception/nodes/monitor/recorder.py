@@ -307,7 +307,7 @@ class Recorder:
             notes.append(f'The monitor did not keep up: it has not looked at {self._unseen} of '
                          f'{self.answered} masks. They count for latency and losses, not for '
                          'accuracy and agreement.')
-        notes += self._late_answers()
+        notes += [*self._late_answers(), *self._unheard(published)]
         height, width = self._size
         return ComparisonRun(
             spec=replace(self.spec, width=width, height=height), arms=self.arms,
@@ -331,6 +331,19 @@ class Recorder:
                     f'{late} of {len(first)} answers of arm {arm.name} to labelled frames came so '
                     'late that the labels were no longer kept. They count for latency and '
                     'losses, not for accuracy.')
+        return notes
+
+    def _unheard(self, published: Sequence[Published]) -> list[str]:
+        """Return notes on masks that a node published, by its timing, and that never came here."""
+        notes = []
+        for arm in self.arms:
+            known = {(p.stamp_ns, p.frame_id) for p in published if p.arm == arm.name}
+            lost = sum(name == arm.name and key in known and (name, key) not in self._answers
+                       for name, key in self._stages)
+            if lost:
+                notes.append(f'{lost} masks of arm {arm.name} were published, as its timing '
+                             'tells, and did not reach the monitor. They count as lost, which '
+                             'is hardly the fault of the model.')
         return notes
 
     def _frame(self, key: Key) -> _FrameState:

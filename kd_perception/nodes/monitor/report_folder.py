@@ -9,7 +9,7 @@ import tempfile
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.comparison import ComparisonRun
 from kd_perception.evaluation.comparison_files import check_replaceable, RECORDING, save_run
-from kd_perception.evaluation.reports.report import Report, write_report
+from kd_perception.evaluation.reports.report import write_report
 
 
 class ReportFolder:
@@ -17,10 +17,12 @@ class ReportFolder:
     Recording and report of one run.
 
     :param path: need not exist.
+    :param report: write the report beside the recording.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, report: bool = True) -> None:
         self._path = path
+        self._report = report
         self._made = False
         self.written = False  # by the one who calls ``write``
 
@@ -39,15 +41,15 @@ class ReportFolder:
             raise ConfigError(f'{self._path}: the report cannot be written there: '
                               f'{error.strerror}; choose another directory (out)') from None
 
-    def write(self, run: ComparisonRun) -> Report:
+    def write(self, run: ComparisonRun) -> Path:
         """
-        Save ``run`` and its report.
+        Save ``run`` and its report; return the page, or the recording where that is all.
 
         :raises KdPerceptionError: when the run holds nothing to report.
         :raises OSError: when the disk is full, or gone.
         """
-        save_run(run, self._path / RECORDING)
-        return write_report(run, self._path)
+        recording = save_run(run, self._path / RECORDING)
+        return write_report(run, self._path).html if self._report else recording
 
     def close(self) -> None:
         """Remove the directory if this run made it and has left it empty."""

@@ -53,6 +53,44 @@ def test_a_monitor_has_the_time_to_write_its_report(tmp_path, monkeypatch):
     assert [c.process.returncode for c in children] == [-signal.SIGTERM, 0]
 
 
+DEAF = '''
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('ready', flush=True)
+time.sleep(60)
+'''
+IMPATIENT = '''
+import subprocess, sys
+from pathlib import Path
+from kd_perception.interrupts import interruptible
+from kd_perception.nodes.bringup.graph import NodeSpec
+from kd_perception.nodes.bringup.runner import _end, Child
+process = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE,
+                           start_new_session=True)
+process.stdout.readline()
+print(process.pid, flush=True)
+with interruptible():
+    try:
+        _end([Child(NodeSpec('monitor', 'monitor'), process, Path('log'))])
+    except KeyboardInterrupt:
+        print('interrupted', process.poll(), flush=True)
+'''
+
+
+def test_no_child_outlives_a_user_without_patience(tmp_path):
+    runner = subprocess.Popen([sys.executable, '-c', IMPATIENT, DEAF], stdout=subprocess.PIPE,
+                              text=True)
+    child = psutil.Process(int(runner.stdout.readline()))
+    for _ in range(2):
+        time.sleep(0.5)
+        assert child.is_running()
+        runner.send_signal(signal.SIGINT)
+    said, _ = runner.communicate(timeout=20)
+    assert said == f'interrupted {-signal.SIGKILL}\n'
+    assert not child.is_running()
+
+
 def children_of(pid):
     return [p for p in psutil.Process(pid).children(recursive=True)
             if 'kd_perception.nodes' in ' '.join(p.cmdline())]

@@ -215,6 +215,18 @@ def test_masks_that_nobody_looked_at_count_for_latency_alone():
     assert [n for n in run.notes if '1 of 6 masks' in n]
 
 
+def test_masks_that_were_published_and_never_came_are_noted():
+    recorder = make(arms=('a',), class_map=None, warmup=0)
+    for index in range(3):
+        publish(recorder, index, 'a')
+        recorder.on_stages('a', key(index), {'total': 1.0})
+    recorder.on_stages('a', key(99), {'total': 1.0})  # of nobody's frame
+    recorder.on_result('a', key(1), 2_000_000, mask(0))
+    run = finish(recorder)
+    assert [r.status for r in run.rows] == ['lost', 'ok', 'lost']
+    assert [n[:28] for n in run.notes] == ['2 masks of arm a were publis']
+
+
 def test_skipped_frames_are_noted():
     recorder = make(arms=('a',), warmup=0)
     publish(recorder, 0, 'a')
