@@ -18,7 +18,7 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 RUNTIME = ['onnxruntime>=1.17', 'openvino>=2024.4']
 TRAIN = ['torch>=2.6', 'torchvision>=0.21', 'timm>=1.0', 'segmentation-models-pytorch>=0.4',
          'accelerate>=1.0', 'onnx>=1.16', 'onnxscript>=0.2', 'tensorboard>=2.15']
-TENSORRT = ['tensorrt>=10', 'cuda-python>=12.6.1', 'onnx>=1.16']
+TENSORRT = ['tensorrt>=10', 'cuda-python>=12.6.1', 'onnx>=1.16', 'nvidia-ml-py>=12']
 COMPRESS = ['torch-pruning>=1.6']
 SIMULATION = ['moderngl>=5.11']
 SEARCH = ['optuna>=4.0']

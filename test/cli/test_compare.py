@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import contextmanager
 import csv
 from dataclasses import replace
 import json
@@ -15,6 +16,7 @@ import time
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from kd_perception.bundle import write_bundle
@@ -326,9 +328,9 @@ def test_recording_through_real_nodes(bundle, clip, tmp_path, capsys):
     assert 'small' in capsys.readouterr().out
 
 
-@needs_ros
-def test_ctrl_c_leaves_a_report_and_no_child(bundle, tmp_path):
-    out = tmp_path / 'out'
+@contextmanager
+def endless(bundle, out, tmp_path):
+    """Give a comparison that measures, in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, '-m', 'kd_perception.cli.main', 'compare', str(bundle.path),
          '--engine', 'onnxruntime', '--threads', '1', '--width', '160', '--height', '96',
@@ -341,11 +343,24 @@ def test_ctrl_c_leaves_a_report_and_no_child(bundle, tmp_path):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        yield process
     finally:
         process.kill()
-    assert process.returncode == 130
+
+
+@needs_ros
+@pytest.mark.parametrize('trouble', ['ctrl-c', 'a dead node'])
+def test_what_was_measured_is_reported_and_no_child_left(bundle, tmp_path, trouble):
+    out = tmp_path / 'out'
+    with endless(bundle, out, tmp_path) as process:
+        if trouble == 'ctrl-c':
+            process.send_signal(signal.SIGINT)
+        else:
+            next(p for p in psutil.Process(process.pid).children()
+                 if 'nodes.perception' in ' '.join(p.cmdline())).kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if trouble == 'ctrl-c' else 2)
+    assert ('node a/perception ended with -9' in errors) == (trouble != 'ctrl-c')
     assert 'what was measured so far' in errors
     assert 'Traceback' not in errors
     data = json.loads((out / 'report.json').read_text())
@@ -359,7 +374,7 @@ def test_ctrl_c_leaves_a_report_and_no_child(bundle, tmp_path):
 @needs_ros
 @pytest.mark.parametrize(('number', 'written'), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_a_signal_before_and_after_the_frames(bundle, clip, tmp_path, number, written):
-    """In set-up nothing is left but logs; while the report is written it is finished."""
+    """In set-up nothing is left but logs; while the recording is written it is finished."""
     out = tmp_path / 'out'
     process = subprocess.Popen(
         [sys.executable, '-m', 'kd_perception.cli.main', 'compare', str(bundle.path),
@@ -369,7 +384,7 @@ def test_a_signal_before_and_after_the_frames(bundle, clip, tmp_path, number, wr
         env={**os.environ, 'TMPDIR': str(tmp_path)})
     try:
         deadline = time.monotonic() + 90
-        while not (any((read_progress(p) or (0, 0, ''))[2] == 'writing the report'
+        while not (any((read_progress(p) or (0, 0, ''))[2] == 'writing the recording'
                        for p in tmp_path.glob('*/progress.json')) if written
                    else (out / 'logs' / 'monitor.log').exists()):
             assert process.poll() is None, process.communicate()
@@ -402,14 +417,14 @@ def test_a_node_that_dies_is_one_line(bundle, tmp_path, monkeypatch, capsys):
 
 
 @needs_ros
-def test_a_run_without_report_is_said(bundle, tmp_path, monkeypatch, capsys):
+def test_a_run_without_recording_is_said(bundle, tmp_path, monkeypatch, capsys):
     """An older report in the same directory must not pass for the new one."""
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'report.html').write_text('old')
     monkeypatch.setattr('kd_perception.nodes.bringup.runner.run_graph', lambda *a, **k: None)
     assert main(['compare', str(bundle.path), '--out', str(out), '--overwrite']) == 2
-    assert 'without a report' in capsys.readouterr().err
+    assert 'without a recording' in capsys.readouterr().err
 
 
 def test_an_older_page_is_not_what_an_interrupted_run_has_measured(bundle, tmp_path, monkeypatch,

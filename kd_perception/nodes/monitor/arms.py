@@ -11,7 +11,10 @@ import psutil
 
 from kd_perception.classes import ClassSet
 from kd_perception.evaluation.comparison import ArmInfo, ArmSpec, ResourceUsage
+from kd_perception.nodes.monitor.gpu_memory import GpuMemory
 from kd_perception.nodes.perception.slots import COUNTERS
+
+_GPU_EVERY_S = 1.0  # the driver answers in milliseconds, and allocations are few
 
 
 @dataclass
@@ -33,6 +36,9 @@ class ArmState:
     _cpu_s: float = 0.0
     _since: float = 0.0
     _rss: int = 0
+    _gpu: GpuMemory | None = None
+    _gpu_bytes: int | None = None
+    _next_gpu: float = 0.0
 
     def on_diagnostics(self, level: int, message: str, values: Mapping[str, str]) -> None:
         """Take one status of the node."""
@@ -72,6 +78,8 @@ class ArmState:
             self._since = time.monotonic()
         except psutil.Error:
             self._process = None
+        if self._process is not None and self.model['device'] != 'cpu':
+            self._gpu = GpuMemory(self._process.pid)
         self.sample_usage()
 
     def sample_usage(self) -> None:
@@ -81,6 +89,12 @@ class ArmState:
                 self._rss = max(self._rss, self._process.memory_info().rss)
             except psutil.Error:
                 self._process = None
+        now = time.monotonic()
+        if self._gpu is not None and now >= self._next_gpu:
+            self._next_gpu = now + _GPU_EVERY_S
+            used = self._gpu.used()
+            if used is not None:
+                self._gpu_bytes = max(self._gpu_bytes or 0, used)
 
     def usage(self) -> ResourceUsage | None:
         """Return the use since ``begin_usage``; None when it could not be measured."""
@@ -91,7 +105,8 @@ class ArmState:
         except psutil.Error:
             return None
         wall = max(1e-3, time.monotonic() - self._since)
-        return ResourceUsage(100.0 * used / wall, self._rss / 2**20)
+        gpu_mb = None if self._gpu_bytes is None else self._gpu_bytes / 2**20
+        return ResourceUsage(100.0 * used / wall, self._rss / 2**20, gpu_mb)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

@@ -355,7 +355,8 @@ class MonitorNode(Node):
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted, published_at=times, stopped_ns=self._source.stopped_ns)
         run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
-        self._progress.tell(1, 1, 'writing what was measured', force=True)
+        what = 'report' if self._values['report'] else 'recording'
+        self._progress.tell(1, 1, f'writing the {what}', force=True)
         try:
             written = self._out.write(run)
         except (KdPerceptionError, OSError) as error:
