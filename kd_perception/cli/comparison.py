@@ -156,8 +156,9 @@ def plan(request: ComparisonRequest, out: Path) -> RunGraph:
     elif not (request.width and request.height):
         raise ConfigError(f'a picture of {request.width}x{request.height}: --width and --height '
                           'must be above zero')
-    elif request.source == 'sim':
-        load_scenario(request.scenario)
+    elif request.source in ('sim', 'carla'):
+        if request.source == 'sim':
+            load_scenario(request.scenario)
         if request.require_truth or request.class_map:
             load_class_map(load_class_set('carla'), first.classes, request.class_map)
     spec = ComparisonSpec(

@@ -8,7 +8,7 @@ known from ``~/active_model``, which may come later. A recorder belongs to one t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class _Frame:
     received_ns: int = 0
     stages: Mapping[str, float] | None = None
     exchange: int = 0
+    again: list[tuple[int, np.ndarray | None]] = field(default_factory=list)
 
 
 class AlternateRecorder:
@@ -53,6 +54,8 @@ class AlternateRecorder:
         frame = self._frame(key)
         if not frame.received_ns:
             frame.received_ns, frame.mask = received_ns, mask
+        else:
+            frame.again.append((received_ns, mask))
         self._settle(key)
 
     def on_timing(self, key: Key, stages: Mapping[str, float], exchange: int) -> None:
@@ -98,3 +101,5 @@ class AlternateRecorder:
             record, arm=arm, swapping=record.swapping or arm != record.arm))
         self._recorder.on_result(arm, key, frame.received_ns, frame.mask)
         self._recorder.on_stages(arm, key, frame.stages)
+        for received_ns, mask in frame.again:
+            self._recorder.on_result(arm, key, received_ns, mask)

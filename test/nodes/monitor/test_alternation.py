@@ -75,6 +75,15 @@ def test_the_order_of_events_does_not_matter_and_losses_are_counted(books):
         (0, 'b', 'duplicate', False), (0, 'b', 'ok', False), (1, 'a', 'lost', True)]
 
 
+def test_a_duplicate_before_the_timing_is_counted(books):
+    recorder, alternate, _ = books
+    alternate.on_published(record(0, 'a'))
+    for received_ns in (5, 6):
+        alternate.on_result((0, 'c'), received_ns, MASK)
+    alternate.on_timing((0, 'c'), STAGES, 1)
+    assert sorted(r[2] for r in rows_of(recorder)) == ['duplicate', 'ok']
+
+
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory):
     """Return a labelled bag of ten pictures."""
