@@ -206,6 +206,91 @@ def test_arms_are_matched_by_what_they_are_not_by_their_letter(report):
     assert any(note.startswith('pruned has no counterpart') for note in found.notes)
 
 
+def judged(old, new):
+    """Return what came of it, and whether only a strict gate fails on it."""
+    found = compare_reports(old, new, Limits())
+    strict = compare_reports(old, new, Limits(strict=True, latency=9, loss=9, miou=9, class_iou=9,
+                                              memory=9))
+    assert not found.failed
+    assert strict.failed
+    return found
+
+
+def gone(found):
+    return {(c.arm, c.metric) for c in found.changes if c.missing and c.state == 'not gated'}
+
+
+@pytest.fixture(scope='module')
+def bounded(report):
+    """Return a report of which a strict gate with wide limits finds nothing open."""
+    out = copy.deepcopy(report)
+    for arm in out['arms'].values():  # 80 frames do not bound it
+        arm['intervals']['p99']['high'] = arm['statistics']['latency']['max']
+    assert not compare_reports(out, out, Limits(strict=True, latency=9, loss=9, miou=9,
+                                                class_iou=9, memory=9)).failed
+    return out
+
+
+def test_ground_truth_that_is_gone_is_not_silence(bounded, run):
+    new = copy.deepcopy(bounded)
+    new['arms']['b']['accuracy'] = None
+    found = judged(bounded, new)
+    assert gone(found) == {('b', 'miou')}
+    (change,) = [c for c in found.changes if c.missing]
+    assert change.old == bounded['arms']['b']['accuracy']['miou']['estimate']
+    assert any(n.startswith('street-student: the older report has what this one has not')
+               and 'miou' in n for n in found.notes)
+    assert baseline_headline(found).endswith('1 missing that the baseline has.')
+    # Both without it is nothing that is missing.
+    assert not gone(compare_reports(new, new, Limits()))
+
+
+def test_an_arm_that_is_gone_is_not_silence(bounded):
+    new = copy.deepcopy(bounded)
+    del new['arms']['b']
+    found = judged(bounded, new)
+    assert gone(found) == {('street-student (not measured now)', 'arm')}
+    assert sum('was not measured now' in note for note in found.notes) == 1
+    tables = baseline_tables(found, {'a': 'teacher'})
+    assert tables[1].title.startswith('street-student (not measured now)')
+    assert tables[1].rows == (('all figures', '–', '–', '–', '–', 'not gated'),)
+
+
+def test_classes_that_are_gone_are_named(bounded):
+    new = copy.deepcopy(bounded)
+    place = new['classes'].index('vehicle')
+    new['arms']['b']['accuracy']['share'][place] = 0.0001  # too few pixels to be judged by
+    found = judged(bounded, new)
+    assert gone(found) == {('b', 'vehicle')}
+    assert any('IoU of vehicle' in note for note in found.notes)
+    row = baseline_tables(found, {'a': 'teacher', 'b': 'student'}, all_classes=False)[1].rows[-1]
+    assert (row[0], row[2], row[-1]) == ('IoU vehicle', '–', 'not gated')
+
+    new = copy.deepcopy(bounded)
+    new['arms']['b']['accuracy']['iou'][place] = None
+    new['arms']['b']['intervals']['iou'][place]['estimate'] = None
+    assert gone(judged(bounded, new)) == {('b', 'vehicle')}
+
+    new = copy.deepcopy(bounded)
+    new['classes'][place] = 'car'  # another set of classes
+    assert gone(judged(bounded, new)) == {('a', 'vehicle'), ('b', 'vehicle')}
+
+
+def test_times_losses_and_memory_that_are_gone_are_named(bounded):
+    new = copy.deepcopy(bounded)
+    new['arms']['a']['resources'] = None
+    for figure in ('p50', 'p95', 'p99', 'lost'):
+        new['arms']['b']['intervals'][figure]['estimate'] = None
+    found = judged(bounded, new)
+    assert gone(found) == {('a', 'memory'), ('b', 'p50'), ('b', 'p95'), ('b', 'p99'),
+                           ('b', 'lost')}
+    row = baseline_tables(found, {'a': 'teacher', 'b': 'student'})[0].rows
+    assert ('memory (RSS)', '612 MiB', '–', '–', '10 %', 'not gated') in row
+    old = copy.deepcopy(bounded)
+    old['arms']['b']['resources']['gpu_mb'] = 100.0
+    assert gone(judged(old, bounded)) == {('b', 'gpu_memory')}
+
+
 def test_files_that_are_no_baseline_are_refused_in_a_line(report, tmp_path):
     file = tmp_path / 'report.json'
     with pytest.raises(ConfigError, match='no such report'):
