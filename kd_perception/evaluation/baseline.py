@@ -187,12 +187,38 @@ def _comparable_frames(old: Mapping[str, Any], new: Mapping[str, Any],
                        notes: list[str]) -> bool:
     """Return whether accuracy means the same in both runs, and say why not."""
     unlike = _unlike(old['spec'], new['spec'], _PICTURES)
+    unlike = _by_content(old['spec'], new['spec'], unlike, notes)
     if old['classes'] != new['classes']:
         unlike.append('other classes')
     if unlike:
         notes.append(f'Other frames ({"; ".join(unlike)}): accuracy does not compare and is not '
                      'judged.')
     return not unlike
+
+
+def _by_content(old: Mapping[str, Any], new: Mapping[str, Any], unlike: Sequence[str],
+                notes: list[str]) -> list[str]:
+    """
+    Return ``unlike`` corrected by what sources hold: a name is none of it, a fingerprint is.
+
+    Older reports have no fingerprint; a scenario's file is asked where a source has none.
+    """
+    def known(key: str) -> bool:
+        return bool(old.get(key) and new.get(key))
+
+    out = list(unlike)
+    key = next((k for k in ('fingerprint', 'scenario_sha256') if known(k)), '')
+    if key and old[key] != new[key]:
+        out.append(f'{key} {old[key][:12]} → {new[key][:12]}: another content, whatever its name')
+    elif key == 'fingerprint':  # renamed
+        out = [told for told in out if not told.startswith('scenario ')]
+    elif old.get('fingerprint') or new.get('fingerprint'):
+        which = 'new' if old.get('fingerprint') else 'older'
+        notes.append(f'The {which} report has no fingerprint of its source: its frames count as '
+                     'the same by their name alone.')
+    if known('image_topic') and old['image_topic'] != new['image_topic']:
+        out.append(f'image_topic {old["image_topic"]} → {new["image_topic"]}')
+    return out
 
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> list[str]:

@@ -183,6 +183,43 @@ def test_another_course_or_other_frames_do_not_compare(report):
     assert 'Nothing could be judged' in baseline_headline(nothing)
 
 
+def test_recordings_of_one_name_are_told_apart(report, run):
+    """Two bags called drive.mcap are not the same frames, and one bag under two names is."""
+    old, new = copy.deepcopy(report), copy.deepcopy(report)
+    for side in (old, new):
+        side['spec'].update(source='bag', scenario='/data/drive.mcap', fingerprint='a1' * 16)
+    same = compare_reports(old, new, Limits(), old_run=run, new_run=run)
+    assert states(same)['miou'] == 'within limit'
+    new['spec']['scenario'] = '/data/copy.mcap'
+    assert states(compare_reports(old, new, Limits()))['miou'] != 'not gated'
+    new['spec'].update(scenario='/data/drive.mcap', fingerprint='b2' * 16)
+    other = compare_reports(old, new, Limits(), old_run=run, new_run=run)
+    assert states(other)['miou'] == states(other)['road'] == 'not gated'
+    assert any('Other frames (fingerprint a1a1a1a1a1a1 → b2b2b2b2b2b2: another content'
+               in note for note in other.notes)
+    new['spec'].update(fingerprint='a1' * 16, image_topic='/front')
+    old['spec']['image_topic'] = '/rear'
+    assert states(compare_reports(old, new, Limits()))['miou'] == 'not gated'
+
+
+def test_scenario_files_of_one_name_are_told_apart(report):
+    old, new = copy.deepcopy(report), copy.deepcopy(report)
+    for side, digest in ((old, 'c3' * 32), (new, 'd4' * 32)):
+        side['spec'].update(source='carla', scenario='/data/own.yaml', scenario_sha256=digest)
+    assert states(compare_reports(old, new, Limits()))['miou'] == 'not gated'
+
+
+def test_a_report_without_a_fingerprint_still_compares(report):
+    old, new = copy.deepcopy(report), copy.deepcopy(report)
+    for key in ('fingerprint', 'image_topic', 'scenario_sha256'):
+        del old['spec'][key]
+    assert not compare_reports(old, old, Limits()).notes[1:]
+    new['spec']['fingerprint'] = 'a1' * 16
+    found = compare_reports(old, new, Limits())
+    assert states(found)['miou'] != 'not gated'
+    assert any('The older report has no fingerprint' in note for note in found.notes)
+
+
 def test_an_interrupted_run_is_said(report):
     assert any('older run was interrupted' in note
                for note in compare_reports({**report, 'interrupted': True}, report,
