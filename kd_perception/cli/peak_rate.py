@@ -117,8 +117,11 @@ def sentence(label: str, found: PeakRate) -> str:
     if found.limit == 'source':
         return (f'{label} sustains at least {found.rate_hz:.1f} Hz: the camera could not send '
                 f'faster, so the peak of the model is not known ({limits}).')
-    return (f'{label} sustains {found.rate_hz:.1f} Hz and not {found.broken_hz:.1f} Hz '
-            f'({limits}).')
+    # As many digits as tell the two rates apart.
+    digits = next((n for n in range(1, 6)
+                   if f'{found.rate_hz:.{n}f}' != f'{found.broken_hz:.{n}f}'), 6)
+    return (f'{label} sustains {found.rate_hz:.{digits}f} Hz and not '
+            f'{found.broken_hz:.{digits}f} Hz ({limits}).')
 
 
 def probe_of(asked_hz: float, run: ComparisonRun, arm: str) -> Probe:

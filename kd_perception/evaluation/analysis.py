@@ -21,7 +21,9 @@ from kd_perception.evaluation.accuracy import (
     paired_accuracy,
     PairedAccuracy,
 )
-from kd_perception.evaluation.comparison import ComparisonRun
+from kd_perception.evaluation.blind_spots import blind_spots, seen_classes
+from kd_perception.evaluation.comparison import ComparisonRun, FrameRow
+from kd_perception.evaluation.latency_verdict import latency_tails, tail_caution
 from kd_perception.evaluation.metrics.boundary import (
     boundary_score,
     BoundaryScore,
@@ -29,7 +31,12 @@ from kd_perception.evaluation.metrics.boundary import (
 )
 from kd_perception.evaluation.metrics.calibration import reliabilities, Reliability
 from kd_perception.evaluation.metrics.flicker import Flicker, flicker_share, paired_flicker
-from kd_perception.evaluation.metrics.objects import object_recall, ObjectRecall, paired_objects
+from kd_perception.evaluation.metrics.objects import (
+    KINDS,
+    object_recall,
+    ObjectRecall,
+    paired_objects,
+)
 from kd_perception.evaluation.statistics.alternate import (
     alternate_accuracy,
     alternate_latency,
@@ -72,6 +79,7 @@ class ArmComparison:
     :param boundary: difference of the boundary F-score; ``objects``: of the share of found
         objects; ``flicker``: of the share of pixels that flicker. Other minus reference; None
         where not measured.
+    :param objects_by_kind: as ``objects``, by kind of object that there is.
     """
 
     reference: str
@@ -85,6 +93,7 @@ class ArmComparison:
     boundary: PairedShare | None = None
     objects: PairedShare | None = None
     flicker: PairedShare | None = None
+    objects_by_kind: Mapping[str, PairedShare] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +148,9 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
     accuracies = {arm: found for arm in arms
                   if (found := accuracy(arm, rows[arm], seed=seed)) is not None}
     labels = arm_labels(run)
+    intervals = {arm: arm_intervals(rows[arm], seed=seed) for arm in arms}
     comparisons = []
+    findings: list[str] = []
     # Bonferroni: of several arms the intervals of one figure shall hold together as often as one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(arms) - 1)
     resamples = RESAMPLES * min(5, max(1, len(arms) - 1))  # for quantiles further out
@@ -153,20 +164,25 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             latency = paired_latency(both, arms[0], other, **strict)
             quality = paired_accuracy(both, arms[0], other, **strict)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
+        tails = latency_tails(intervals[arms[0]], intervals[other])
+        by_kind = {kind: share for kind in KINDS if (share := paired_objects(
+            both, arms[0], other, kind, **strict)) is not None}
         comparisons.append(ArmComparison(
             reference=arms[0], other=other, latency=latency, accuracy=quality,
             agreement=agreement, agreement_miou=agreement_miou,
             verdict=judge(labels[arms[0]], labels[other], latency, quality,
-                          run.spec.margin_miou, run.spec.margin_latency_ms),
+                          run.spec.margin_miou, run.spec.margin_latency_ms, tails),
             classes=class_differences(both, arms[0], other, **strict),
             boundary=paired_boundary(both, arms[0], other, **strict),
             objects=paired_objects(both, arms[0], other, **strict),
-            flicker=paired_flicker(both, arms[0], other, **strict)))
+            flicker=paired_flicker(both, arms[0], other, **strict), objects_by_kind=by_kind))
+        if latency is not None:
+            findings += tail_caution(labels[other], latency, tails)
+        findings += _blind_spots(run, labels[other], comparisons[-1], rows[arms[0]])
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
-        comparisons=tuple(comparisons),
-        intervals={arm: arm_intervals(rows[arm], seed=seed) for arm in arms},
-        cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}),
+        comparisons=tuple(comparisons), intervals=intervals,
+        cautions=cautions(run, statistics, {c.other: c.latency for c in comparisons}, findings),
         boundary=_of_arms(arms, lambda a: boundary_score(
             a, measured(rows[a], a, 'boundary'), seed=seed)),
         objects=_of_arms(arms, lambda a: object_recall(
@@ -174,6 +190,24 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
         flicker=_of_arms(arms, lambda a: flicker_share(
             a, run.flicker_method, measured(rows[a], a, 'flicker'), seed=seed)),
         calibration=reliabilities(run.confidences) or None, swaps=swap_costs(run))
+
+
+def _blind_spots(run: ComparisonRun, label: str, found: ArmComparison,
+                 rows: Sequence[FrameRow]) -> list[str]:
+    """
+    Return on what an arm loses more than the margin.
+
+    :param rows: of the reference, which say how often each class is seen.
+    """
+    seen = seen_classes(rows, run.classes.names)
+    shares = dict(found.objects_by_kind)
+    if found.objects is not None and len(shares) > 1:
+        shares['all kinds'] = found.objects
+    return blind_spots(
+        label, run.spec.margin_miou,
+        {name: change for name, change in zip(run.classes.names, found.classes) if name in seen},
+        {kind: share.difference for kind, share in shares.items()},
+        inside=found.verdict.accuracy in ('better', 'within margin'))
 
 
 def _of_arms(arms: Sequence[str], measure: Callable[[str], T | None]) -> dict[str, T] | None:

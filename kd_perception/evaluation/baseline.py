@@ -8,7 +8,8 @@ can, and is where both recordings are there.
 
 A change is a ``regression`` when it is shown (its interval excludes "no worse") and its estimate
 is beyond the limit. Intervals hold within each run; that two runs of one machine differ a little
-more than that is what limits are for.
+more than that is what limits are for. What the older report has and the new one has not is a
+change too: one that nobody can judge.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Change:
     """
     One figure of one arm, then and now.
 
+    :param arm: its name in the new report; of one that is not in it, ``no_arm`` of its label.
     :param metric: ``p50``, ``p95``, ``p99``, ``fps``, ``lost``, ``miou``, ``memory``,
-        ``gpu_memory``, or the name of a class (its IoU).
-    :param kind: ``latency``, ``rate``, ``loss``, ``accuracy``, ``class`` or ``memory``.
-    :param old, new: milliseconds, per second, shares of 1, or MiB.
+        ``gpu_memory``, the name of a class (its IoU), or ``arm`` for all of them.
+    :param kind: ``latency``, ``rate``, ``loss``, ``accuracy``, ``class``, ``memory`` or ``arm``.
+    :param old, new: milliseconds, per second, shares of 1, or MiB; new is NaN for what is missing.
     :param worsening: positive is worse; relative for times, rate and memory, else a difference of
         shares. Without ends (equal to the estimate) for memory, of which one number is known.
     :param paired: taken frame by frame.
@@ -79,6 +81,11 @@ class Change:
     limit: float
     paired: bool
     state: str
+
+    @property
+    def missing(self) -> bool:
+        """Return whether only the older report has this figure."""
+        return not math.isfinite(self.new)
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,9 @@ def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any], limits: Limi
         notes.append('Accuracy is compared from the intervals of both reports, which shows large '
                      'changes only; with both recordings and the same frames it is compared frame '
                      'by frame.')
+    changes += [_missing(no_arm(old['arms'][name]['label']), 'arm', 'arm', math.nan, math.nan)
+                for name in old['arms'] if name not in dict(pairs)]
+    notes += _what_is_missing(new, changes)
     notes += _steady_arms(old, new, pairs, changes)
     open_states = ('regression', 'undecided', 'not gated') if limits.strict else ('regression',)
     if not any(c.state != 'not gated' for c in changes):
@@ -135,6 +145,11 @@ def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any], limits: Limi
         source=source, started=str(old.get('started', '')), changes=tuple(changes),
         notes=tuple(notes),
         failed=any(c.state in open_states for c in changes) or (limits.strict and not changes))
+
+
+def no_arm(label: str) -> str:
+    """Return what stands for the name of an arm that only the older report has."""
+    return f'{label} (not measured now)'
 
 
 def judge_change(worsening: Interval, limit: float, gated: bool) -> str:
@@ -172,12 +187,38 @@ def _comparable_frames(old: Mapping[str, Any], new: Mapping[str, Any],
                        notes: list[str]) -> bool:
     """Return whether accuracy means the same in both runs, and say why not."""
     unlike = _unlike(old['spec'], new['spec'], _PICTURES)
+    unlike = _by_content(old['spec'], new['spec'], unlike, notes)
     if old['classes'] != new['classes']:
         unlike.append('other classes')
     if unlike:
         notes.append(f'Other frames ({"; ".join(unlike)}): accuracy does not compare and is not '
                      'judged.')
     return not unlike
+
+
+def _by_content(old: Mapping[str, Any], new: Mapping[str, Any], unlike: Sequence[str],
+                notes: list[str]) -> list[str]:
+    """
+    Return ``unlike`` corrected by what sources hold: a name is none of it, a fingerprint is.
+
+    Older reports have no fingerprint; a scenario's file is asked where a source has none.
+    """
+    def known(key: str) -> bool:
+        return bool(old.get(key) and new.get(key))
+
+    out = list(unlike)
+    key = next((k for k in ('fingerprint', 'scenario_sha256') if known(k)), '')
+    if key and old[key] != new[key]:
+        out.append(f'{key} {old[key][:12]} → {new[key][:12]}: another content, whatever its name')
+    elif key == 'fingerprint':  # renamed
+        out = [told for told in out if not told.startswith('scenario ')]
+    elif old.get('fingerprint') or new.get('fingerprint'):
+        which = 'new' if old.get('fingerprint') else 'older'
+        notes.append(f'The {which} report has no fingerprint of its source: its frames count as '
+                     'the same by their name alone.')
+    if known('image_topic') and old['image_topic'] != new['image_topic']:
+        out.append(f'image_topic {old["image_topic"]} → {new["image_topic"]}')
+    return out
 
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
@@ -236,6 +277,8 @@ def _times(old: Mapping[str, Any], new: Mapping[str, Any], arm: str, limits: Lim
         a, b = _interval(before[metric]), _interval(after[metric])
         if a.estimate > 0 and b.estimate > 0:
             yield change(metric, 'latency', a, b, relative_change(a, b), limits.latency, gated)
+        elif a.estimate > 0:
+            yield _missing(arm, metric, 'latency', a.estimate, limits.latency)
     a, b = _interval(before['fps']), _interval(after['fps'])
     # In lockstep the rate is that of the whole loop, other arms included.
     if a.estimate > 0 and b.estimate > 0 and not lockstep:
@@ -246,6 +289,8 @@ def _times(old: Mapping[str, Any], new: Mapping[str, Any], arm: str, limits: Lim
         # None lost now is no worse than anything, however few frames it was.
         none = lost.state == 'undecided' and b.estimate == 0.0
         yield replace(lost, state='within limit') if none else lost
+    elif math.isfinite(a.estimate):
+        yield _missing(arm, 'lost', 'loss', a.estimate, limits.loss)
     for key, metric in (('rss_mb', 'memory'), ('gpu_mb', 'gpu_memory')):
         was, now = ((side['resources'] or {}).get(key) for side in (old, new))
         if was and now:
@@ -256,14 +301,19 @@ def _times(old: Mapping[str, Any], new: Mapping[str, Any], arm: str, limits: Lim
                 state = 'within limit'
             yield Change(arm, metric, 'memory', was, now, Interval(share, share, share),
                          limits.memory, False, state)
+        elif was:
+            yield _missing(arm, metric, 'memory', was, limits.memory)
 
 
 def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after: str,
               limits: Limits, gated: bool, old_run: ComparisonRun | None,
               new_run: ComparisonRun | None) -> Iterator[Change]:
-    """Yield mIoU and the IoU of every class."""
+    """Yield mIoU and the IoU of every class, also where only the older report has them."""
     was, now = old['arms'][before]['accuracy'], new['arms'][after]['accuracy']
-    if was is None or now is None:
+    if was is None:
+        return
+    if now is None:
+        yield _missing(after, 'miou', 'accuracy', _number(was['miou']['estimate']), limits.miou)
         return
     both = _same_frames(old_run, before, new_run, after) if gated else ()
     paired = paired_accuracy(both, 'old', 'new') if both else None
@@ -274,8 +324,26 @@ def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after
         yield Change(after, 'miou', 'accuracy', was['miou']['estimate'], now['miou']['estimate'],
                      worse, limits.miou, paired is not None,
                      judge_change(worse, limits.miou, gated))
-    if old['classes'] != new['classes']:
-        return
+    elif math.isfinite(_number(was['miou']['estimate'])):
+        yield _missing(after, 'miou', 'accuracy', was['miou']['estimate'], limits.miou)
+    judged = ([] if old['classes'] != new['classes'] else
+              list(_classes(old, new, before, after, limits, gated, both)))
+    yield from judged
+    # Classes of one name in other sets are not the same, and the sets are told to differ.
+    known = {c.metric for c in judged} if old['classes'] == new['classes'] else new['classes']
+    for name, iou, share in zip(old['classes'], was['iou'], was['share'], strict=True):
+        if (share or 0.0) >= old['min_share'] and iou is not None and name not in known:
+            yield _missing(after, name, 'class', iou, limits.class_iou)
+
+
+def _classes(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after: str,
+             limits: Limits, gated: bool, both: Sequence[FrameRow]) -> Iterator[Change]:
+    """
+    Yield the IoU of every class of which there are pixels enough.
+
+    :param both: rows of the same frames, then and now; empty where they are not at hand.
+    """
+    was, now = old['arms'][before]['accuracy'], new['arms'][after]['accuracy']
     classes = class_differences(both, 'old', 'new') if both else ()
     olds = old['arms'][before]['intervals']['iou']
     news = new['arms'][after]['intervals']['iou']
@@ -293,6 +361,24 @@ def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after
             yield Change(after, name, 'class', was['iou'][i], now['iou'][i], worse,
                          limits.class_iou, bool(classes),
                          judge_change(worse, limits.class_iou, gated))
+
+
+def _missing(arm: str, metric: str, kind: str, old: float, limit: float) -> Change:
+    """Return the change of a figure that the older report has and that nothing compares with."""
+    unknown = Interval(math.nan, -math.inf, math.inf)
+    return Change(arm, metric, kind, old, math.nan, unknown, limit, False, 'not gated')
+
+
+def _what_is_missing(new: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:
+    """Return a note for each arm of which the older report has more figures."""
+    found: dict[str, list[str]] = {}
+    for change in changes:
+        if change.missing and change.kind != 'arm':  # a missing arm has a note of its own
+            name = change.metric.replace('_', ' ')
+            found.setdefault(change.arm, []).append(
+                f'IoU of {name}' if change.kind == 'class' else name)
+    return [f'{new["arms"][arm]["label"]}: the older report has what this one has not, or too '
+            f'little of: {", ".join(names)}. It was not judged.' for arm, names in found.items()]
 
 
 def _family(count: int) -> float:
@@ -333,9 +419,14 @@ def _steady_arms(old: Mapping[str, Any], new: Mapping[str, Any],
     return out
 
 
+def _number(value: float | None) -> float:
+    """Return a number from JSON, where null is "not known"."""
+    return math.nan if value is None else float(value)
+
+
 def _interval(data: Mapping[str, Any]) -> Interval:
     """Return an interval from JSON, where null is "not known"."""
-    estimate = math.nan if data['estimate'] is None else float(data['estimate'])
+    estimate = _number(data['estimate'])
     low = -math.inf if data['low'] is None else float(data['low'])
     high = math.inf if data['high'] is None else float(data['high'])
     return Interval(estimate, low, high, float(data['confidence']))

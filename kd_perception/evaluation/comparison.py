@@ -67,6 +67,10 @@ class ComparisonSpec:
     :param duration_s: seconds after the warm-up at which the run ends, if frames did not end it
         before; 0 for no limit.
     :param swap_every: frames of a block in placement ``alternate``; 0 for the others.
+    :param fingerprint: of the content of a recording, or of all that decides a drive in the
+        street; empty where nothing tells one source from another of its name.
+    :param image_topic: topic of the pictures in a recording that has topics.
+    :param scenario_sha256: of the file of a scenario that is none of this package.
     """
 
     arms: tuple[ArmSpec, ...]
@@ -85,6 +89,9 @@ class ComparisonSpec:
     margin_latency_ms: float = 0.0
     duration_s: float = 0.0
     swap_every: int = 0
+    fingerprint: str = ''
+    image_topic: str = ''
+    scenario_sha256: str = ''
 
     def __post_init__(self) -> None:
         for key, value, known in (('source', self.source, SOURCES),

@@ -8,14 +8,17 @@ at half the error of the interval (2.5 %).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
+from types import MappingProxyType
 
 from kd_perception.evaluation.accuracy import PairedAccuracy
 from kd_perception.evaluation.comparison import ComparisonRun
+from kd_perception.evaluation.latency_verdict import judge_latency
 from kd_perception.evaluation.statistics.bootstrap import Interval
 from kd_perception.evaluation.statistics.paired import ArmStatistics, FEWEST_PAIRS, PairedLatency
+from kd_perception.evaluation.words import amount, level, points, slack
 
 FEW_FRAMES = 30
 LOST_SHARE = 0.01
@@ -39,7 +42,8 @@ class Verdict:
     What one arm is against the reference.
 
     :param headline: one short sentence with intervals.
-    :param latency: ``faster``, ``slower``, ``no difference shown`` or ``not measured``.
+    :param latency: ``faster``, ``slower``, ``mixed`` (the median says one of them, the mean, p95
+        or p99 the other), ``no difference shown`` (in the median) or ``not measured``.
     :param latency_margin: of an arm that is not faster: ``within margin``, ``beyond margin`` or
         ``undecided``; empty without a margin.
     :param accuracy: ``better``, ``within margin``, ``worse``, ``worse, margin undecided``,
@@ -66,7 +70,7 @@ def arm_labels(run: ComparisonRun) -> dict[str, str]:
 
 def judge(reference: str, other: str, latency: PairedLatency | None,
           accuracy: PairedAccuracy | None, margin_points: float,
-          margin_ms: float = 0.0) -> Verdict:
+          margin_ms: float = 0.0, tails: Mapping[str, Interval] = MappingProxyType({})) -> Verdict:
     """
     Put a paired result into words.
 
@@ -74,16 +78,23 @@ def judge(reference: str, other: str, latency: PairedLatency | None,
     :param other: how to call the arm that is judged.
     :param margin_points: mIoU points that may be lost without calling it worse.
     :param margin_ms: milliseconds by which it may be slower; 0 for no such margin.
+    :param tails: by how many milliseconds p95 and p99 are lower, see ``latency_tails``.
     """
-    speed, slack, speed_short, speed_long = _judge_latency(reference, other, latency, margin_ms)
+    speed, spare, speed_short, speed_long = judge_latency(reference, other, latency, margin_ms,
+                                                          tails)
     quality, quality_short, quality_long = _judge_accuracy(other, accuracy, margin_points)
     return Verdict(headline=f'{other} {speed_short}, {quality_short}.', latency=speed,
-                   accuracy=quality, sentences=(speed_long, quality_long), latency_margin=slack)
+                   accuracy=quality, sentences=(speed_long, quality_long), latency_margin=spare)
 
 
 def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
-             latencies: Mapping[str, PairedLatency | None]) -> tuple[str, ...]:
-    """Return what limits the comparison, worst first; empty when nothing does."""
+             latencies: Mapping[str, PairedLatency | None],
+             findings: Sequence[str] = ()) -> tuple[str, ...]:
+    """
+    Return what limits the comparison, worst first; empty when nothing does.
+
+    :param findings: what the figures show that the verdict does not say.
+    """
     out: list[str] = []
     labels = arm_labels(run)
     if run.interrupted:
@@ -92,6 +103,7 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
         out.append(f'{len(run.arms) - 1} arms are held against one: each interval is wider than '
                    'for a single comparison, so that those of one figure hold together with '
                    '95 %.')
+    out += findings
     out += _unlike(run)
     for arm, stats in statistics.items():
         out += _losses(labels.get(arm, arm), stats, run.counters.get(arm, {}))
@@ -112,37 +124,6 @@ def cautions(run: ComparisonRun, statistics: Mapping[str, ArmStatistics],
     return (*out, *run.notes)
 
 
-def _judge_latency(reference: str, other: str, latency: PairedLatency | None,
-                   margin: float) -> tuple[str, str, str, str]:
-    """Return the word, the word for the margin, the part of the headline, and the sentence."""
-    if latency is None:
-        return ('not measured', '', 'has too few common frames for a latency comparison',
-                f'Too few frames were answered by both {reference} and {other} to compare their '
-                'latency.')
-    difference, ratio = latency.median_difference, latency.median_ratio
-    numbers = (f'median difference {_ms(difference)}, median ratio {ratio.estimate:.2f} '
-               f'({ratio.low:.2f} … {ratio.high:.2f}), '
-               + (latency.basis or f'n = {latency.n} frames answered by both'))
-    faster = difference.estimate >= 0
-    short = (f'is {"faster" if faster else "slower"} by '
-             f'{_amount(difference, "ms", negative=not faster)}')
-    if difference.low > 0:
-        return ('faster', '', f'{short}, {times(ratio.estimate)}',
-                f'{other} answers {times(ratio.estimate)} faster than {reference}: {numbers}.')
-    slack, words = (_slack(difference, margin, f'your margin of {margin:g} ms') if margin > 0
-                    else ('', ''))
-    if not difference.excludes(0.0):
-        words = f', {words}' if words else ''
-        shown = short.removeprefix('is ')
-        return ('no difference shown', slack, f'shows no difference in latency ({shown}){words}',
-                f'No difference in latency between {other} and {reference} was shown{words}: '
-                f'{numbers}.')
-    words = f': {words}' if words else ''
-    return ('slower', slack, f'{short}{words}',
-            f'{other} answers {times(1 / ratio.estimate)} slower than {reference}{words}: '
-            f'{numbers}.')
-
-
 def _judge_accuracy(other: str, accuracy: PairedAccuracy | None,
                     margin: float) -> tuple[str, str, str]:
     if accuracy is None:
@@ -150,16 +131,16 @@ def _judge_accuracy(other: str, accuracy: PairedAccuracy | None,
                 'The source has no ground truth (or too few labelled frames), so accuracy was not '
                 'measured; see the agreement between the arms instead.')
     d = points(accuracy.difference)
-    numbers = (f'{d.estimate:+.1f} mIoU points ({_level(d)} interval {d.low:+.1f} … '
+    numbers = (f'{d.estimate:+.1f} mIoU points ({level(d)} interval {d.low:+.1f} … '
                f'{d.high:+.1f}, n = {accuracy.n} frames)').replace('-', '−')
     gains = d.estimate > 0
-    short = f'{"gains" if gains else "loses"} {_amount(d, "mIoU", negative=not gains)}'
+    short = f'{"gains" if gains else "loses"} {amount(d, "mIoU", negative=not gains)}'
     within = f'the margin of {margin:.1f} points'
     if d.low > 0:
         return 'better', short, f'{other} is more accurate: {numbers}.'
-    slack, words = _slack(d, margin, f'your margin of {margin:g}')
+    state, words = slack(d, margin, f'your margin of {margin:g}')
     short = f'{short}: {words}' if words else short
-    if slack == 'within margin':
+    if state == 'within margin':
         return 'within margin', short, f'{other} stays within {within}: {numbers}.'
     if d.high < -margin:
         return 'worse', short, f'{other} is less accurate, by more than {within}: {numbers}.'
@@ -168,44 +149,6 @@ def _judge_accuracy(other: str, accuracy: PairedAccuracy | None,
                 f'{other} is less accurate; whether by more than {within} is not shown: '
                 f'{numbers}.')
     return ('undecided', short, f'Whether {other} stays within {within} was not shown: {numbers}.')
-
-
-def _slack(gain: Interval, margin: float, name: str) -> tuple[str, str]:
-    """Return whether what is lost at most is within a margin, as a word and in words."""
-    if gain.low > -margin:
-        return 'within margin', f'within {name}'
-    if gain.high < -margin:
-        return 'beyond margin', f'beyond {name}'
-    return 'undecided', f'whether within {name} is not shown'
-
-
-def _amount(interval: Interval, unit: str, *, negative: bool) -> str:
-    """Return ``1.4 mIoU [0.9, 1.9]``; ``negative`` for how much less instead of how much more."""
-    low, high = ((-interval.high, -interval.low) if negative else (interval.low, interval.high))
-    digits = 2 if unit == 'ms' and abs(interval.estimate) < 10 else 1
-    # Adding zero makes a plain one of the negative zero.
-    texts = [f'{round(v, digits) + 0.0:.{digits}f}' for v in (abs(interval.estimate), low, high)]
-    return f'{texts[0]} {unit} [{texts[1]}, {texts[2]}]'.replace('-', '−')
-
-
-def _level(interval: Interval) -> str:
-    return f'{100 * interval.confidence:.4g} %'
-
-
-def points(interval: Interval) -> Interval:
-    """Return an interval of shares (0 … 1) in points of 100."""
-    return Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high,
-                    interval.confidence)
-
-
-def times(ratio: float) -> str:
-    """Return ``8.3×``, with as many digits as a reader can use."""
-    return f'{ratio:.0f}×' if ratio >= 20 else f'{ratio:.1f}×' if ratio >= 2 else f'{ratio:.2f}×'
-
-
-def _ms(interval: Interval) -> str:
-    return (f'{interval.estimate:.2f} ms ({_level(interval)} interval {interval.low:.2f} … '
-            f'{interval.high:.2f})').replace('-', '−')
 
 
 def _unlike(run: ComparisonRun) -> list[str]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+import hashlib
 import math
 from typing import Any
 
 import yaml
 
 from kd_perception.errors import ConfigError
-from kd_perception.paths import config_file
+from kd_perception.paths import config_file, share_directory
 from kd_perception.simulation.settings import (
     CameraSettings,
     Content,
@@ -125,6 +126,17 @@ def load_scenario(name: str) -> Scenario:
     if not changes:
         return Scenario.from_dict(data, str(path))
     return Scenario.from_dict(_changed(data, changes, name), f'scenario {name!r}')
+
+
+def scenario_sha256(name: str) -> str:
+    """Return the digest of a scenario's file in hex; empty for those of this package."""
+    base = name.partition(',')[0]
+    try:
+        path = config_file('scenarios', base)
+    except ConfigError:
+        return ''  # a preset of CARLA
+    own = path != share_directory() / 'config' / 'scenarios' / f'{base}.yaml'
+    return hashlib.sha256(path.read_bytes()).hexdigest() if own else ''
 
 
 def scenario_name(base: str, *, world: str = '', changes: tuple[str, ...] = ()) -> str:

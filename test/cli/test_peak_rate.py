@@ -58,6 +58,7 @@ def test_a_probe_is_what_was_published_and_what_came_back():
      'x sustains 27.5 Hz and not 28.9 Hz (at most 1 % lost, p95 at most 96 ms).'),
     (PeakRate(412.0, math.inf, 'source', 0.01, 5.0, ()),
      'x sustains at least 412.0 Hz: the camera could not send faster'),
+    (PeakRate(0.5, 0.52, 'arm', 0.01, 0.0, ()), 'x sustains 0.50 Hz and not 0.52 Hz'),
     (PeakRate(0.0, 0.2, 'none held', 0.0, 0.0, (Probe(0.2, 0.2, 1.0, math.nan),)),
      'x sustains no rate that was tried, down to 0.2 Hz (at most 0 % lost).')])
 def test_words(found, words):

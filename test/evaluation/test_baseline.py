@@ -183,6 +183,43 @@ def test_another_course_or_other_frames_do_not_compare(report):
     assert 'Nothing could be judged' in baseline_headline(nothing)
 
 
+def test_recordings_of_one_name_are_told_apart(report, run):
+    """Two bags called drive.mcap are not the same frames, and one bag under two names is."""
+    old, new = copy.deepcopy(report), copy.deepcopy(report)
+    for side in (old, new):
+        side['spec'].update(source='bag', scenario='/data/drive.mcap', fingerprint='a1' * 16)
+    same = compare_reports(old, new, Limits(), old_run=run, new_run=run)
+    assert states(same)['miou'] == 'within limit'
+    new['spec']['scenario'] = '/data/copy.mcap'
+    assert states(compare_reports(old, new, Limits()))['miou'] != 'not gated'
+    new['spec'].update(scenario='/data/drive.mcap', fingerprint='b2' * 16)
+    other = compare_reports(old, new, Limits(), old_run=run, new_run=run)
+    assert states(other)['miou'] == states(other)['road'] == 'not gated'
+    assert any('Other frames (fingerprint a1a1a1a1a1a1 → b2b2b2b2b2b2: another content'
+               in note for note in other.notes)
+    new['spec'].update(fingerprint='a1' * 16, image_topic='/front')
+    old['spec']['image_topic'] = '/rear'
+    assert states(compare_reports(old, new, Limits()))['miou'] == 'not gated'
+
+
+def test_scenario_files_of_one_name_are_told_apart(report):
+    old, new = copy.deepcopy(report), copy.deepcopy(report)
+    for side, digest in ((old, 'c3' * 32), (new, 'd4' * 32)):
+        side['spec'].update(source='carla', scenario='/data/own.yaml', scenario_sha256=digest)
+    assert states(compare_reports(old, new, Limits()))['miou'] == 'not gated'
+
+
+def test_a_report_without_a_fingerprint_still_compares(report):
+    old, new = copy.deepcopy(report), copy.deepcopy(report)
+    for key in ('fingerprint', 'image_topic', 'scenario_sha256'):
+        del old['spec'][key]
+    assert not compare_reports(old, old, Limits()).notes[1:]
+    new['spec']['fingerprint'] = 'a1' * 16
+    found = compare_reports(old, new, Limits())
+    assert states(found)['miou'] != 'not gated'
+    assert any('The older report has no fingerprint' in note for note in found.notes)
+
+
 def test_an_interrupted_run_is_said(report):
     assert any('older run was interrupted' in note
                for note in compare_reports({**report, 'interrupted': True}, report,
@@ -204,6 +241,91 @@ def test_arms_are_matched_by_what_they_are_not_by_their_letter(report):
     assert states(found, 'a')['p50'] == states(found, 'b')['p50'] == 'within limit'
     assert states(found, 'c') == {}
     assert any(note.startswith('pruned has no counterpart') for note in found.notes)
+
+
+def judged(old, new):
+    """Return what came of it, and whether only a strict gate fails on it."""
+    found = compare_reports(old, new, Limits())
+    strict = compare_reports(old, new, Limits(strict=True, latency=9, loss=9, miou=9, class_iou=9,
+                                              memory=9))
+    assert not found.failed
+    assert strict.failed
+    return found
+
+
+def gone(found):
+    return {(c.arm, c.metric) for c in found.changes if c.missing and c.state == 'not gated'}
+
+
+@pytest.fixture(scope='module')
+def bounded(report):
+    """Return a report of which a strict gate with wide limits finds nothing open."""
+    out = copy.deepcopy(report)
+    for arm in out['arms'].values():  # 80 frames do not bound it
+        arm['intervals']['p99']['high'] = arm['statistics']['latency']['max']
+    assert not compare_reports(out, out, Limits(strict=True, latency=9, loss=9, miou=9,
+                                                class_iou=9, memory=9)).failed
+    return out
+
+
+def test_ground_truth_that_is_gone_is_not_silence(bounded, run):
+    new = copy.deepcopy(bounded)
+    new['arms']['b']['accuracy'] = None
+    found = judged(bounded, new)
+    assert gone(found) == {('b', 'miou')}
+    (change,) = [c for c in found.changes if c.missing]
+    assert change.old == bounded['arms']['b']['accuracy']['miou']['estimate']
+    assert any(n.startswith('street-student: the older report has what this one has not')
+               and 'miou' in n for n in found.notes)
+    assert baseline_headline(found).endswith('1 missing that the baseline has.')
+    # Both without it is nothing that is missing.
+    assert not gone(compare_reports(new, new, Limits()))
+
+
+def test_an_arm_that_is_gone_is_not_silence(bounded):
+    new = copy.deepcopy(bounded)
+    del new['arms']['b']
+    found = judged(bounded, new)
+    assert gone(found) == {('street-student (not measured now)', 'arm')}
+    assert sum('was not measured now' in note for note in found.notes) == 1
+    tables = baseline_tables(found, {'a': 'teacher'})
+    assert tables[1].title.startswith('street-student (not measured now)')
+    assert tables[1].rows == (('all figures', '–', '–', '–', '–', 'not gated'),)
+
+
+def test_classes_that_are_gone_are_named(bounded):
+    new = copy.deepcopy(bounded)
+    place = new['classes'].index('vehicle')
+    new['arms']['b']['accuracy']['share'][place] = 0.0001  # too few pixels to be judged by
+    found = judged(bounded, new)
+    assert gone(found) == {('b', 'vehicle')}
+    assert any('IoU of vehicle' in note for note in found.notes)
+    row = baseline_tables(found, {'a': 'teacher', 'b': 'student'}, all_classes=False)[1].rows[-1]
+    assert (row[0], row[2], row[-1]) == ('IoU vehicle', '–', 'not gated')
+
+    new = copy.deepcopy(bounded)
+    new['arms']['b']['accuracy']['iou'][place] = None
+    new['arms']['b']['intervals']['iou'][place]['estimate'] = None
+    assert gone(judged(bounded, new)) == {('b', 'vehicle')}
+
+    new = copy.deepcopy(bounded)
+    new['classes'][place] = 'car'  # another set of classes
+    assert gone(judged(bounded, new)) == {('a', 'vehicle'), ('b', 'vehicle')}
+
+
+def test_times_losses_and_memory_that_are_gone_are_named(bounded):
+    new = copy.deepcopy(bounded)
+    new['arms']['a']['resources'] = None
+    for figure in ('p50', 'p95', 'p99', 'lost'):
+        new['arms']['b']['intervals'][figure]['estimate'] = None
+    found = judged(bounded, new)
+    assert gone(found) == {('a', 'memory'), ('b', 'p50'), ('b', 'p95'), ('b', 'p99'),
+                           ('b', 'lost')}
+    row = baseline_tables(found, {'a': 'teacher', 'b': 'student'})[0].rows
+    assert ('memory (RSS)', '612 MiB', '–', '–', '10 %', 'not gated') in row
+    old = copy.deepcopy(bounded)
+    old['arms']['b']['resources']['gpu_mb'] = 100.0
+    assert gone(judged(old, bounded)) == {('b', 'gpu_memory')}
 
 
 def test_files_that_are_no_baseline_are_refused_in_a_line(report, tmp_path):

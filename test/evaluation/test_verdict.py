@@ -10,7 +10,8 @@ from kd_perception.evaluation.accuracy import PairedAccuracy
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.statistics.bootstrap import Interval
 from kd_perception.evaluation.statistics.paired import PairedLatency
-from kd_perception.evaluation.verdict import judge, times
+from kd_perception.evaluation.verdict import judge
+from kd_perception.evaluation.words import times
 
 
 def latency(low: float, estimate: float, high: float, ratio: float) -> PairedLatency:
@@ -102,9 +103,17 @@ def test_times_has_sensible_digits():
     assert [times(r) for r in (1.034, 8.26, 33.4)] == ['1.03×', '8.3×', '33×']
 
 
+def within(run):
+    """Return ``run`` with a margin that no class goes beyond."""
+    return replace(run, spec=replace(run.spec, margin_miou=50.0))
+
+
 def test_quiet_run_has_no_cautions(make_run):
-    analysis = analyse(make_run(frames=60))
-    assert analysis.cautions == ()
+    run = make_run(frames=60)
+    assert analyse(within(run)).cautions == ()
+    analysis = analyse(run)
+    (caution,) = analysis.cautions
+    assert 'loses more IoU' in caution
     assert analysis.comparisons[0].verdict.latency == 'faster'
     assert analysis.comparisons[0].verdict.accuracy == 'worse'
     assert analysis.headline.startswith('street-student is faster by')
@@ -135,7 +144,7 @@ def test_overwritten_frames_explain_losses(make_run):
     run = make_run(frames=40, lost_b=(9, 10, 11))
     run = replace(run, counters={'b': {'received': 45, 'published': 42, 'overwritten': 3,
                                        'stale': 0, 'failed': 0, 'inactive': 0, 'in_flight': 0}})
-    (caution,) = analyse(run).cautions
+    (caution,) = analyse(within(run)).cautions
     assert 'dropped 3 for fresher ones' in caution
 
 

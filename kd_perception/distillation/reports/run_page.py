@@ -28,7 +28,7 @@ from kd_perception.evaluation.reports.study_page import (
 from kd_perception.evaluation.reports.study_plots import ROLE_COLORS
 from kd_perception.evaluation.reports.tables import NONE, number, percent, Table
 from kd_perception.evaluation.study import STUDENT, TEACHER
-from kd_perception.evaluation.verdict import points
+from kd_perception.evaluation.words import points
 
 if TYPE_CHECKING:
     from kd_perception.distillation.reports.run_report import RunReport

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+import math
 
 import numpy as np
 
@@ -175,11 +176,19 @@ def object_recall(arm: str, frames: Sequence[np.ndarray], *, resamples: int = RE
     return ObjectRecall(arm, len(frames), cells)
 
 
-def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
+def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, kind: str = 'all', *,
                    resamples: int = RESAMPLES, seed: int = 0,
                    confidence: float = CONFIDENCE) -> PairedShare | None:
-    """Return the difference of the share of found instances; None where it was not measured."""
-    pairs = measured_pairs(rows, reference, other, 'objects')
+    """
+    Return the difference of the share of found instances; None where it was not measured.
+
+    :param kind: one of ``KINDS``, or ``all``.
+    """
+    pairs = [(a, b) for a, b in measured_pairs(rows, reference, other, 'objects')
+             if len(a) == len(b)]
+    if kind != 'all':
+        pairs = [(a[a[:, 1] == KINDS.index(kind)], b[b[:, 1] == KINDS.index(kind)])
+                 for a, b in pairs]
     # Columns: instances, found by the first, found by the other.
     counts = np.array([[len(a), found_of(a).sum(), found_of(b).sum()] for a, b in pairs],
                       float).reshape(-1, 3)
@@ -191,9 +200,28 @@ def paired_objects(rows: Iterable[FrameRow], reference: str, other: str, *,
         return (total[:, 2] - total[:, 1]) / np.maximum(total[:, 0], 1)
 
     series = (counts[:, 2] - counts[:, 1]) / np.maximum(counts[:, 0], 1)
-    return PairedShare(reference, other, len(pairs), bootstrap(
-        difference, len(pairs), block_length(series), resamples=resamples, seed=seed,
-        confidence=confidence, bounds=(-1.0, 1.0)))
+    found = bootstrap(difference, len(pairs), block_length(series), resamples=resamples,
+                      seed=seed, confidence=confidence, bounds=(-1.0, 1.0))
+    change = np.concatenate([found_of(b) - found_of(a) for a, b in pairs])
+    things = len(np.unique(np.concatenate([a[:, 0] for a, _ in pairs])))
+    return PairedShare(reference, other, len(pairs), _no_surer(
+        found, float((change > 0).mean()), float((change < 0).mean()), things))
+
+
+def _no_surer(interval: Interval, gained: float, lost: float, things: int) -> Interval:
+    """
+    Return the interval of a difference that is no narrower than so many things allow.
+
+    The difference is the share that only the other arm finds minus the share that only the first
+    finds. Both have Wilson's interval; their ends are combined as squares (Newcombe 1998).
+
+    :param gained: share of instances that only the other finds; ``lost``: that only the first.
+    """
+    up, down = (wilson(share, things, interval.confidence) for share in (gained, lost))
+    low = gained - lost - math.hypot(gained - up[0], down[1] - lost)
+    high = gained - lost + math.hypot(up[1] - gained, lost - down[0])
+    return Interval(interval.estimate, max(-1.0, min(interval.low, low)),
+                    min(1.0, max(interval.high, high)), interval.confidence)
 
 
 def _at_least(interval: Interval, things: int) -> Interval:

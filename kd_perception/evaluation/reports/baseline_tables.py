@@ -14,23 +14,25 @@ from kd_perception.evaluation.reports.tables import NONE, number, Table
 
 _NAMES = {'p50': 'latency, median', 'p95': 'latency, p95', 'p99': 'latency, p99',
           'fps': 'frames/s', 'lost': 'frames lost', 'miou': 'mIoU', 'memory': 'memory (RSS)',
-          'gpu_memory': 'GPU memory'}
+          'gpu_memory': 'GPU memory', 'arm': 'all figures'}
 
 
 def baseline_headline(found: BaselineComparison) -> str:
     """Return what came of it in a line."""
     worse = found.of_state('regression')
     left = found.of_state('undecided')
+    gone = sum(c.missing for c in found.changes)
+    more = (f', {len(left)} undecided' if left else '') + (
+        f', {gone} missing that the baseline has' if gone else '')
     if worse:
         return (f'{len(worse)} regression{"s" if len(worse) > 1 else ""} against the baseline'
-                + (f', {len(left)} undecided.' if left else '.'))
+                f'{more}.')
     if found.failed:
-        return 'No regression shown, but not everything could be judged (strict).'
+        return f'No regression shown, but not everything could be judged (strict){more}.'
     judged = len(found.changes) - len(found.of_state('not gated'))
     if not judged:
-        return 'Nothing could be judged against the baseline.'
-    return (f'No regression shown in {judged} figures'
-            + (f'; {len(left)} undecided.' if left else '.'))
+        return f'Nothing could be judged against the baseline{more}.'
+    return f'No regression shown in {judged} figures{more}.'
 
 
 def baseline_tables(found: BaselineComparison, labels: Mapping[str, str], *,
@@ -38,10 +40,10 @@ def baseline_tables(found: BaselineComparison, labels: Mapping[str, str], *,
     """
     Return every change, one table per arm.
 
-    :param labels: names to show, by arm.
+    :param labels: names to show, by arm; arms that only the baseline has go by their own.
     :param all_classes: with the classes of which there is nothing to tell.
     """
-    return [_table([c for c in found.changes if c.arm == arm], labels[arm], all_classes)
+    return [_table([c for c in found.changes if c.arm == arm], labels.get(arm, arm), all_classes)
             for arm in dict.fromkeys(c.arm for c in found.changes)]
 
 
@@ -49,7 +51,7 @@ def _table(changes: Sequence[Change], label: str, all_classes: bool) -> Table:
     rows: list[tuple[str, ...]] = []
     strong: list[int] = []
     for change in changes:
-        if (change.kind == 'class' and not all_classes
+        if (change.kind == 'class' and not all_classes and not change.missing
                 and change.state in ('within limit', 'not gated', 'undecided')):
             continue
         if change.state == 'regression':
@@ -67,6 +69,8 @@ def _name(change: Change) -> str:
 
 
 def _value(change: Change, value: float) -> str:
+    if not math.isfinite(value):
+        return NONE
     if change.kind == 'latency':
         return f'{number(value, 0 if value >= 100 else 1 if value >= 10 else 2)} ms'
     if change.kind == 'memory':
@@ -95,5 +99,7 @@ def _worsening(change: Change) -> str:
 
 
 def _limit(change: Change) -> str:
+    if not math.isfinite(change.limit):
+        return NONE
     unit = ' %' if change.kind in ('latency', 'rate', 'memory') else ''
     return f'{100 * change.limit:g}{unit}'

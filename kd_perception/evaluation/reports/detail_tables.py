@@ -17,7 +17,8 @@ from kd_perception.evaluation.metrics.objects import (
 )
 from kd_perception.evaluation.reports.tables import interval, NONE, number, percent, Table
 from kd_perception.evaluation.statistics.bootstrap import Interval
-from kd_perception.evaluation.verdict import points
+from kd_perception.evaluation.statistics.shares import PairedShare
+from kd_perception.evaluation.words import points
 
 
 def detail_table(analysis: Analysis) -> Table | None:
@@ -25,23 +26,29 @@ def detail_table(analysis: Analysis) -> Table | None:
     arms = [a.name for a in analysis.run.arms]
     rows: list[tuple[str, ...]] = []
 
-    def add(name: str, found: Mapping[str, Interval | None], change: str, digits: int) -> None:
+    def add(name: str, found: Mapping[str, Interval | None],
+            differences: Sequence[PairedShare | None], digits: int) -> None:
         if not any(found.values()):
             return
         cells = [interval(points(v), '', digits) if v else NONE for v in
                  (found.get(arm) for arm in arms)]
-        differences = [getattr(c, change) if change else None for c in analysis.comparisons]
         rows.append((name, *cells, *(
             interval(points(d.difference), '', digits, sign=True) if d else NONE
             for d in differences)))
 
     add('boundary F-score', {k: v.score for k, v in (analysis.boundary or {}).items()},
-        'boundary', 1)
+        [c.boundary for c in analysis.comparisons], 1)
     add('objects found', {
         k: cell.found if (cell := v.cell()) else None
-        for k, v in (analysis.objects or {}).items()}, 'objects', 1)
+        for k, v in (analysis.objects or {}).items()},
+        [c.objects for c in analysis.comparisons], 1)
+    for kind in KINDS:
+        add(f'{kind}s found', {
+            k: cell.found if (cell := v.cell(kind)) else None
+            for k, v in (analysis.objects or {}).items()},
+            [c.objects_by_kind.get(kind) for c in analysis.comparisons], 1)
     add('pixels that flicker', {k: v.share for k, v in (analysis.flicker or {}).items()},
-        'flicker', 2)
+        [c.flicker for c in analysis.comparisons], 2)
     for name, key in (('calibration error (ECE)', 'ece'), ('mean confidence', 'confidence')):
         if analysis.calibration:
             rows.append((name, *(

@@ -21,7 +21,7 @@ from kd_perception.evaluation.analysis import analyse, Analysis, ArmComparison
 from kd_perception.evaluation.baseline import BaselineComparison
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow, STAGES
 from kd_perception.evaluation.joining import reordered_rows
-from kd_perception.evaluation.metrics.frame_accuracy import frame_pixel_accuracy
+from kd_perception.evaluation.metrics.frame_accuracy import frame_miou, frame_pixel_accuracy
 from kd_perception.evaluation.metrics.frame_figures import FRAME_FIGURES, frame_figures
 from kd_perception.evaluation.plain import plain
 from kd_perception.evaluation.reports.report_html import render
@@ -149,12 +149,9 @@ def _comparison(comparison: ArmComparison) -> dict[str, Any]:
 
 
 def _frame_accuracy(row: FrameRow) -> tuple[str, str]:
-    """Return pixel accuracy and the mean IoU over the classes of this one frame."""
-    accuracy = frame_pixel_accuracy(row.counts or ())
-    if accuracy is None or not row.counts:
-        return '', ''
-    iou = [c / (t + p - c) for c, t, p in row.counts if t + p - c > 0]
-    return f'{accuracy:.6f}', f'{sum(iou) / len(iou):.6f}'
+    """Return pixel accuracy and mean IoU of this one frame, the latter as the page shows it."""
+    counts = row.counts or ()
+    return _figure(frame_pixel_accuracy(counts)), _figure(frame_miou(counts))
 
 
 def _figure(value: float | None) -> str:

@@ -14,7 +14,7 @@ from kd_perception.evaluation.reports.plots import arm_color
 from kd_perception.evaluation.reports.strips import Mark, strip
 from kd_perception.evaluation.reports.tables import ms, number
 from kd_perception.evaluation.statistics.bootstrap import Interval
-from kd_perception.evaluation.verdict import points, times
+from kd_perception.evaluation.words import points, times
 
 
 def subtitle(analysis: Analysis) -> str:
@@ -62,8 +62,11 @@ def _speed(analysis: Analysis, comparison: ArmComparison) -> str:
         return ''
     other, ratio = analysis.labels[comparison.other], comparison.latency.median_ratio
     state = comparison.verdict.latency
-    value = times(ratio.estimate if state != 'slower' else 1 / ratio.estimate)
-    word = {'faster': 'faster', 'slower': 'slower'}.get(state, 'as fast (not shown to differ)')
+    slower = state == 'slower' or (state == 'mixed' and ratio.estimate < 1)
+    value = times(1 / ratio.estimate if slower else ratio.estimate)
+    word = {'faster': 'faster', 'slower': 'slower',
+            'mixed': f'{"slower" if slower else "faster"} in the median only'}.get(
+                state, 'as fast (not shown to differ)')
     return card(
         value, f'{other} is {word}',
         f'{_confidence(ratio)}: {ratio.low:.2f} … {ratio.high:.2f} times as fast',

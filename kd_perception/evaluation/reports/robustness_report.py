@@ -25,7 +25,7 @@ from kd_perception.evaluation.reports.page import (
 from kd_perception.evaluation.reports.tables import interval, ms, NONE, percent, Table
 from kd_perception.evaluation.robustness import Robustness
 from kd_perception.evaluation.statistics.bootstrap import Interval
-from kd_perception.evaluation.verdict import points
+from kd_perception.evaluation.words import points
 from kd_perception.paths import atomic_file
 
 JSON_FILE = 'robustness.json'

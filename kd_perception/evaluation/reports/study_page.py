@@ -25,7 +25,7 @@ from kd_perception.evaluation.reports.page import (
 from kd_perception.evaluation.reports.pictures import greyed, marked, Panel
 from kd_perception.evaluation.reports.tables import interval, NONE, number, percent, Table
 from kd_perception.evaluation.study import STUDENT, Study, TEACHER, WorstFrame
-from kd_perception.evaluation.verdict import points
+from kd_perception.evaluation.words import points
 from kd_perception.imaging import colorize, encode_jpeg, encode_png
 
 

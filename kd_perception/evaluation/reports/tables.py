@@ -15,7 +15,7 @@ from kd_perception.evaluation.accuracy import MIN_SHARE
 from kd_perception.evaluation.analysis import Analysis
 from kd_perception.evaluation.statistics.bootstrap import Interval
 from kd_perception.evaluation.statistics.paired import ArmStatistics
-from kd_perception.evaluation.verdict import points
+from kd_perception.evaluation.words import points
 
 NONE = '–'
 GOOD, BAD = '#2c7a4b', '#b3372f'

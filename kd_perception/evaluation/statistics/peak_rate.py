@@ -7,6 +7,8 @@ the search, and all probes. No ROS here.
 There is no ceiling to choose: the rate is doubled until the arm or the source gives in, then
 bisected in the logarithm. What counts is the rate that was really offered, never the rate that was
 asked for. Where the source could not send faster, the result says so: it is then a lower bound.
+A source may also send less than before when it is asked for more, because the overloaded arm takes
+its processor: that says nothing of the rates in between, which are then asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from kd_perception.errors import ConfigError
 
 SHORT_OF_RATE = 0.95  # below this share of what was asked for the source is at its limit
 LOWEST_HZ = 0.1
+_SAME_RATE = 1.005  # rates that are closer than this factor are one rate
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class PeakRate:
     The result of a search.
 
     :param rate_hz: highest offered rate that held; 0 when none did.
-    :param broken_hz: lowest offered rate above it that did not hold; infinite when none broke.
+    :param broken_hz: lowest offered rate above it that did not hold; infinite when none above it
+        was offered that broke.
     :param limit: what ended the search: ``arm``, ``source`` (the arm may sustain more) or
         ``none held``.
     :param max_age_ms: the limit of the age that was applied.
@@ -113,28 +117,35 @@ def peak_rate(probe: Callable[[float], Probe], *, start_hz: float = 10.0, max_lo
     def finish(low: float, high: float, limit: str) -> PeakRate:
         return PeakRate(low, high, limit, max_loss, limit_ms, tuple(done))
 
-    low, high = 0.0, math.inf
+    # No rate above the ceiling needs to be asked for: it broke, or the source could not send it.
+    low, high, ceiling = 0.0, math.inf, math.inf
     rate = start_hz
-    while not low or math.isinf(high):
+    while not low or math.isinf(ceiling):
         found = holds(rate)
         if found.held:
             low = max(low, found.offered_hz)
             if found.short:
                 return finish(low, high, 'source')
             rate *= 2
+        elif low and found.offered_hz <= low * _SAME_RATE:
+            ceiling = rate
         else:
-            high = min(high, found.offered_hz)
+            high = ceiling = min(high, found.offered_hz)
             # What the source really sent is what broke: go on below that.
             rate = min(rate, found.offered_hz) / 2
             if rate < LOWEST_HZ:
                 return finish(0.0, high, 'none held')
-    while high > low * (1 + tolerance):
-        rate = math.sqrt(low * high)
+    while ceiling > low * (1 + tolerance):
+        rate = math.sqrt(low * ceiling)
         found = holds(rate)
-        if found.held and found.offered_hz > low:
+        if found.held and found.short and math.isinf(high):
+            return finish(max(low, found.offered_hz), high, 'source')
+        if found.held and low < found.offered_hz < ceiling:
             low = found.offered_hz
-        elif not found.held and found.offered_hz < high:
-            high = found.offered_hz
+        elif not found.held and found.offered_hz <= low * _SAME_RATE:
+            ceiling = rate
+        elif not found.held and found.offered_hz < ceiling:
+            high = ceiling = found.offered_hz
         else:  # the source sends no rate in between
             return finish(low, high, 'source' if found.held else 'arm')
-    return finish(low, max(low, high), 'arm')
+    return finish(low, high, 'source' if math.isinf(high) else 'arm')

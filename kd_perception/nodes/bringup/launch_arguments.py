@@ -167,7 +167,8 @@ def _arm(name: str, values: Mapping[str, str]) -> ArmSpec:
 
 def _comparison_arguments() -> tuple[Argument, ...]:
     specs = {s.name: s for table in ('perception', 'camera', 'monitor') for s in TABLES[table]}
-    arms = [Argument(n, '', f'Model of arm {n}: a name in models_dir, or a path.') for n in 'ab']
+    arms = [Argument(n, '', f'Model of arm {n}: a name in models_dir, or a path. More than two '
+                     'arms are compared by "kd_perception compare".') for n in 'ab']
     for parameter in _PER_ARM:
         arms.append(_argument(specs[parameter]))
         arms += [Argument(f'{n}_{parameter}', '', f'The same for arm {n} alone.') for n in 'ab']

@@ -17,6 +17,7 @@ from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.nodes.camera.source import Intrinsics, Picture
 from kd_perception.simulation.carla.session import CarlaSession
 from kd_perception.simulation.carla.spec import CarlaSpec, ONCE
+from kd_perception.simulation.scenario import scenario_sha256
 
 # Parameters of the camera that are fields of the spec under another name.
 _OWN = ('host', 'port', 'map', 'vehicles', 'walkers', 'instances', 'timeout_s')
@@ -45,6 +46,8 @@ class CarlaPictures:
         self._frame_id = frame_id
         self._last: tuple[int, Picture] | None = None
         self.name = f'carla:{self._session.map}:{spec.scenario}:{spec.seed}'
+        self.identity: Mapping[str, str] = {
+            'scenario_sha256': scenario_sha256(spec.scenario)}
         self.frames = self.round_ns = 0
         self.schedule_s = np.zeros(0)  # frames come when the server draws them
         self.classes: ClassSet | None = load_class_set('carla')

@@ -172,7 +172,8 @@ class CameraNode(Node):
             self._held = False
             response.success = True
             response.message = json.dumps({'running': not self._ended, 'frames': self._total,
-                                           'notes': self._source.notes})
+                                           'notes': self._source.notes,
+                                           'identity': self._source.identity})
             return response
         served = self._serve_next()
         response.success = bool(served)
@@ -180,7 +181,8 @@ class CameraNode(Node):
             {'served': [{'arm': r.arm, 'stamp_ns': r.stamp_ns, 'frame_id': r.frame_id,
                          'index': r.index, 'turn': r.turn} for r in served],
              'labelled': self._picture is not None and self._picture[1].labels is not None,
-             'frames': self._total, 'end': self._ended, 'notes': self._source.notes})
+             'frames': self._total, 'end': self._ended, 'notes': self._source.notes,
+             'identity': self._source.identity})
         return response
 
     def _serve_next(self) -> list[Published]:

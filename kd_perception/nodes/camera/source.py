@@ -60,6 +60,7 @@ class PictureSource(Protocol):
     :param schedule_s: float ``[n + 1]``: when each frame is due in the recording's own time, and
         at last when the next round begins; empty where the source has no time of its own.
     :param notes: what a reader of a report must know of the source.
+    :param identity: what tells it from others of its name: fields of ``ComparisonSpec``.
     """
 
     name: str
@@ -69,6 +70,7 @@ class PictureSource(Protocol):
     classes: ClassSet | None
     intrinsics: Intrinsics | None
     notes: tuple[str, ...]
+    identity: Mapping[str, str]
 
     def picture(self, index: int) -> Picture:
         """
@@ -89,12 +91,15 @@ class StreetPictures:
     def __init__(self, scenario: str, *, seed: int, rate_hz: float, width: int, height: int,
                  frame_id: str) -> None:
         # moderngl is an extra of the package; a camera that plays bags does without.
+        from kd_perception.simulation.scenario import scenario_sha256
         from kd_perception.simulation.source import SimulatorSource
 
         self._source = SimulatorSource(scenario, seed=seed, frames=int(_ENDLESS_S * rate_hz),
                                        rate_hz=rate_hz, width=width, height=height)
         self._frame_id = frame_id
         self.name = self._source.name
+        self.identity: Mapping[str, str] = {'fingerprint': self._source.fingerprint,
+                                            'scenario_sha256': scenario_sha256(scenario)}
         self.frames = self.round_ns = 0
         self.schedule_s = np.zeros(0)
         model = self._source.camera
@@ -130,6 +135,8 @@ class RecordedPictures:
         times, stamps = _times(self._source)
         self._frame_id = frame_id
         self.name = self._source.name
+        self.identity: Mapping[str, str] = {'fingerprint': self._source.fingerprint,
+                                            'image_topic': self._source.topic}
         self.frames = len(self._source)
         self.classes = self._source.label_classes if self._source.has_labels else None
         known = self._known(0)

@@ -34,6 +34,7 @@ class CameraControl:
 
     def __init__(self, node: Any, values: Mapping[str, Any], events: Events) -> None:
         self.notes: list[str] = []
+        self.identity: dict[str, Any] = {}
         self.total = values['frames'] + values['warmup'] if values['frames'] else 0
         self.ended_ns: int | None = None
         self.stopped_ns: int | None = None
@@ -132,6 +133,7 @@ class CameraControl:
             return
         self.total = answer.get('frames') or self.total
         self.notes += [n for n in answer['notes'] if n not in self.notes]
+        self.identity = answer['identity']
         if 'running' in answer:
             self._running = True
             return

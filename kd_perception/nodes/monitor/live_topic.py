@@ -65,6 +65,7 @@ class LiveTopic:
 
     def __init__(self, node: Any, values: Mapping[str, Any], events: Events) -> None:
         self.notes: list[str] = []
+        self.identity: dict[str, Any] = {}  # nobody can tell what a topic will show
         self.total = values['frames'] + values['warmup'] if values['frames'] else 0
         self.ended_ns: int | None = None
         self.stopped_ns: int | None = None

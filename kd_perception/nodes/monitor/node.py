@@ -354,7 +354,8 @@ class MonitorNode(Node):
             patience_ms=self._values['timeout_s'] * 1e3, resources=usage,
             counters={n: a.counters for n, a in self._arms.items()}, started=self._started,
             interrupted=interrupted, published_at=times, stopped_ns=self._source.stopped_ns)
-        run = replace(run, pictures=(*run.pictures, *self._view.worst(run.pictures)))
+        run = replace(run, spec=replace(run.spec, **self._source.identity),
+                      pictures=(*run.pictures, *self._view.worst(run.pictures)))
         what = 'report' if self._values['report'] else 'recording'
         self._progress.tell(1, 1, f'writing the {what}', force=True)
         try:

@@ -37,10 +37,12 @@ class SourceControl(Protocol):
 
     ``ended_ns`` is when the source ended on the steady clock, ``stopped_ns`` the same where the
     monitor has stopped it (more frames may be published, which do not count), ``total`` how many
-    frames will come, 0 where that is not known.
+    frames will come, 0 where that is not known; ``identity`` holds what tells the source from
+    others of its name, fields of ``ComparisonSpec``.
     """
 
     notes: list[str]
+    identity: dict[str, Any]
     total: int
     ended_ns: int | None
     stopped_ns: int | None

@@ -123,12 +123,12 @@ def test_one_thing_in_many_frames_is_still_one_thing():
 def test_two_arms_are_compared_on_the_frames_of_both():
     rng = np.random.default_rng(0)
 
-    def frame(chance: float) -> np.ndarray:
-        return np.array([row(i, 0, 5, 1, 10, 10 * (rng.random() < chance)) for i in range(5)],
-                        np.int32)
+    def frame(index: int, chance: float) -> np.ndarray:
+        return np.array([row(5 * index + i, 0, 5, 1, 10, 10 * (rng.random() < chance))
+                         for i in range(5)], np.int32)
 
     def rows(arm: str, chance: float) -> list[FrameRow]:
-        return [FrameRow(arm, i, 'c', i, 0, 1, detail=FrameDetail(objects=frame(chance)))
+        return [FrameRow(arm, i, 'c', i, 0, 1, detail=FrameDetail(objects=frame(i, chance)))
                 for i in range(60)]
 
     both = rows('a', 0.9) + rows('b', 0.5)
@@ -138,4 +138,48 @@ def test_two_arms_are_compared_on_the_frames_of_both():
     assert found.difference.estimate == pytest.approx(alone['b'] - alone['a'])
     assert found.difference.low < -0.4 < found.difference.high < -0.2
     assert paired_objects(both[:63], 'a', 'b') is None
+    assert paired_objects(both, 'a', 'b', 'rider') is None
     assert len(KINDS) == 5
+
+
+def seen(things: int, found_a: int, found_b: int, frames: int = 40) -> list[FrameRow]:
+    """Return rows of both arms that see the same signs in every frame, and find the first ones."""
+    def objects(found: int) -> np.ndarray:
+        return np.array([[i + 1, 2, 15_000, 900, 40, 40 if i < found else 0]
+                         for i in range(things)], np.int32)
+    return [FrameRow(arm, i, 'c', i, i * 10**9, i * 10**9 + 10**6,
+                     detail=FrameDetail(objects=objects(found)))
+            for i in range(frames) for arm, found in (('a', found_a), ('b', found_b))]
+
+
+def test_a_difference_is_no_surer_than_its_things_allow():
+    """Forty frames of the same signs are not forty times as many signs."""
+    widths = []
+    for things in (1, 4, 100):
+        equal = paired_objects(seen(things, things, things), 'a', 'b').difference
+        assert equal.estimate == 0.0
+        assert equal.low < 0.0 < equal.high
+        widths.append(equal.high - equal.low)
+    assert widths[0] > widths[1] > widths[2]
+    assert widths[2] < 0.1
+    one_of_four = paired_objects(seen(4, 4, 3), 'a', 'b').difference
+    assert one_of_four.estimate == -0.25
+    assert one_of_four.low < -0.4
+    assert one_of_four.high > 0.0
+    # Of many things the loss is shown.
+    assert paired_objects(seen(100, 100, 75), 'a', 'b').difference.high < -0.1
+
+
+def test_the_floor_of_a_difference_covers():
+    """Of things that are found independently, the interval holds the truth often enough."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        a, b = (rng.random((2, 60)) < np.array([[0.8], [0.7]])).astype(int)
+        rows = [FrameRow(arm, i, 'c', i, i * 10**9, i * 10**9 + 10**6, detail=FrameDetail(
+            objects=np.array([[k + 1, 2, 9_000, 900, 40, 40 * found[k]] for k in range(60)],
+                             np.int32)))
+                for i in range(12) for arm, found in (('a', a), ('b', b))]
+        change = paired_objects(rows, 'a', 'b', resamples=20).difference
+        held += change.low <= -0.1 <= change.high
+    assert held >= 184

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+import io
 import json
 import re
 
@@ -14,9 +15,10 @@ import pytest
 from kd_perception.errors import ConfigError
 from kd_perception.evaluation.analysis import analyse
 from kd_perception.evaluation.baseline import compare_reports, Limits
+from kd_perception.evaluation.metrics.frame_accuracy import frame_miou
 from kd_perception.evaluation.reports import figures, plots
 from kd_perception.evaluation.reports import report as report_module
-from kd_perception.evaluation.reports.report import write_analysis, write_report
+from kd_perception.evaluation.reports.report import frames_csv, write_analysis, write_report
 
 
 class _Checker(HTMLParser):
@@ -108,6 +110,19 @@ def test_csv_has_every_row(report, run):
             assert float(line['inference_ms']) == pytest.approx(row.stages['inference'], abs=1e-5)
             assert 0.9 < float(line['pixel_accuracy']) <= 1
             assert 0.5 < float(line['miou']) <= 1
+
+
+def test_csv_and_page_mean_the_same_miou(run):
+    """A speck of a class, in the truth or only in the mask, decides over neither."""
+    speck = run.classes.names.index('person')
+    counts = [list(c) for c in run.rows[0].counts]
+    counts[speck] = [0, 1, 1]
+    counts[5] = [0, 0, 1]  # in neither truth nor mask until now
+    counts = tuple(tuple(c) for c in counts)
+    rows = (replace(run.rows[0], counts=counts), *run.rows[1:])
+    line = next(csv.DictReader(io.StringIO(frames_csv(replace(run, rows=rows)))))
+    assert float(line['miou']) == pytest.approx(frame_miou(counts), abs=1e-6)
+    assert frame_miou(counts) == pytest.approx(frame_miou(run.rows[0].counts))
 
 
 def test_page_needs_nothing_but_itself(report):

@@ -108,6 +108,48 @@ def test_an_arm_that_breaks_below_the_limit_of_the_source():
     assert found.rate_hz == pytest.approx(100, rel=0.06)
 
 
+@pytest.mark.parametrize('sent_hz', [20.0, 38.0, 40.0, 40.1])
+def test_a_source_that_collapses_under_an_overloaded_arm(sent_hz):
+    """Above 50 Hz the arm takes the processor of the source, which then sends less than before."""
+    def probe(rate: float) -> Probe:
+        return (Probe(rate, rate, 0.0, 9.0) if rate <= 50
+                else Probe(rate, sent_hz, 0.5, 99.0))
+
+    found = peak_rate(probe)
+    # All rates above 40 are asked for, and none above 50 was ever offered.
+    assert found.rate_hz == pytest.approx(50, rel=0.05)
+    assert math.isinf(found.broken_hz)
+    assert found.limit == 'source'
+
+
+def test_a_source_that_collapses_hides_no_rate_in_between():
+    """Up to 60 Hz are really offered and do not hold: that is the arm's limit."""
+    def probe(rate: float) -> Probe:
+        if rate > 60:
+            return Probe(rate, 30.0, 0.5, 99.0)
+        return Probe(rate, rate, 0.5 if rate > 50 else 0.0, 9.0)
+
+    found = peak_rate(probe)
+    assert found.limit == 'arm'
+    assert found.rate_hz <= 50 < found.broken_hz <= 1.06 * found.rate_hz
+
+
+def test_a_broken_rate_is_above_the_one_that_holds():
+    """Whatever a source sends, the two rates of a result that names the arm are not the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        peak, most = rng.uniform(5, 100, 2)
+
+        def probe(rate: float, peak: float = peak, most: float = most) -> Probe:
+            broken = rate > peak * rng.uniform(0.9, 1.1)
+            offered = min(rate, most) * (rng.uniform(0.3, 1.0) if broken else 1.0)
+            return Probe(rate, offered, 0.5 if broken else 0.0, 9.0)
+
+        found = peak_rate(probe)
+        assert found.limit != 'arm' or found.rate_hz < found.broken_hz < math.inf
+        assert len(found.probes) < 200
+
+
 def test_nothing_holds():
     found = peak_rate(lambda rate: Probe(rate, rate, 1.0, math.nan))
     assert (found.rate_hz, found.limit) == (0.0, 'none held')

@@ -73,6 +73,11 @@ def test_comparison_arguments_are_parameters_or_models():
     assert {n.removeprefix('a_').removeprefix('b_') for n in rest} <= known
 
 
+def test_the_two_arms_say_where_more_are_compared():
+    told = {a.name: a.description for a in FILES['ab_comparison'].arguments}
+    assert all('"kd_perception compare"' in told[arm] for arm in 'ab')
+
+
 def test_empty_arguments_leave_the_parameter_file_alone():
     node = make('perception')['perception']
     assert node.parameters == {}

@@ -24,6 +24,7 @@ from kd_perception.nodes.bringup.graph import (
 )
 from kd_perception.nodes.bringup.runner import _end, check, Child, command, run_graph, started
 from kd_perception.nodes.environment import isolation, PARENT_VARIABLE
+from kd_perception.simulation.source import SimulatorSource
 
 pytest.importorskip('rclpy')
 
@@ -124,6 +125,8 @@ def test_a_comparison_end_to_end(bundles, tmp_path):
     assert (tmp_path / 'out' / 'report.html').is_file()
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
     assert report['arms']['a']['accuracy'] is not None
+    assert report['spec']['fingerprint'] == SimulatorSource(
+        'clear', seed=0, frames=1, rate_hz=10.0, **SMALL).fingerprint
     assert told[-1] == (1, 1, 'writing the report')
     done = [now[0] for now in told if now[2] in ('warm-up', 'measuring')]
     assert done == sorted(done)

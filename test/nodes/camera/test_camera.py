@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
+from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.errors import KdPerceptionError
@@ -63,7 +64,8 @@ def test_a_bag_is_played_with_its_stamps_and_labels(bench, bag):
     records = bench.collect(DiagnosticArray, 'camera/published', qos.stream(20))
     with bench.running(CameraNode, source='bag', bag=str(bag), pacing='max', hold=True):
         answer, _ = connected_step(bench)
-        assert answer == {'running': True, 'frames': 6, 'notes': []}
+        assert answer == {'running': True, 'frames': 6, 'notes': [], 'identity': {
+            'fingerprint': open_source(bag).fingerprint, 'image_topic': '/camera/image'}}
         bench.spin_until(lambda: len(records) == 7)
         bench.spin_until(lambda: len(images) == len(labels) == 6 and infos)
     assert [stamp_to_ns(m.header.stamp) for m in images] == [

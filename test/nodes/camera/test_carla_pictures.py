@@ -45,6 +45,8 @@ def test_pictures_go_forward_only(carla_server):
         assert source.intrinsics.fx == pytest.approx(32)
         first = source.picture(0)
         assert source.picture(0) is first
+        assert first.known is None  # neither distances nor depth, as docs/carla.md says
+        assert source.identity == {'scenario_sha256': ''}
         later = source.picture(3)
         assert later.stamp_ns - first.stamp_ns == pytest.approx(100_000_000, abs=5)
         assert later.frame_id == 'front'

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
+from kd_perception.bags.source import open_source
 from kd_perception.bags.truth import write_depth, write_detections, write_pose
 from kd_perception.bags.writer import BagWriter
 from kd_perception.errors import ConfigError, SimulationError
 from kd_perception.frames import CameraPlace
 from kd_perception.nodes.camera.source import RecordedPictures, StreetPictures
 from kd_perception.nodes.camera.times import playing_times, round_ns
+from kd_perception.paths import share_directory
+from kd_perception.simulation.scenario import scenario_sha256
 
 SETTINGS = {'seed': 7, 'rate_hz': 10., 'width': 64, 'height': 36, 'frame_id': 'front'}
 
@@ -29,6 +34,22 @@ def test_the_scenario_decides_world_and_intrinsics():
     assert (picture.stamp_ns, picture.frame_id) == (5_000_000_000, 'front')
     assert picture.labels is not None
     assert 28 in picture.labels                 # guard rails
+
+
+def test_a_scenario_of_ones_own_is_told_by_its_content(tmp_path):
+    shipped = (share_directory() / 'config' / 'scenarios' / 'clear.yaml').read_text()
+    found = []
+    for number, text in enumerate((shipped, shipped.replace('clouds: ', 'clouds: .9 #'))):
+        path = tmp_path / str(number) / 'clear.yaml'
+        path.parent.mkdir()
+        path.write_text(text)
+        source = StreetPictures(str(path), **SETTINGS)
+        found.append(source.identity)
+        assert source.identity['scenario_sha256'] == hashlib.sha256(text.encode()).hexdigest()
+    assert found[0]['fingerprint'] != found[1]['fingerprint']
+    named = StreetPictures('clear', **SETTINGS).identity
+    assert named == {'fingerprint': found[0]['fingerprint'], 'scenario_sha256': ''}
+    assert scenario_sha256('HardRainNoon,camera.fov_deg=60') == ''
 
 
 def test_an_unknown_world_is_refused():
@@ -50,6 +71,8 @@ def drives(tmp_path):
 def test_a_pattern_may_stand_for_one_recording(drives):
     pictures = RecordedPictures(str(drives / 'a*'), frame_id='front')
     assert pictures.notes == ()
+    assert pictures.identity == {'fingerprint': open_source(drives / 'a').fingerprint,
+                                 'image_topic': '/camera/image'}
     assert [pictures.picture(n).stamp_ns for n in range(3)] == [n * 10**9 for n in (1, 2, 3)]
     pictures.close()
 
