@@ -128,8 +128,8 @@ def _judge_accuracy(other: str, accuracy: PairedAccuracy | None,
                     margin: float) -> tuple[str, str, str]:
     if accuracy is None:
         return ('not measured', 'accuracy not measured',
-                'The source has no ground truth (or too few labelled frames), so accuracy was not '
-                'measured; see the agreement between the arms instead.')
+                'There is no ground truth, or too few labelled frames were answered by both, so '
+                'accuracy was not measured; see the agreement between the arms instead.')
     d = points(accuracy.difference)
     numbers = (f'{d.estimate:+.1f} mIoU points ({level(d)} interval {d.low:+.1f} … '
                f'{d.high:+.1f}, n = {accuracy.n} frames)').replace('-', '−')
