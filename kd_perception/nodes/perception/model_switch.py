@@ -154,6 +154,9 @@ class ModelSwitch:
             model = self._worker.model
             if model is not None and model.stands_in:
                 self._trouble = f'{reason}; {model.label} serves in its place'
+                now = time.monotonic()
+                if self._fallback.retry_in_s(now) is None:
+                    self._fallback.left(now)
             self._on_refused(request.wanted, reason)
             return
         if request.kind == 'fallback':
