@@ -41,16 +41,19 @@ class CameraTopics:
     :param node: the perception node.
     :param camera: name of the camera; empty for the only one.
     :param on_arrival: called in the ROS thread with every image.
+    :param on_lost: called there with the number of images that the middleware has lost.
     :param watch: is told of ends whose quality of service does not fit.
     """
 
     def __init__(self, node: Any, camera: str, *, image_transport: str, reliability: str,
-                 on_arrival: Callable[[Arrival, int], None], watch: QosWatch) -> None:
+                 on_arrival: Callable[[Arrival, int], None],
+                 on_lost: Callable[[str, int], None], watch: QosWatch) -> None:
         self.camera = camera
         self.age_from_stamp = False
         self._age = StampAge()
         self._node = node
         self._on_arrival = on_arrival
+        self._tell_lost = on_lost
         self._watch = watch
         self._reliability = reliability
         self._reliable = reliability == 'reliable'
@@ -206,6 +209,7 @@ class CameraTopics:
         self._camera_info = message
 
     def _on_lost(self, count: int) -> None:
+        self._tell_lost(self.camera, count)
         self._lost.extend([time.monotonic()] * min(count, _LOST_BEFORE_RELIABLE))
 
     def _on_incompatible(self) -> None:

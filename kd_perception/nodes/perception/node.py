@@ -186,7 +186,7 @@ class PerceptionNode(LifecycleNode):
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
                 reliability=values['reliability'], on_arrival=self._on_arrival,
-                watch=self._qos_watch)
+                on_lost=self._health.lost, watch=self._qos_watch)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         return self._worker, self._switch
 
