@@ -109,11 +109,11 @@ class ModelSwitch:
         self.light.close()
 
     def _leave(self, model: ServingModel, reason: str) -> None:
+        # The count begins anew: where nothing better is found, or something else comes already.
+        self._fallback.answered()
         engine = model.engine
         known = (engine.name, engine.device) in self._failed
         if known or self._loader.busy or model is not self._worker.model:
-            # Nothing better was found, or something else comes already: the count begins anew.
-            self._fallback.answered()
             return
         self._failed.add((engine.name, engine.device))
         self._warn(f'{engine.name} on {engine.device} fails and is left: {reason}')

@@ -8,8 +8,7 @@ them between two frames. Topics and parameters are described in ``docs/nodes.md`
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 import json
@@ -39,6 +38,7 @@ from kd_perception.nodes.perception.health import Health
 from kd_perception.nodes.perception.model_switch import load_soon, ModelSwitch
 from kd_perception.nodes.perception.overlay import OverlayPainter
 from kd_perception.nodes.perception.region import Region
+from kd_perception.nodes.perception.ros_thread import RosThread
 from kd_perception.nodes.perception.serving import (
     check_light,
     check_settings,
@@ -85,8 +85,7 @@ class PerceptionNode(LifecycleNode):
         self._publish_overlay = True
         self._warmup = 0
         self._exchanges = 0
-        self._posted: deque[Callable[[], None]] = deque()
-        self._wake = self.create_guard_condition(self._run_posted)
+        self._ros = RosThread(self)
         self._qos_watch = QosWatch(self)
         self._timing = self._qos_watch.publisher(
             self.create_lifecycle_publisher, DiagnosticArray, '~/timing', qos.stream(10))
@@ -96,7 +95,7 @@ class PerceptionNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         # Not the node's clock: under sim time it may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._tick = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._tick = self.create_timer(1.0, self._each_second, clock=steady)
         self._start = self.create_timer(0.0, self._autostart, clock=steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -178,8 +177,9 @@ class PerceptionNode(LifecycleNode):
         self._worker.options = WorkerOptions(region=region, **{
             name: values[name] for name in _OPTIONS if name != 'region'})
         self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
-        self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
-                                   on_refused=self._on_refused, batch=batch)
+        self._switch = ModelSwitch(
+            self._worker, post=self._ros.post, warn=self.get_logger().warning,
+            on_refused=self._on_refused, batch=batch)
         self._worker.on_engine_failure = self._switch.engine_failed
         self._worker.look = self._inputs.look
         for camera in cameras:  # one by one: those made before one that fails are released
@@ -338,7 +338,7 @@ class PerceptionNode(LifecycleNode):
             topics.overlay.publish(image_message(picture, 'rgb8', header))
 
     def _on_refused(self, settings: ServingSettings, reason: str) -> None:
-        self._post(lambda: self._restore_parameters(settings, reason))
+        self._ros.post(lambda: self._restore_parameters(settings, reason))
 
     def _on_exchange(self, model: ServingModel) -> None:
         self._model_error, self._refused = '', ('', 0.0)
@@ -353,29 +353,31 @@ class PerceptionNode(LifecycleNode):
             f'serving {model.bundle.spec.name} ({model.bundle.hash[:12]}) by {model.engine.name} '
             f'on {model.engine.device} in {model.engine.precision}')
 
-    def _post(self, act: Callable[[], None]) -> None:
-        """Let ``act`` run in the ROS thread."""
-        self._posted.append(act)
-        self._wake.trigger()
+    def _each_second(self) -> None:
+        # One by one: what fails must not keep the rest from being done.
+        for act in (self._heal, self._try_again, self._look_for_hangs, self._publish_diagnostics):
+            self._ros.guarded(act)
 
-    def _run_posted(self) -> None:
-        while self._posted:
-            self._posted.popleft()()
+    def _heal(self) -> None:
+        """Let subscriptions follow their publishers."""
+        if self._state() != 'active':
+            return
+        for camera, topics in self._topics.items():
+            if done := topics.heal(self._health.camera(camera).missing_share):
+                self._health.resubscribed(camera)
+                self.get_logger().warning(f'{topics.topic}: {done}')
+
+    def _try_again(self) -> None:
+        if self._switch is not None:
+            self._switch.tick()
 
     def _publish_diagnostics(self) -> None:
         state = self._state()
-        if state == 'active':
-            for camera, topics in self._topics.items():
-                if done := topics.heal(self._health.camera(camera).missing_share):
-                    self._health.resubscribed(camera)
-                    self.get_logger().warning(f'{topics.topic}: {done}')
         model = self._worker.serving if self._worker is not None else None
         switch = self._switch
-        if switch is not None:
-            switch.tick()
         refused, when = self._refused
         view = NodeView(
-            state, self._slots, self._health, self._topics, stuck=self._stuck_now(),
+            state, self._slots, self._health, self._topics, stuck=self._stuck,
             refused=refused if time.monotonic() - when < _REFUSED_S else '',
             model=model.describe() if model is not None else {}, model_error=self._model_error,
             fallback=switch.trouble if switch is not None else '',
@@ -388,18 +390,17 @@ class PerceptionNode(LifecycleNode):
         self._qos_watch.amend(told[0], active=state == 'active')
         pictures = self._inputs.statuses(self.get_fully_qualified_name(), state)
         self._diagnostics.publish(statuses(head, *told, *pictures))
-        if not self._stuck:
-            systemd.alive()
 
-    def _stuck_now(self) -> str:
-        """Return what does not return in the inference thread, and log when that begins."""
+    def _look_for_hangs(self) -> None:
+        """Note what does not return in the inference thread, and log when that begins."""
         stuck = self._worker.trouble if self._worker is not None else ''
         if stuck and not self._stuck:
             self.get_logger().fatal(stuck)
         elif self._stuck and not stuck:
             self.get_logger().warning('the inference thread goes on')
         self._stuck = stuck
-        return stuck
+        if not stuck:
+            systemd.alive()
 
 
 def main(args: Sequence[str] | None = None) -> int:
