@@ -51,6 +51,7 @@ from kd_perception.nodes.perception.transitions import each, Transitions
 from kd_perception.nodes.perception.watch import InputWatch
 from kd_perception.nodes.perception.worker import FrameResult, InferenceWorker, WorkerOptions
 from kd_perception.nodes.process import run_node
+from kd_perception.nodes.qos_overrides import check_overrides
 from kd_perception.nodes.qos_watch import QosWatch
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
@@ -69,6 +70,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__('perception', **arguments)
         self.exit_code = 0
         declare(self, PERCEPTION)
+        check_overrides(self)
         self._health = Health()
         self._slots = FrameSlots()
         self._inputs = InputWatch()
