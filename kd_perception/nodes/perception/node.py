@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
-import json
 import sys
 import time
 import traceback
@@ -31,6 +30,7 @@ from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.perception import systemd
+from kd_perception.nodes.perception.announcement import Announcement
 from kd_perception.nodes.perception.camera_topics import CameraTopics
 from kd_perception.nodes.perception.diagnostics import Diagnostics, NodeView
 from kd_perception.nodes.perception.executor import ImageExecutor
@@ -86,12 +86,12 @@ class PerceptionNode(LifecycleNode):
         self._publish_confidence = True
         self._publish_overlay = True
         self._warmup = 0
-        self._exchanges = 0
         self._ros = RosThread(self)
         self._qos_watch = QosWatch(self)
         self._timing = self._qos_watch.publisher(
             self.create_lifecycle_publisher, DiagnosticArray, '~/timing', qos.stream(10))
-        self._active_model = self.create_publisher(String, '~/active_model', qos.latched())
+        self._announced = Announcement(
+            self.create_publisher(String, '~/active_model', qos.latched()))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
         self._transitions = Transitions(self, self._transition_failed)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -211,6 +211,8 @@ class PerceptionNode(LifecycleNode):
         each([*(part.close for part in parts), *(t.destroy for t in self._topics.values())])
         self._switch = self._worker = self._painter = None
         self._topics = {}
+        if self.context.ok():  # else a signal ends the process, and with it what is latched
+            self._announced.nothing_serves()
 
     def _autostart(self) -> None:
         self._start.cancel()
@@ -265,6 +267,8 @@ class PerceptionNode(LifecycleNode):
         if serving or light:
             self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
         self._worker.options = replace(self._worker.options, **options)
+        if 'confidence_threshold' in options:
+            self._announced.threshold_changed(self._topics, self._threshold)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
         self._inputs.enabled = values.get('watch_input', self._inputs.enabled)
@@ -312,7 +316,7 @@ class PerceptionNode(LifecycleNode):
             return  # a signal came while the frame was in the network
         topics = self._topics[frame.arrival.camera]
         timing = frame_timing(frame, lambda: topics.publish(
-            frame, confidence=self._publish_confidence), self._exchanges)
+            frame, confidence=self._publish_confidence), self._announced.exchanges)
         head = frame.arrival.message.header
         stamp_ns = stamp_to_ns(head.stamp)
         delay_ms = ((self.get_clock().now().nanoseconds - stamp_ns) / 1e6
@@ -344,16 +348,14 @@ class PerceptionNode(LifecycleNode):
 
     def _on_exchange(self, model: ServingModel) -> None:
         self._model_error, self._refused = '', ('', 0.0)
-        worker = self._worker
-        threshold = worker.options.confidence_threshold if worker is not None else 0.0
-        for topics in self._topics.values():
-            topics.publish_classes(model.bundle.spec.classes, threshold)
-        self._exchanges += 1
-        self._active_model.publish(String(data=json.dumps(
-            {**model.describe(), 'exchange': self._exchanges})))
+        self._announced.serves(model, self._topics, self._threshold)
         self.get_logger().info(
             f'serving {model.bundle.spec.name} ({model.bundle.hash[:12]}) by {model.engine.name} '
             f'on {model.engine.device} in {model.engine.precision}')
+
+    def _threshold(self) -> float:
+        worker = self._worker
+        return worker.options.confidence_threshold if worker is not None else 0.0
 
     def _each_second(self) -> None:
         # One by one: what fails must not keep the rest from being done.
