@@ -13,19 +13,16 @@ from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 import sys
 import time
-import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from kd_perception.engines.loader import check_possible
-from kd_perception.errors import ConfigError, KdPerceptionError
+from kd_perception.errors import ConfigError
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
@@ -37,6 +34,8 @@ from kd_perception.nodes.perception.executor import ImageExecutor
 from kd_perception.nodes.perception.health import Health
 from kd_perception.nodes.perception.model_switch import load_soon, ModelSwitch
 from kd_perception.nodes.perception.overlay import OverlayPainter
+from kd_perception.nodes.perception.parameter_changes import ParameterChanges
+from kd_perception.nodes.perception.possible import check_together, idle_gpu
 from kd_perception.nodes.perception.region import Region
 from kd_perception.nodes.perception.ros_thread import RosThread
 from kd_perception.nodes.perception.serving import (
@@ -81,7 +80,6 @@ class PerceptionNode(LifecycleNode):
         self._model_error = ''
         self._refused: tuple[str, float] = ('', 0.0)
         self._stuck = ''
-        self._restoring = False
         self._report = Diagnostics(self.get_fully_qualified_name())
         self._publish_confidence = True
         self._publish_overlay = True
@@ -94,7 +92,8 @@ class PerceptionNode(LifecycleNode):
             self.create_publisher(String, '~/active_model', qos.latched()))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
         self._transitions = Transitions(self, self._transition_failed)
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self._changes = ParameterChanges(
+            self, PERCEPTION, self._state, lambda: self._worker is not None, self._apply)
         # Not the node's clock: under sim time it may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._tick = self.create_timer(1.0, self._each_second, clock=steady)
@@ -152,6 +151,8 @@ class PerceptionNode(LifecycleNode):
         region = Region.parse(values['region'])
         self._warmup = values['warmup_iterations']
         light = check_light(settings, values['light_model'])
+        if idle := idle_gpu(settings):
+            self.get_logger().info(idle)
         batch = len(cameras) if values['batch_wait_ms'] else 1
         with ExitStack() as undo:
             model = load_soon(settings, self._warmup, batch)
@@ -227,30 +228,6 @@ class PerceptionNode(LifecycleNode):
     def _state(self) -> str:
         return str(self._state_machine.current_state[1])
 
-    def _on_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        values = {p.name: p.value for p in parameters if p.name in _SPECS}
-        try:
-            reason = self._refusal(values)
-            if not reason and not self._restoring and self._worker is not None:
-                self._apply(values)
-        except KdPerceptionError as error:
-            reason = str(error)
-        except Exception as error:
-            # It would end the executor, and the node with it.
-            self.get_logger().error(traceback.format_exc())
-            reason = f'unexpected {type(error).__name__}: {error}'
-        return SetParametersResult(successful=not reason, reason=reason)
-
-    def _refusal(self, values: dict[str, Any]) -> str:
-        for name, value in values.items():
-            if reason := _SPECS[name].check(value):
-                return reason
-            if not _SPECS[name].dynamic and self._worker is not None:
-                return (f'{name}: can be set only while the node is unconfigured; it is '
-                        f'{self._state()}')
-        Region.parse(values.get('region', ''))
-        return ''
-
     def _apply(self, values: dict[str, Any]) -> None:
         """
         Take values over.
@@ -265,7 +242,7 @@ class PerceptionNode(LifecycleNode):
         light = {k: v for k, v in values.items() if k == 'light_model'}
         check_possible(serving.get('engine', 'auto'), serving.get('device', ''))
         if serving or light:
-            self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
+            self._change_models(serving, **light)
         self._worker.options = replace(self._worker.options, **options)
         if 'confidence_threshold' in options:
             self._announced.threshold_changed(self._topics, self._threshold)
@@ -277,11 +254,13 @@ class PerceptionNode(LifecycleNode):
     def _wanted(self) -> ServingSettings:
         return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
 
-    def _change_models(self, wanted: ServingSettings, *, changed: bool,
-                       light_model: str | None = None) -> None:
+    def _change_models(self, serving: dict[str, Any], light_model: str | None = None) -> None:
         assert self._switch is not None
-        # Both are looked at before either is loaded.
-        bundle = check_settings(wanted) if changed else None
+        wanted = replace(self._wanted(), **serving)
+        # All is looked at before anything is loaded.
+        bundle = check_settings(wanted) if serving else None
+        if bundle is not None and serving.keys() & {'engine', 'device'}:
+            check_together(wanted, bundle)
         light = check_light(wanted, light_model or '')
         if bundle is not None:
             self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
@@ -296,12 +275,7 @@ class PerceptionNode(LifecycleNode):
         if model is None or self._wanted() != failed:
             return  # a newer request came meanwhile; its own outcome decides
         self._refused = f'model {failed.model!r} was not taken: {reason}', time.monotonic()
-        self._restoring = True
-        try:
-            self.set_parameters([Parameter(k, value=v)
-                                 for k, v in asdict(model.wanted).items()])
-        finally:
-            self._restoring = False
+        self._changes.restore(asdict(model.wanted))
 
     def _on_arrival(self, arrival: Arrival, stamp_ns: int) -> None:
         self._health.arrived(arrival.camera, stamp_ns)
