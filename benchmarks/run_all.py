@@ -34,6 +34,7 @@ BARS = {
     'node_table': 'below 1',
     'simulator': 'at least 25 frames/s',
     'soak': 'at most 2 %, nothing lost, leaked or wrong',
+    'start_up': 'at most 2 s',
     'train_from_cache': 'at most 1.1',
 }
 

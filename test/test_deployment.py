@@ -38,6 +38,13 @@ def test_commands_set_parameters_that_exist(file, name):
         assert (ROOT / 'config' / path).is_file()
 
 
+def test_containers_hear_the_intrinsics_of_their_camera():
+    for name in ('compose.yaml', 'compose.gpu.yaml'):
+        command = COMPOSE[name]['services']['perception']['command']
+        remapped = [command[i + 1].partition(':=')[0] for i, w in enumerate(command) if w == '-r']
+        assert remapped == ['image', 'camera_info']
+
+
 def test_what_a_vehicle_runs_is_confined():
     service = COMPOSE['compose.yaml']['services']['perception']
     assert service['read_only'] is True
@@ -83,6 +90,13 @@ def test_the_unit_ends_the_node_as_the_node_wants_it():
     command = re.search(r"-c '(.*)'$", lines['ExecStart'])[1]
     assert subprocess.run(['bash', '-n', '-c', command]).returncode == 0
     assert lines['ExecStart'].count('source ') == 3
+
+
+def test_the_unit_says_what_a_model_that_cannot_be_used_does():
+    """It ends no node, which ``test_lifecycle`` shows."""
+    comment = re.search(r'((?:#.*\n)+)RestartPreventExitStatus', UNIT)[1]
+    assert 'or a model' not in comment
+    assert 'stays unconfigured' in comment
 
 
 def test_the_entry_point_is_a_shell_script_that_parses():

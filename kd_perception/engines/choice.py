@@ -84,7 +84,7 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
     :raises BundleError: when the graph is missing or damaged.
     """
     cache = cache or ArtefactCache()
-    wishes = _candidates(bundle, device, precision)
+    wishes = candidates(bundle, device, precision)
     if len(wishes) == 1:
         name, wish = wishes[0]
         only = load_engine(bundle, name, device=device, precision=wish, threads=threads)
@@ -99,10 +99,11 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
             log.warning('%s was the fastest but fails now, measuring again: %s', last.engine,
                         error)
     engines, left_out = _loaded(bundle, wishes, device, threads)
-    best, choice, trials = _measured(bundle, engines, left_out)
-    for _, engine in engines:
-        if engine is not best:
-            engine.close()
+    best: Engine | None = None
+    try:
+        best, choice, trials = _measured(bundle, engines, left_out)
+    finally:  # also where all of them fail
+        _close([engine for _, engine in engines if engine is not best])
     _write(path, bundle, choice, trials)
     return best, choice
 
@@ -110,7 +111,7 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
 def remembered(bundle: ModelBundle, *, device: str = 'cpu', precision: str = 'auto',
                threads: int = 0, cache: ArtefactCache | None = None) -> Choice | None:
     """Return what ``load_fastest`` would take without measuring; None where it would measure."""
-    wishes = _candidates(bundle, device, precision)
+    wishes = candidates(bundle, device, precision)
     if len(wishes) == 1:
         return Choice(*wishes[0], f'the only engine installed for {device}')
     return _read(_path(cache or ArtefactCache(), bundle, device, precision, threads, wishes),
@@ -130,8 +131,12 @@ def remembered_choices(cache: ArtefactCache | None = None) -> list[dict[str, str
     return [data for _, data in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _candidates(bundle: ModelBundle, device: str, precision: str) -> list[tuple[str, str]]:
-    """Return engines with the precision to ask for, at least one pair."""
+def candidates(bundle: ModelBundle, device: str, precision: str) -> list[tuple[str, str]]:
+    """
+    Return the engines that ``load_fastest`` considers, each with the precision to ask for.
+
+    At least one pair: where no engine that is installed has such a device, it is ``auto``.
+    """
     kind = device.partition(':')[0]
     present = [name for name, state in available_engines().items()
                if not state.startswith('missing') and kind in DEVICES[name]]
@@ -165,6 +170,9 @@ def _loaded(bundle: ModelBundle, wishes: list[tuple[str, str]], device: str, thr
             reason = reason or error
             left_out.append(f'{name} {wish} left out: {error}')
             continue
+        except BaseException:
+            _close([engine for _, engine in engines])
+            raise
         engines.append((wish, engine))
     if not engines:
         assert reason is not None
@@ -194,6 +202,11 @@ def _measured(bundle: ModelBundle, engines: list[tuple[str, Engine]], left_out: 
     best = trials[order[0]]
     return usable[order[0]][1], Choice(best.engine, best.wish,
                                        f'{reason}; measured {day}{busy}'), trials
+
+
+def _close(engines: list[Engine]) -> None:
+    for engine in engines:
+        engine.close()
 
 
 def _timed(engine: Engine, picture: np.ndarray) -> tuple[dict[str, np.ndarray], float]:

@@ -23,6 +23,10 @@ from kd_perception.nodes.unknown_parameters import warn_of_unknown_parameters
 # Of ROS; a name that is no part of a topic fails only when its topics are made.
 _TOPIC_NAME = r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*'
 
+_DEVICE = ('Device of the runtime: cpu; gpu (Intel, OpenVINO); cuda, cuda:1, … (NVIDIA); '
+           'tensorrt, tensorrt:1, … (NVIDIA by the TensorRT provider of ONNX Runtime). engine '
+           'auto chooses among the engines of this device: with cpu no GPU is considered.')
+
 Value = bool | int | float | str | tuple[str, ...]
 
 
@@ -133,7 +137,8 @@ PERCEPTION: tuple[ParameterSpec, ...] = (
                   '$XDG_DATA_HOME/kd_perception/models.', dynamic=True),
     ParameterSpec('engine', 'auto', 'Runtime that executes the model.',
                   choices=('auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt'), dynamic=True),
-    ParameterSpec('device', 'cpu', 'Device of the runtime: cpu, cuda, cuda:1, …', dynamic=True),
+    ParameterSpec('device', 'cpu', f'{_DEVICE} Refused where the engine cannot have it here: set '
+                  'both in one call, or engine to auto first.', dynamic=True),
     ParameterSpec('precision', 'auto', 'Precision to execute in; what really runs is read back '
                   'and reported.', choices=('auto', 'fp32', 'fp16', 'bf16', 'int8'), dynamic=True),
     ParameterSpec('threads', 0, 'CPU threads of the runtime; 0 leaves it to the runtime.',
@@ -277,7 +282,7 @@ SHADOW: tuple[ParameterSpec, ...] = _fixed(
                   '$XDG_DATA_HOME/kd_perception/models.'),
     ParameterSpec('engine', 'auto', 'Runtime that executes the teacher.',
                   choices=('auto', 'torch', 'onnxruntime', 'openvino', 'tensorrt')),
-    ParameterSpec('device', 'cpu', 'Device of the runtime: cpu, cuda, cuda:1, …'),
+    ParameterSpec('device', 'cpu', _DEVICE),
     ParameterSpec('precision', 'auto', 'Precision to execute in.',
                   choices=('auto', 'fp32', 'fp16', 'bf16', 'int8')),
     ParameterSpec('threads', 1, 'CPU threads of the runtime; 0 leaves it to the runtime.',

@@ -9,14 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rclpy.qos import (
-    DurabilityPolicy,
-    HistoryPolicy,
-    QoSPolicyKind,
-    QoSProfile,
-    ReliabilityPolicy,
-)
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from kd_perception.nodes.qos_watch import publisher_problem
 
@@ -40,29 +33,6 @@ def latched() -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                       reliability=ReliabilityPolicy.RELIABLE,
                       durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def reliability_override(node: Any, topic: str) -> str:
-    """
-    Return the name of the parameter that overrides the reliability of a subscription, if given.
-
-    :param topic: resolved name.
-    """
-    name = f'qos_overrides.{topic}.subscription.reliability'
-    # rclpy declares the parameter with the default where none was given; whether one was is known
-    # only by what the node was started with.
-    return name if name in node._parameter_overrides else ''
-
-
-def overridable(*, reliability: bool) -> QoSOverridingOptions:
-    """
-    Return the policies of a subscription that ROS' standard parameters may override.
-
-    :param reliability: whether it is one of them. Its parameter keeps the value of the first
-        subscription for good, so it must not exist where the node itself may change its mind.
-    """
-    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
-    return QoSOverridingOptions(kinds + [QoSPolicyKind.RELIABILITY] if reliability else kinds)
 
 
 def publisher_reliability(node: Any, topic: str) -> str:

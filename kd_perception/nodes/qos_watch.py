@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 from kd_perception.nodes.events import publisher_events
+from kd_perception.nodes.qos_overrides import overridable
 
 _INFINITE_NS = 2**63 - 1
 # Looks after which an end that the graph does not show is taken for gone.
@@ -98,6 +99,7 @@ class QosWatch:
         Create a publisher whose unfitting subscriptions are seen.
 
         :param make: ``create_publisher`` or ``create_lifecycle_publisher`` of the node.
+        :param profile: which ROS' standard parameters may override.
         """
         topic = self._node.resolve_topic_name(name)
 
@@ -105,8 +107,9 @@ class QosWatch:
             return [subscription_problem(topic, end, profile)
                     for end in self._node.get_subscriptions_info_by_topic(topic)]
 
+        # rclpy writes overrides into the profile, which is what unfitting ends are held against.
         return make(kind, name, profile, event_callbacks=publisher_events(
-            lambda: self.mark(topic, look)))
+            lambda: self.mark(topic, look)), qos_overriding_options=overridable())
 
     def mark(self, topic: str, look: Callable[[str], list[str]]) -> None:
         """

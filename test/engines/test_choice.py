@@ -24,6 +24,7 @@ class Machine:
 
     costs: dict[tuple[str, str], float]
     wrong: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     now: float = 0.0
     loads: list[tuple[str, str]] = field(default_factory=list)
@@ -44,6 +45,8 @@ class Machine:
                 self.name, self.device, self.precision = name, device, executes
 
             def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+                if name in machine.failing:
+                    raise EngineError(f'{name} has no memory')
                 machine.now += machine.costs[name, executes] / 1e3
                 machine.calls += 1
                 mask = np.arange(images.size // 3, dtype=np.uint8).reshape(images.shape[:3])
@@ -95,6 +98,29 @@ def test_a_wrong_mask_loses(machine: Machine, cache: ArtefactCache, small: Model
     engine, why = load_fastest(small, cache=cache)
     assert engine.name == 'openvino'
     assert 'onnxruntime fp32 left out: agrees on 0.0% of clear pixels only' in why.reason
+
+
+def test_engines_that_all_fail_are_closed(machine: Machine, cache: ArtefactCache,
+                                          small: ModelBundle) -> None:
+    machine.failing |= {'openvino', 'onnxruntime'}
+    with pytest.raises(EngineError, match='has no memory'):
+        load_fastest(small, cache=cache)
+    assert machine.open == 0
+
+
+def test_engines_before_one_that_breaks_down_are_closed(
+        machine: Machine, cache: ArtefactCache, small: ModelBundle,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(bundle: ModelBundle, name: str, **more: Any) -> Any:
+        if name == 'onnxruntime':
+            raise ZeroDivisionError('a defect')
+        return machine.load(bundle, name, **more)
+
+    monkeypatch.setattr(choice, 'load_engine', load)
+    with pytest.raises(ZeroDivisionError):
+        load_fastest(small, cache=cache)
+    assert len(machine.loads) == 2
+    assert machine.open == 0
 
 
 def test_a_lower_precision_must_be_worth_it(machine: Machine, cache: ArtefactCache,

@@ -121,6 +121,16 @@ class Bench:
             Parameter(k, value=v).to_parameter_msg() for k, v in values.items()])
         return list(self.call(SetParameters, f'{name}/set_parameters', request).results)
 
+    def set_together(self, name: str, **values: Any) -> Any:
+        """Set parameters of a node in one call; return the result."""
+        from rcl_interfaces.srv import SetParametersAtomically
+        from rclpy.parameter import Parameter
+
+        request = SetParametersAtomically.Request(parameters=[
+            Parameter(k, value=v).to_parameter_msg() for k, v in values.items()])
+        return self.call(SetParametersAtomically, f'{name}/set_parameters_atomically',
+                         request).result
+
     def get_parameter(self, name: str, parameter: str) -> Any:
         """Return the value of one parameter of a node."""
         from rcl_interfaces.srv import GetParameters

@@ -101,36 +101,56 @@ def camera_node(namespace: str = '', **parameters: Any) -> NodeSpec:
     return NodeSpec('camera', 'camera', namespace, parameters)
 
 
-def perception_graph(model: str, *, image_topic: str = '', namespace: str = '',
-                     **parameters: Any) -> RunGraph:
+def perception_graph(model: str, *, image_topic: str = '', camera_info_topic: str = '',
+                     namespace: str = '', **parameters: Any) -> RunGraph:
     """
     Return one perception node for a camera that runs already.
 
     :param model: name or path; empty leaves it to a parameter file.
     :param image_topic: topic of the images; empty for ``image`` in the namespace.
+    :param camera_info_topic: topic of the intrinsics; empty for ``camera_info`` beside the images.
+    :raises ConfigError: for one topic and several cameras.
     """
-    transport = parameters.get('image_transport', 'raw')
-    own = 'image/compressed' if transport == 'compressed' else 'image'
-    remappings = ((own, image_topic),) if image_topic else ()
-    if model:
-        parameters['model'] = model
-    return RunGraph((NodeSpec('perception', 'perception', namespace, parameters, remappings),))
+    return _beside_a_camera('perception', model, image_topic, camera_info_topic, namespace,
+                            parameters)
 
 
-def shadow_graph(model: str, *, image_topic: str = '', namespace: str = '',
-                 **parameters: Any) -> RunGraph:
+def shadow_graph(model: str, *, image_topic: str = '', camera_info_topic: str = '',
+                 namespace: str = '', **parameters: Any) -> RunGraph:
     """
     Return one shadow node beside a perception node that runs already.
 
     :param model: the teacher; empty leaves it to a parameter file.
-    :param image_topic: as for the perception node.
+    :param image_topic: as for the perception node; so is ``camera_info_topic``.
     """
-    transport = parameters.get('image_transport', 'raw')
-    own = 'image/compressed' if transport == 'compressed' else 'image'
-    remappings = ((own, image_topic),) if image_topic else ()
+    return _beside_a_camera('shadow', model, image_topic, camera_info_topic, namespace,
+                            parameters)
+
+
+def _beside_a_camera(executable: str, model: str, image_topic: str, camera_info_topic: str,
+                     namespace: str, parameters: dict[str, Any]) -> RunGraph:
+    cameras = parameters.get('cameras', ())
+    if cameras and (image_topic or camera_info_topic):
+        raise ConfigError(f'image_topic and camera_info_topic are of one camera, but cameras '
+                          f'names {", ".join(cameras)}: remap {cameras[0]}/image and so on')
+    compressed = parameters.get('image_transport', 'raw') == 'compressed'
+    remappings = []
+    if image_topic:
+        remappings.append(('image/compressed' if compressed else 'image', image_topic))
+        camera_info_topic = camera_info_topic or _camera_info_of(image_topic, compressed)
+    if camera_info_topic:
+        remappings.append(('camera_info', camera_info_topic))
     if model:
         parameters['model'] = model
-    return RunGraph((NodeSpec('shadow', 'shadow', namespace, parameters, remappings),))
+    return RunGraph((NodeSpec(executable, executable, namespace, parameters,
+                              tuple(remappings)),))
+
+
+def _camera_info_of(image_topic: str, compressed: bool) -> str:
+    """Return where intrinsics are by the convention of image_transport: beside the raw topic."""
+    raw = image_topic.removesuffix('/compressed') if compressed else image_topic
+    space, slash, _ = raw.rpartition('/')
+    return f'{space}{slash}camera_info'
 
 
 def simulation_graph(**camera: Any) -> RunGraph:

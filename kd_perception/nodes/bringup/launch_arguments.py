@@ -62,6 +62,11 @@ _CAMERA_OF_COMPARISON = ('image_topic', 'label_topic', 'label_dir', 'classes', '
 _MONITOR_OF_COMPARISON = ('timeout_s', 'start_timeout_s', 'truth', 'measures')
 _RVIZ = Argument('rviz', 'false', 'Open RViz with the layout of config/rviz. Overlays are then '
                  'drawn, which loads the machine.', ('true', 'false'))
+_TOPICS = (
+    Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in the '
+             'namespace.'),
+    Argument('camera_info_topic', '', 'Topic of the intrinsics. Empty: camera_info beside '
+             'image_topic, or in the namespace.'))
 _SPEC_OF_COMPARISON = ('source', 'scenario', 'seed', 'frames', 'duration_s', 'warmup', 'pacing',
                        'placement', 'swap_every', 'rate_hz', 'class_map', 'margin_miou',
                        'margin_latency_ms')
@@ -99,16 +104,18 @@ def given(node: str, values: Mapping[str, str], *, without: Sequence[str] = ()) 
             if spec.name not in without and values.get(spec.name, '') != ''}
 
 
+def _topics(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: values[name] for name in ('namespace', 'image_topic', 'camera_info_topic')}
+
+
 def _perception(values: Mapping[str, str]) -> RunGraph:
     parameters = given('perception', values)
-    return perception_graph(parameters.pop('model', None) or '', namespace=values['namespace'],
-                            image_topic=values['image_topic'], **parameters)
+    return perception_graph(parameters.pop('model', None) or '', **_topics(values), **parameters)
 
 
 def _shadow(values: Mapping[str, str]) -> RunGraph:
     parameters = given('shadow', values)
-    return shadow_graph(parameters.pop('model', None) or '', namespace=values['namespace'],
-                        image_topic=values['image_topic'], **parameters)
+    return shadow_graph(parameters.pop('model', None) or '', **_topics(values), **parameters)
 
 
 def _simulation(values: Mapping[str, str]) -> RunGraph:
@@ -182,13 +189,10 @@ def _comparison_arguments() -> tuple[Argument, ...]:
 FILES: Mapping[str, LaunchFile] = {
     'perception': LaunchFile(
         (*of_parameters('perception'),
-         Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
-                  'the namespace.'),
-         _RVIZ, *common('perception.yaml')), _perception),
+         *_TOPICS, _RVIZ, *common('perception.yaml')), _perception),
     'shadow': LaunchFile(
         (*of_parameters('shadow'),
-         Argument('image_topic', '', 'Topic of the images. Empty: image, or image/compressed, in '
-                  'the namespace.'), *common('shadow.yaml')), _shadow),
+         *_TOPICS, *common('shadow.yaml')), _shadow),
     'simulation': LaunchFile(
         (*of_parameters('camera', without=('bag', 'image_topic', 'label_topic',
                                            'label_dir', 'classes', 'loop', 'speed')),

@@ -148,6 +148,9 @@ class MonitorNode(Node):
     def _model_callback(self, arm: str) -> Callable[[String], None]:
         def on_model(message: String) -> None:
             fresh = json.loads(message.data)
+            if not fresh['hash']:
+                self._on_no_model(arm)
+                return
             if self._alternation is not None:
                 self._on_exchange(fresh)
                 return
@@ -157,6 +160,13 @@ class MonitorNode(Node):
                     f'the model of arm {arm} was exchanged during the run')
             state.model = fresh
         return on_model
+
+    def _on_no_model(self, arm: str) -> None:
+        """Take notice of a node that was cleaned up, or failed."""
+        if self._recorder is not None:  # the report is of the model that served
+            self._recorder.notes.append(f'the model of {arm} was taken away during the run')
+        elif self._alternation is None:
+            self._arms[arm].model = {}
 
     def _on_exchange(self, model: dict[str, Any]) -> None:
         assert self._alternation is not None

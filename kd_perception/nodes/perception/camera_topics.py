@@ -24,6 +24,7 @@ from kd_perception.nodes.events import subscription_events
 from kd_perception.nodes.perception.camera_info import mask_camera_info
 from kd_perception.nodes.perception.slots import Arrival
 from kd_perception.nodes.perception.worker import FrameResult
+from kd_perception.nodes.qos_overrides import overridable, reliability_override
 from kd_perception.nodes.qos_watch import publisher_problem, QosWatch
 from kd_perception.nodes.stamps import StampAge
 
@@ -41,16 +42,19 @@ class CameraTopics:
     :param node: the perception node.
     :param camera: name of the camera; empty for the only one.
     :param on_arrival: called in the ROS thread with every image.
+    :param on_lost: called there with the number of images that the middleware has lost.
     :param watch: is told of ends whose quality of service does not fit.
     """
 
     def __init__(self, node: Any, camera: str, *, image_transport: str, reliability: str,
-                 on_arrival: Callable[[Arrival, int], None], watch: QosWatch) -> None:
+                 on_arrival: Callable[[Arrival, int], None],
+                 on_lost: Callable[[str, int], None], watch: QosWatch) -> None:
         self.camera = camera
         self.age_from_stamp = False
         self._age = StampAge()
         self._node = node
         self._on_arrival = on_arrival
+        self._tell_lost = on_lost
         self._watch = watch
         self._reliability = reliability
         self._reliable = reliability == 'reliable'
@@ -59,7 +63,7 @@ class CameraTopics:
         prefix = f'{camera}/' if camera else ''
         self._type = CompressedImage if image_transport == 'compressed' else Image
         self._name = prefix + ('image/compressed' if image_transport == 'compressed' else 'image')
-        self._override = qos.reliability_override(node, node.resolve_topic_name(self._name))
+        self._override = reliability_override(node, node.resolve_topic_name(self._name))
         self._made: list[Callable[[], Any]] = []
         try:
             self._create(prefix)
@@ -79,9 +83,10 @@ class CameraTopics:
             node.create_publisher, LabelInfo, f'{prefix}segmentation/label_info', qos.latched())
         self._made.append(lambda: node.destroy_publisher(self._label_info))
         info = node.create_subscription(
-            CameraInfo, f'{prefix}camera_info', self._on_camera_info, qos.image_subscription())
+            CameraInfo, f'{prefix}camera_info', self._on_camera_info, qos.image_subscription(),
+            qos_overriding_options=overridable())
         self._made.append(lambda: node.destroy_subscription(info))
-        self._subscription = self._subscribe()
+        self._subscription = self._subscribe(self._reliable)
         self._made.append(lambda: node.destroy_subscription(self._subscription))
         self._made.append(lambda: self._watch.forget(self.topic))
         self._reliable = (self._subscription.qos_profile.reliability
@@ -165,16 +170,16 @@ class CameraTopics:
         return self._reliability == 'auto' and not self._override
 
     def _subscribe_again(self, *, reliable: bool) -> None:
-        self._reliable = reliable
-        self._lost.clear()
+        made = self._subscribe(reliable)  # first: where it cannot be made, the old one goes on
         self._node.destroy_subscription(self._subscription)
-        self._subscription = self._subscribe()
+        self._subscription, self._reliable = made, reliable
+        self._lost.clear()
 
-    def _subscribe(self) -> Subscription:
+    def _subscribe(self, reliable: bool) -> Subscription:
         return self._node.create_subscription(
             self._type, self._name, self._with_info if _HAS_MESSAGE_INFO else self._without_info,
-            qos.image_subscription(self._reliable),
-            qos_overriding_options=qos.overridable(reliability=bool(self._override)),
+            qos.image_subscription(reliable),
+            qos_overriding_options=overridable(reliability=bool(self._override)),
             event_callbacks=subscription_events(self._on_lost, self._on_incompatible))
 
     def _advice(self) -> str:
@@ -206,6 +211,7 @@ class CameraTopics:
         self._camera_info = message
 
     def _on_lost(self, count: int) -> None:
+        self._tell_lost(self.camera, count)
         self._lost.extend([time.monotonic()] * min(count, _LOST_BEFORE_RELIABLE))
 
     def _on_incompatible(self) -> None:

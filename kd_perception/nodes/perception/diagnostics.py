@@ -81,7 +81,7 @@ class Diagnostics:
             'precision': model.get('precision', ''),
             'engine_choice': model.get('engine_choice', ''), 'loading': view.loading,
             'loading_s': round(view.loading_s, 1),
-            **_performance(summary), **counters, **view.values}
+            **_performance(summary), **_lost(summary), **counters, **view.values}
         if view.topics:
             every = view.topics.values()
             values['age_source'] = _age_source(all(t.age_from_stamp for t in every))
@@ -95,8 +95,8 @@ class Diagnostics:
         level, message = self._verdict(view, camera, silences.get(camera, ''))
         values: dict[str, Any] = {
             'schema_version': SCHEMA_VERSION, 'camera': camera, 'topic': topics.topic,
-            **_performance(summary), 'silence_s': summary.silence_s,
-            'missing_share': summary.missing_share, **view.slots.snapshot(camera),
+            **_performance(summary), 'silence_s': summary.silence_s, **_lost(summary),
+            **view.slots.snapshot(camera),
             'age_source': _age_source(topics.age_from_stamp),
             'reliability': _reliability(topics.reliable)}
         return status(f'{self._node_name}: camera {camera}', topics.topic, values,
@@ -118,6 +118,11 @@ def _performance(summary: Summary) -> dict[str, float]:
     return {'frame_rate_node': summary.rate_hz, 'frame_rate_msg': summary.stamp_rate_hz,
             'current_delay_from_realtime_ms': summary.delay_ms,
             'latency_p50_ms': summary.p50_ms, 'latency_p95_ms': summary.p95_ms}
+
+
+def _lost(summary: Summary) -> dict[str, float]:
+    """Return what never came, as far as stamps and middleware tell."""
+    return {'missing_share': summary.missing_share, 'lost_in_middleware': summary.lost}
 
 
 def _age_source(from_stamp: bool) -> str:

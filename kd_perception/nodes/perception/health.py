@@ -38,6 +38,7 @@ class Summary:
     :param silent: whether that is longer than this camera usually needs; of all, whether all are.
     :param missing_share: share of frames that the stamps say were sent but never came; of all,
         the largest.
+    :param lost: images that the middleware says it lost; of all, the sum.
     """
 
     rate_hz: float
@@ -48,6 +49,7 @@ class Summary:
     silence_s: float
     silent: bool
     missing_share: float
+    lost: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class _Camera:
     results: deque[_Result] = field(default_factory=lambda: deque(maxlen=10_000))
     stamps: StampHistory = field(default_factory=StampHistory)
     arrivals: deque[int] = field(default_factory=lambda: deque(maxlen=10))
+    lost: int = 0
 
     def summary(self, now: int) -> Summary:
         while self.results and now - self.results[0].at_ns > _WINDOW_NS:
@@ -77,7 +80,7 @@ class _Camera:
             p50_ms=p50, p95_ms=p95,
             delay_ms=self.results[-1].delay_ms if self.results else float('nan'),
             silence_s=silence, silent=silence > max(_SILENCE_S, 3 * usual),
-            missing_share=self.stamps.missing_share())
+            missing_share=self.stamps.missing_share(), lost=self.lost)
 
 
 class Health:
@@ -98,6 +101,11 @@ class Health:
         with self._lock:
             self._cameras[camera].arrivals.append(time.monotonic_ns())
             self._cameras[camera].stamps.add(stamp_ns)
+
+    def lost(self, camera: str, count: int) -> None:
+        """Note that the middleware lost so many more images on the way."""
+        with self._lock:
+            self._cameras[camera].lost += count
 
     def answered(self, camera: str, stamp_ns: int, total_ms: float, delay_ms: float) -> None:
         """Note that a result went out, ``total_ms`` after its image came in."""
@@ -142,7 +150,7 @@ class Health:
             rate_hz=_rate_hz(results), stamp_rate_hz=sum(s.stamp_rate_hz for s in each),
             p50_ms=p50, p95_ms=p95, delay_ms=max(delays, default=float('nan')),
             silence_s=min(s.silence_s for s in each), silent=all(s.silent for s in each),
-            missing_share=max(s.missing_share for s in each))
+            missing_share=max(s.missing_share for s in each), lost=sum(s.lost for s in each))
 
 
 def _rate_hz(results: Sequence[_Result]) -> float:

@@ -97,8 +97,9 @@ class ModelLoader:
                 self._side.stop()
             if self._thread is None:
                 self._began = time.monotonic()
-                self._thread = threading.Thread(target=self._work, name='model loader')
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name='model loader')
+                thread.start()  # one that cannot be started must not count as busy
+                self._thread = thread
 
     def close(self) -> None:
         """Forget requests and wait for the thread; a model it still loads is dropped."""

@@ -109,11 +109,11 @@ class ModelSwitch:
         self.light.close()
 
     def _leave(self, model: ServingModel, reason: str) -> None:
+        # The count begins anew: where nothing better is found, or something else comes already.
+        self._fallback.answered()
         engine = model.engine
         known = (engine.name, engine.device) in self._failed
         if known or self._loader.busy or model is not self._worker.model:
-            # Nothing better was found, or something else comes already: the count begins anew.
-            self._fallback.answered()
             return
         self._failed.add((engine.name, engine.device))
         self._warn(f'{engine.name} on {engine.device} fails and is left: {reason}')
@@ -154,6 +154,9 @@ class ModelSwitch:
             model = self._worker.model
             if model is not None and model.stands_in:
                 self._trouble = f'{reason}; {model.label} serves in its place'
+                now = time.monotonic()
+                if self._fallback.retry_in_s(now) is None:
+                    self._fallback.left(now)
             self._on_refused(request.wanted, reason)
             return
         if request.kind == 'fallback':

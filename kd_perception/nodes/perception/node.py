@@ -8,37 +8,36 @@ them between two frames. Topics and parameters are described in ``docs/nodes.md`
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
-import json
 import sys
 import time
-import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from kd_perception.engines.loader import check_possible
-from kd_perception.errors import ConfigError, KdPerceptionError
+from kd_perception.errors import ConfigError
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import image_message, stamp_to_ns, statuses
 from kd_perception.nodes.parameters import declare, PERCEPTION, value_of
 from kd_perception.nodes.perception import systemd
+from kd_perception.nodes.perception.announcement import Announcement
 from kd_perception.nodes.perception.camera_topics import CameraTopics
 from kd_perception.nodes.perception.diagnostics import Diagnostics, NodeView
 from kd_perception.nodes.perception.executor import ImageExecutor
 from kd_perception.nodes.perception.health import Health
 from kd_perception.nodes.perception.model_switch import load_soon, ModelSwitch
 from kd_perception.nodes.perception.overlay import OverlayPainter
+from kd_perception.nodes.perception.parameter_changes import ParameterChanges
+from kd_perception.nodes.perception.possible import check_together, idle_gpu
 from kd_perception.nodes.perception.region import Region
+from kd_perception.nodes.perception.ros_thread import RosThread
 from kd_perception.nodes.perception.serving import (
     check_light,
     check_settings,
@@ -51,6 +50,7 @@ from kd_perception.nodes.perception.transitions import each, Transitions
 from kd_perception.nodes.perception.watch import InputWatch
 from kd_perception.nodes.perception.worker import FrameResult, InferenceWorker, WorkerOptions
 from kd_perception.nodes.process import run_node
+from kd_perception.nodes.qos_overrides import check_overrides
 from kd_perception.nodes.qos_watch import QosWatch
 
 _SPECS = {spec.name: spec for spec in PERCEPTION}
@@ -69,6 +69,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__('perception', **arguments)
         self.exit_code = 0
         declare(self, PERCEPTION)
+        check_overrides(self)
         self._health = Health()
         self._slots = FrameSlots()
         self._inputs = InputWatch()
@@ -79,24 +80,23 @@ class PerceptionNode(LifecycleNode):
         self._model_error = ''
         self._refused: tuple[str, float] = ('', 0.0)
         self._stuck = ''
-        self._restoring = False
         self._report = Diagnostics(self.get_fully_qualified_name())
         self._publish_confidence = True
         self._publish_overlay = True
         self._warmup = 0
-        self._exchanges = 0
-        self._posted: deque[Callable[[], None]] = deque()
-        self._wake = self.create_guard_condition(self._run_posted)
+        self._ros = RosThread(self)
         self._qos_watch = QosWatch(self)
         self._timing = self._qos_watch.publisher(
             self.create_lifecycle_publisher, DiagnosticArray, '~/timing', qos.stream(10))
-        self._active_model = self.create_publisher(String, '~/active_model', qos.latched())
+        self._announced = Announcement(
+            self.create_publisher(String, '~/active_model', qos.latched()))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.stream(10))
         self._transitions = Transitions(self, self._transition_failed)
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self._changes = ParameterChanges(
+            self, PERCEPTION, self._state, lambda: self._worker is not None, self._apply)
         # Not the node's clock: under sim time it may stand still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._tick = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._tick = self.create_timer(1.0, self._each_second, clock=steady)
         self._start = self.create_timer(0.0, self._autostart, clock=steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -151,6 +151,8 @@ class PerceptionNode(LifecycleNode):
         region = Region.parse(values['region'])
         self._warmup = values['warmup_iterations']
         light = check_light(settings, values['light_model'])
+        if idle := idle_gpu(settings):
+            self.get_logger().info(idle)
         batch = len(cameras) if values['batch_wait_ms'] else 1
         with ExitStack() as undo:
             model = load_soon(settings, self._warmup, batch)
@@ -178,15 +180,16 @@ class PerceptionNode(LifecycleNode):
         self._worker.options = WorkerOptions(region=region, **{
             name: values[name] for name in _OPTIONS if name != 'region'})
         self._worker.batch_wait_s = values['batch_wait_ms'] / 1e3
-        self._switch = ModelSwitch(self._worker, post=self._post, warn=self.get_logger().warning,
-                                   on_refused=self._on_refused, batch=batch)
+        self._switch = ModelSwitch(
+            self._worker, post=self._ros.post, warn=self.get_logger().warning,
+            on_refused=self._on_refused, batch=batch)
         self._worker.on_engine_failure = self._switch.engine_failed
         self._worker.look = self._inputs.look
         for camera in cameras:  # one by one: those made before one that fails are released
             self._topics[camera] = CameraTopics(
                 self, camera, image_transport=values['image_transport'],
                 reliability=values['reliability'], on_arrival=self._on_arrival,
-                watch=self._qos_watch)
+                on_lost=self._health.lost, watch=self._qos_watch)
         self._painter = OverlayPainter(self._on_painted, self._on_failure)
         return self._worker, self._switch
 
@@ -209,6 +212,8 @@ class PerceptionNode(LifecycleNode):
         each([*(part.close for part in parts), *(t.destroy for t in self._topics.values())])
         self._switch = self._worker = self._painter = None
         self._topics = {}
+        if self.context.ok():  # else a signal ends the process, and with it what is latched
+            self._announced.nothing_serves()
 
     def _autostart(self) -> None:
         self._start.cancel()
@@ -222,30 +227,6 @@ class PerceptionNode(LifecycleNode):
 
     def _state(self) -> str:
         return str(self._state_machine.current_state[1])
-
-    def _on_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        values = {p.name: p.value for p in parameters if p.name in _SPECS}
-        try:
-            reason = self._refusal(values)
-            if not reason and not self._restoring and self._worker is not None:
-                self._apply(values)
-        except KdPerceptionError as error:
-            reason = str(error)
-        except Exception as error:
-            # It would end the executor, and the node with it.
-            self.get_logger().error(traceback.format_exc())
-            reason = f'unexpected {type(error).__name__}: {error}'
-        return SetParametersResult(successful=not reason, reason=reason)
-
-    def _refusal(self, values: dict[str, Any]) -> str:
-        for name, value in values.items():
-            if reason := _SPECS[name].check(value):
-                return reason
-            if not _SPECS[name].dynamic and self._worker is not None:
-                return (f'{name}: can be set only while the node is unconfigured; it is '
-                        f'{self._state()}')
-        Region.parse(values.get('region', ''))
-        return ''
 
     def _apply(self, values: dict[str, Any]) -> None:
         """
@@ -261,8 +242,10 @@ class PerceptionNode(LifecycleNode):
         light = {k: v for k, v in values.items() if k == 'light_model'}
         check_possible(serving.get('engine', 'auto'), serving.get('device', ''))
         if serving or light:
-            self._change_models(replace(self._wanted(), **serving), changed=bool(serving), **light)
+            self._change_models(serving, **light)
         self._worker.options = replace(self._worker.options, **options)
+        if 'confidence_threshold' in options:
+            self._announced.threshold_changed(self._topics, self._threshold)
         self._publish_confidence = values.get('publish_confidence', self._publish_confidence)
         self._publish_overlay = values.get('publish_overlay', self._publish_overlay)
         self._inputs.enabled = values.get('watch_input', self._inputs.enabled)
@@ -271,11 +254,13 @@ class PerceptionNode(LifecycleNode):
     def _wanted(self) -> ServingSettings:
         return ServingSettings(**{name: value_of(self, name) for name in _SERVING})
 
-    def _change_models(self, wanted: ServingSettings, *, changed: bool,
-                       light_model: str | None = None) -> None:
+    def _change_models(self, serving: dict[str, Any], light_model: str | None = None) -> None:
         assert self._switch is not None
-        # Both are looked at before either is loaded.
-        bundle = check_settings(wanted) if changed else None
+        wanted = replace(self._wanted(), **serving)
+        # All is looked at before anything is loaded.
+        bundle = check_settings(wanted) if serving else None
+        if bundle is not None and serving.keys() & {'engine', 'device'}:
+            check_together(wanted, bundle)
         light = check_light(wanted, light_model or '')
         if bundle is not None:
             self.get_logger().info(f'loading {bundle.path} ({bundle.hash[:12]})')
@@ -290,12 +275,7 @@ class PerceptionNode(LifecycleNode):
         if model is None or self._wanted() != failed:
             return  # a newer request came meanwhile; its own outcome decides
         self._refused = f'model {failed.model!r} was not taken: {reason}', time.monotonic()
-        self._restoring = True
-        try:
-            self.set_parameters([Parameter(k, value=v)
-                                 for k, v in asdict(model.wanted).items()])
-        finally:
-            self._restoring = False
+        self._changes.restore(asdict(model.wanted))
 
     def _on_arrival(self, arrival: Arrival, stamp_ns: int) -> None:
         self._health.arrived(arrival.camera, stamp_ns)
@@ -310,7 +290,7 @@ class PerceptionNode(LifecycleNode):
             return  # a signal came while the frame was in the network
         topics = self._topics[frame.arrival.camera]
         timing = frame_timing(frame, lambda: topics.publish(
-            frame, confidence=self._publish_confidence), self._exchanges)
+            frame, confidence=self._publish_confidence), self._announced.exchanges)
         head = frame.arrival.message.header
         stamp_ns = stamp_to_ns(head.stamp)
         delay_ms = ((self.get_clock().now().nanoseconds - stamp_ns) / 1e6
@@ -338,44 +318,44 @@ class PerceptionNode(LifecycleNode):
             topics.overlay.publish(image_message(picture, 'rgb8', header))
 
     def _on_refused(self, settings: ServingSettings, reason: str) -> None:
-        self._post(lambda: self._restore_parameters(settings, reason))
+        self._ros.post(lambda: self._restore_parameters(settings, reason))
 
     def _on_exchange(self, model: ServingModel) -> None:
         self._model_error, self._refused = '', ('', 0.0)
-        worker = self._worker
-        threshold = worker.options.confidence_threshold if worker is not None else 0.0
-        for topics in self._topics.values():
-            topics.publish_classes(model.bundle.spec.classes, threshold)
-        self._exchanges += 1
-        self._active_model.publish(String(data=json.dumps(
-            {**model.describe(), 'exchange': self._exchanges})))
+        self._announced.serves(model, self._topics, self._threshold)
         self.get_logger().info(
             f'serving {model.bundle.spec.name} ({model.bundle.hash[:12]}) by {model.engine.name} '
             f'on {model.engine.device} in {model.engine.precision}')
 
-    def _post(self, act: Callable[[], None]) -> None:
-        """Let ``act`` run in the ROS thread."""
-        self._posted.append(act)
-        self._wake.trigger()
+    def _threshold(self) -> float:
+        worker = self._worker
+        return worker.options.confidence_threshold if worker is not None else 0.0
 
-    def _run_posted(self) -> None:
-        while self._posted:
-            self._posted.popleft()()
+    def _each_second(self) -> None:
+        # One by one: what fails must not keep the rest from being done.
+        for act in (self._heal, self._try_again, self._look_for_hangs, self._publish_diagnostics):
+            self._ros.guarded(act)
+
+    def _heal(self) -> None:
+        """Let subscriptions follow their publishers."""
+        if self._state() != 'active':
+            return
+        for camera, topics in self._topics.items():
+            if done := topics.heal(self._health.camera(camera).missing_share):
+                self._health.resubscribed(camera)
+                self.get_logger().warning(f'{topics.topic}: {done}')
+
+    def _try_again(self) -> None:
+        if self._switch is not None:
+            self._switch.tick()
 
     def _publish_diagnostics(self) -> None:
         state = self._state()
-        if state == 'active':
-            for camera, topics in self._topics.items():
-                if done := topics.heal(self._health.camera(camera).missing_share):
-                    self._health.resubscribed(camera)
-                    self.get_logger().warning(f'{topics.topic}: {done}')
         model = self._worker.serving if self._worker is not None else None
         switch = self._switch
-        if switch is not None:
-            switch.tick()
         refused, when = self._refused
         view = NodeView(
-            state, self._slots, self._health, self._topics, stuck=self._stuck_now(),
+            state, self._slots, self._health, self._topics, stuck=self._stuck,
             refused=refused if time.monotonic() - when < _REFUSED_S else '',
             model=model.describe() if model is not None else {}, model_error=self._model_error,
             fallback=switch.trouble if switch is not None else '',
@@ -388,18 +368,17 @@ class PerceptionNode(LifecycleNode):
         self._qos_watch.amend(told[0], active=state == 'active')
         pictures = self._inputs.statuses(self.get_fully_qualified_name(), state)
         self._diagnostics.publish(statuses(head, *told, *pictures))
-        if not self._stuck:
-            systemd.alive()
 
-    def _stuck_now(self) -> str:
-        """Return what does not return in the inference thread, and log when that begins."""
+    def _look_for_hangs(self) -> None:
+        """Note what does not return in the inference thread, and log when that begins."""
         stuck = self._worker.trouble if self._worker is not None else ''
         if stuck and not self._stuck:
             self.get_logger().fatal(stuck)
         elif self._stuck and not stuck:
             self.get_logger().warning('the inference thread goes on')
         self._stuck = stuck
-        return stuck
+        if not stuck:
+            systemd.alive()
 
 
 def main(args: Sequence[str] | None = None) -> int:

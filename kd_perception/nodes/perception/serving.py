@@ -157,7 +157,7 @@ class ServingModel:
             for _ in range(warmup_iterations):
                 pause()
                 model._infer(blank)
-            model.max_batch = model._largest_batch(batch)
+            model.max_batch = model._largest_batch(batch, pause)
         except Exception:
             engine.close()
             raise
@@ -238,8 +238,9 @@ class ServingModel:
             'decode': one.decode_ns, 'preprocess': one.preprocess_ns, 'inference': inference_ns,
             'postprocess': time.monotonic_ns() - began}, None if full else window)
 
-    def _largest_batch(self, wished: int) -> int:
+    def _largest_batch(self, wished: int, pause: Callable[[], None]) -> int:
         for number in range(2, wished + 1):
+            pause()
             try:
                 outputs = self.engine.infer(np.zeros((number, *self._size, 3), np.uint8))
             except Exception:  # a graph of fixed batch, refused in the words of its runtime

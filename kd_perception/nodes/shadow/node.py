@@ -51,6 +51,7 @@ from kd_perception.nodes.parameters import declare, SHADOW, values_of_node
 from kd_perception.nodes.perception.serving import ServingModel, ServingSettings
 from kd_perception.nodes.perception.timing import parse_timing
 from kd_perception.nodes.process import run_node
+from kd_perception.nodes.qos_overrides import overridable
 from kd_perception.nodes.shadow.frames import ShadowFrames
 from kd_perception.nodes.shadow.keeper import KeeperOptions, ShadowKeeper
 from kd_perception.nodes.shadow.pace import Pace, PaceOptions
@@ -145,13 +146,14 @@ class ShadowNode(Node):
         self._images = self.create_subscription(
             CompressedImage if compressed else Image,
             'image/compressed' if compressed else 'image', self._on_image, _best_effort(),
-            raw=True, qos_overriding_options=qos.overridable(reliability=True))
+            raw=True, qos_overriding_options=overridable())
         self.create_subscription(Image, 'segmentation/mask', self._on_mask, _best_effort(),
                                  raw=True)
         self._confidences = self.create_subscription(
             Image, 'segmentation/confidence', self._on_confidence, _best_effort(), raw=True)
         self._infos = self.create_subscription(CameraInfo, 'camera_info', self._on_camera_info,
-                                               _best_effort(), raw=True)
+                                               _best_effort(), raw=True,
+                                               qos_overriding_options=overridable())
         self.create_subscription(LabelInfo, 'segmentation/label_info', self._on_label_info,
                                  qos.latched())
         self.create_subscription(String, f'{student}/active_model', self._on_active_model,

@@ -64,7 +64,7 @@ def test_a_node_that_fails_while_it_runs_is_told_at_the_end(bundles, monkeypatch
 
     from kd_perception.nodes.perception.node import PerceptionNode
 
-    monkeypatch.setattr(PerceptionNode, '_publish_diagnostics', break_down)
+    monkeypatch.setattr(PerceptionNode, '_each_second', break_down)
     graph = RunGraph((perception_node(models_dir=str(bundles), autostart=False),))
     with pytest.raises(GraphError, match='node perception failed: a defect'), \
             composed(graph):

@@ -14,6 +14,7 @@ from kd_perception.nodes.bringup.graph import (
     perception_node,
     replay_graph,
     RunGraph,
+    shadow_graph,
     simulation_graph,
 )
 
@@ -67,13 +68,40 @@ def test_bad_parameters_are_refused_before_anything_starts():
         RunGraph((perception_node(),), ends_with='monitor')
 
 
-def test_images_are_remapped_to_the_topic_that_is_there():
+def test_images_and_intrinsics_are_remapped_to_the_topics_that_are_there():
     graph = perception_graph('m', image_topic='/cam/image_raw')
-    assert graph.nodes[0].remappings == (('image', '/cam/image_raw'),)
-    graph = perception_graph('m', image_topic='/cam/c', image_transport='compressed')
-    assert graph.nodes[0].remappings == (('image/compressed', '/cam/c'),)
+    assert graph.nodes[0].remappings == (
+        ('image', '/cam/image_raw'), ('camera_info', '/cam/camera_info'))
     assert perception_graph('m').nodes[0].remappings == ()
     assert replay_graph('/bag', loop=True).nodes[0].parameters['bag'] == '/bag'
+
+
+@pytest.mark.parametrize(('make', 'topic', 'transport', 'info'), [
+    (perception_graph, '/cam/c', 'compressed', '/cam/camera_info'),
+    (perception_graph, '/cam/image_raw/compressed', 'compressed', '/cam/camera_info'),
+    (shadow_graph, '/cam/image_raw/compressed', 'compressed', '/cam/camera_info'),
+    (shadow_graph, 'cam/image', 'raw', 'cam/camera_info'),
+    (perception_graph, 'image_rect', 'raw', 'camera_info'),
+    (perception_graph, '/image', 'raw', '/camera_info'),
+    (perception_graph, '/cam/compressed', 'raw', '/cam/camera_info')])
+def test_intrinsics_are_beside_the_raw_topic(make, topic, transport, info):
+    made = make('m', image_topic=topic, image_transport=transport).nodes[0].remappings
+    own = 'image/compressed' if transport == 'compressed' else 'image'
+    assert made == ((own, topic), ('camera_info', info))
+
+
+@pytest.mark.parametrize('make', [perception_graph, shadow_graph])
+def test_intrinsics_from_elsewhere(make):
+    given = {'camera_info_topic': '/lens'}
+    assert make('m', **given).nodes[0].remappings == (('camera_info', '/lens'),)
+    assert make('m', image_topic='/a/b', **given).nodes[0].remappings == (
+        ('image', '/a/b'), ('camera_info', '/lens'))
+
+
+@pytest.mark.parametrize('topic', ['image_topic', 'camera_info_topic'])
+def test_one_topic_for_several_cameras_is_refused(topic):
+    with pytest.raises(ConfigError, match='cameras names front, left: remap front/image and'):
+        perception_graph('m', cameras=('front', 'left'), **{topic: '/cam/x'})
 
 
 def test_strings_stay_strings_in_parameter_files():

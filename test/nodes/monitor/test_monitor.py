@@ -10,6 +10,7 @@ from lifecycle_msgs.srv import ChangeState
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
 from kd_perception.bags.labels import classes_by_names
 from kd_perception.bags.source import open_source
@@ -19,6 +20,7 @@ from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.errors import ConfigError, GraphError
 from kd_perception.evaluation.comparison_files import load_run, RECORDING
 from kd_perception.evaluation.metrics.flicker import REPROJECTED
+from kd_perception.nodes import qos
 from kd_perception.nodes.camera.node import CameraNode
 from kd_perception.nodes.monitor import counting
 from kd_perception.nodes.monitor.node import MonitorNode
@@ -290,6 +292,26 @@ def test_what_is_missing_is_named(bench, tmp_path):
         failure = finish(bench, monitor)
     assert isinstance(failure, GraphError)
     assert 'arm a (no active model), arm b (no active model), the camera' in str(failure)
+
+
+@pytest.mark.parametrize('placement', ['turns', 'alternate'])
+def test_an_arm_that_is_cleaned_up_is_not_ready(bench, tmp_path, placement):
+    settings = tuple(json.dumps({'model': name, 'engine': 'auto', 'device': 'cpu',
+                                 'precision': 'auto', 'threads': 0}) for name in ('one', 'two'))
+    given = {'settings': settings} if placement == 'alternate' else {}
+    arm = 'shared' if given else 'a'
+    publisher = bench.node.create_publisher(String, f'{arm}/perception/active_model',
+                                            qos.latched())
+    with bench.running(MonitorNode, placement=placement, out=str(tmp_path / 'out'),
+                       **given) as monitor:
+        for told in ({'hash': 'x', 'model': 'one', 'threads': 0, 'exchange': 1, 'requested': {
+                'engine': 'auto', 'device': 'cpu', 'precision': 'auto'}},
+                     {'schema_version': 1, 'model': '', 'name': '', 'hash': '', 'exchange': 1}):
+            publisher.publish(String(data=json.dumps(told)))
+            served = bool(told['hash']) or placement == 'alternate'
+            bench.spin_until(lambda s=served: bool(monitor._arms['a'].model) is s)
+        bench.spin_for(0.3)
+        assert not monitor.failure
 
 
 def test_known_class_sets_are_found_by_their_names():

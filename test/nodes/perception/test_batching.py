@@ -177,6 +177,13 @@ def test_engines_of_fixed_batch_take_what_they_can(settings, calls, largest):
     model.close()
 
 
+def test_every_call_that_warms_waits_for_its_moment(settings, calls):
+    paused_at = []
+    ServingModel.load(settings, 2, batch=3, pause=lambda: paused_at.append(len(calls))).close()
+    assert calls == [1, 1, 2, 3]
+    assert paused_at == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize('largest', [16, 1])
 def test_cameras_share_calls_of_the_engine(bench, camera, bundles, calls, largest):
     calls.largest = largest

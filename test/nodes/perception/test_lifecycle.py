@@ -241,6 +241,29 @@ def test_every_state_ends_with_0_on_a_signal(bench, bundles):
         process.wait()
 
 
+def test_a_process_outlives_a_model_that_cannot_be_used(bench, bundles):
+    """A new one would meet the same model; this one can be given another."""
+    command = [sys.executable, '-m', 'kd_perception.nodes.perception.node', '--ros-args']
+    for name, value in {'models_dir': bundles, 'model': 'three', 'engine': 'onnxruntime',
+                        'threads': 1}.items():
+        command += ['-p', f'{name}:={value}']
+    told = bench.collect(DiagnosticArray, '/diagnostics', 10)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=dict(os.environ), text=True)
+    try:
+        bench.spin_until(lambda: told and "no model named 'three'" in told[-1].status[0].message,
+                         60.0)
+        assert state(bench) == 'unconfigured'
+        assert bench.set_parameters(NAME, model='one')[0].successful
+        assert change(bench, CONFIGURE)
+        assert change(bench, ACTIVATE)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, said
+    finally:
+        process.kill()
+        process.wait()
+
+
 # Both hold still for a moment, after which nothing in ROS works any more.
 SLOW = '''
 import sys, time

@@ -13,6 +13,7 @@ from kd_perception.errors import EngineError
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import values_of
 from kd_perception.nodes.perception import loading, model_switch, serving
+from kd_perception.nodes.perception.fallback import FallbackOptions
 from kd_perception.nodes.perception.node import PerceptionNode
 
 NAME = '/perception'
@@ -137,13 +138,28 @@ def test_a_build_that_fails_is_told_and_the_other_engine_goes_on(bench, camera, 
         front.ask()
 
 
+def test_a_build_that_fails_is_tried_again(bench, camera, tensorrt, monkeypatch):
+    monkeypatch.setattr(model_switch, 'OPTIONS', FallbackOptions(first_retry_s=0.3))
+    model = active(bench)
+    with bench.running(PerceptionNode, **tensorrt):
+        front = camera()
+        front.ask()
+        Build.made[0].stop()  # as by a kernel without memory
+        bench.spin_until(lambda: len(Build.made) > 1)
+        assert model()['engine'] == 'onnxruntime'
+        Build.made[1].ended.set()
+        bench.spin_until(lambda: model()['engine'] == 'tensorrt')
+        front.ask()
+        assert model()['stands_in'] == ''
+
+
 def test_a_newer_wish_ends_the_build(bench, camera, tensorrt):
     model = active(bench)
     with bench.running(PerceptionNode, **tensorrt):
         camera().ask()
         bench.spin_until(lambda: Build.made)
-        assert all(r.successful for r in bench.set_parameters(
-            NAME, engine='onnxruntime', device='cpu', model='two'))
+        assert bench.set_together(
+            NAME, engine='onnxruntime', device='cpu', model='two').successful
         bench.spin_until(lambda: model()['model'] == 'two')
         assert Build.made[0].stopped
         assert model()['stands_in'] == ''

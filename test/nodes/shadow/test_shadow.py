@@ -193,6 +193,16 @@ def active(bench, hash_):
     return publisher
 
 
+def test_a_student_that_is_cleaned_up_is_no_student(bench, options):
+    with bench.running(ShadowNode, **options | {'out_dir': ''}) as node:
+        publisher = active(bench, 'one')
+        bench.spin_until(lambda: node._student.get('hash') == 'one')
+        publisher.publish(String(data=json.dumps(
+            {'schema_version': 1, 'model': '', 'name': '', 'hash': '', 'exchange': 1})))
+        bench.spin_until(lambda: not node._student)
+        assert node._teacher.student_hash == ''
+
+
 def test_answers_stay_with_the_student_that_gave_them(bench, options, monkeypatch):
     with bench.running(ShadowNode, **options | {'out_dir': ''}) as node:
         student = Student(bench)
