@@ -5,7 +5,7 @@ In a recipe::
 
     search:
       optimization.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-      distillation.losses.kl.temperature: {choices: [1, 2, 4, 8]}
+      distillation.losses.kl.temperature: {choices: [1, 2, 4]}
 
 Keys may also be nested, as they are when they come from the command line.
 """
