@@ -248,7 +248,7 @@ class SoftLabelCodec:
         record = {'planes': pack_planes(levels), 'depth': depth,
                   'shape': np.array(levels.shape, np.uint16)}
         if logits.shape != below.shape:
-            ids = winners(_enlarge(logits, full_size or logits.shape[1:]))
+            ids = winners(enlarge(logits, full_size or logits.shape[1:]))
             record |= {'winner': pack_ids(ids), 'winner_shape': np.array(ids.shape, np.uint16)}
         return record
 
@@ -316,8 +316,8 @@ def _shrink(logits: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return small
 
 
-def _enlarge(logits: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Return ``[K, *size]``, bilinear."""
+def enlarge(logits: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return float32 ``[K, *size]``, bilinear."""
     if logits.shape[1:] == tuple(size):
         return logits
     return np.stack([cv2.resize(np.ascontiguousarray(plane, np.float32), (size[1], size[0]),
