@@ -23,7 +23,12 @@ from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError
 from kd_perception.frames import FrameSource
-from kd_perception.tasks.soft_labels import CODECS, SoftLabelCodec
+from kd_perception.tasks.soft_labels import (
+    CODECS,
+    PACKED_MAX_TEMPERATURE,
+    SoftLabelCodec,
+    TOPK_MAX_TEMPERATURE,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='soft labels are kept at 1/stride of the input size (%(default)s)')
     parser.add_argument('--codec', choices=CODECS, default='packed',
                         help='packed: 6 bits, compressed, and the winner at full size; u8: 1 '
-                             'byte per class and cell; both for temperatures from 0.5; fp16: 2 '
-                             'bytes; topk: the K likeliest, true at one temperature '
-                             '(%(default)s)')
+                             'byte per class and cell; both for temperatures from 0.5, packed up '
+                             'to 4; fp16: 2 bytes; topk: the K likeliest, true at one '
+                             'temperature (%(default)s)')
     parser.add_argument('--k', type=int, metavar='K', help='classes that topk keeps (3)')
     parser.add_argument('--temperature', type=float, metavar='T',
-                        help='temperature that topk is true at (1)')
+                        help='temperature that topk is true at, at most 1 (1)')
     parser.add_argument('--keep-logits', action='store_true',
                         help='2 bytes more per cell, for losses on logits such as '
                              'channel-wise distillation; not with topk')
@@ -131,6 +136,10 @@ def _codec(args: argparse.Namespace) -> SoftLabelCodec:
     for name in ('k', 'temperature'):
         if getattr(args, name) is not None and args.codec != 'topk':
             raise ConfigError(f'--{name} is of --codec topk, the codec is {args.codec}')
+    if (args.temperature or 0) > TOPK_MAX_TEMPERATURE:
+        raise ConfigError(f'--temperature {args.temperature:g}: topk serves no temperature above '
+                          f'{TOPK_MAX_TEMPERATURE:g}; take --codec packed (up to '
+                          f'{PACKED_MAX_TEMPERATURE:g}) or u8')
     return SoftLabelCodec(args.codec, args.stride, k=3 if args.k is None else args.k,
                           temperature=1.0 if args.temperature is None else args.temperature,
                           offset=args.keep_logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import difflib
 import re
 from typing import Any
 
@@ -37,9 +38,24 @@ class Parser(argparse.ArgumentParser):
         if args is not None and self.mappings:
             args = self._take(list(args), below)
         found, extra = super().parse_known_args(args, namespace)
+        # Told here, where the options are known: the parser above this one has none of them.
+        unknown = next((word for word in extra if word.startswith('--')), '')
+        if unknown:
+            self.error(f'unrecognized arguments: {" ".join(extra)}{self._near(unknown)}')
         if self.mappings:
             found.below = below
         return found, extra
+
+    def _near(self, word: str) -> str:
+        """Return which options may have been meant, for the end of a message."""
+        word = word.partition('=')[0]
+        known = [option for action in self._actions for option in action.option_strings]
+        parts = word[2:].split('.')
+        near = ([option for option in known if option.startswith(f'{word}.')][:4]
+                or [f'--{m}' for m in self.mappings if difflib.get_close_matches(
+                    '.'.join(parts[:m.count('.') + 1]), [m], cutoff=0.9)][:2]
+                or difflib.get_close_matches(word, known, n=2, cutoff=0.7))
+        return f'; did you mean {" or ".join(near)}?' if near else ''
 
     def _take(self, words: list[str], below: dict[str, str]) -> list[str]:
         prefixes = tuple(f'--{m}.' for m in self.mappings)

@@ -9,8 +9,10 @@ from kd_perception.cli.parser import Parser
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.strict import dotted_keys
+from kd_perception.errors import ConfigError
 
 _PREFIX = 'recipe:'
+_PATHS = {'data.train': '--data', 'data.validation': '--validation'}
 _LENGTHS = ('optimization.steps', 'optimization.epochs')
 
 
@@ -51,8 +53,10 @@ def add_recipe_arguments(parser: Parser, required: str = '') -> None:
         'settings: docs/losses.md.')
     parser.mappings = tuple(k for k, default in dotted_keys(Recipe) if isinstance(default, dict))
     for key, default in dotted_keys(Recipe):
-        if key not in ('data.train', 'data.validation', 'search'):
+        if key != 'search':
             shown = '' if default in (None, '', (), {}) else f'default {default}'
+            if key in _PATHS:
+                shown = f'entries with keys of their own; {_PATHS[key]} is short for paths'
             group.add_argument(f'--{key}', dest=f'{_PREFIX}{key}', metavar='VALUE', help=shown)
 
 
@@ -64,6 +68,9 @@ def recipe_from_arguments(args: argparse.Namespace) -> Recipe:
     """
     overrides = {key[len(_PREFIX):]: value for key, value in vars(args).items()
                  if key.startswith(_PREFIX) and value is not None} | args.below
+    for key, paths in (('data.train', args.data), ('data.validation', args.validation)):
+        if paths and key in overrides:
+            raise ConfigError(f'--{key}: {_PATHS[key]} names recordings, too; give one of them')
     # They exclude each other: who asks for one takes leave of the recipe's other.
     for asked, other in (_LENGTHS, _LENGTHS[::-1]):
         if overrides.get(asked, '0') != '0':

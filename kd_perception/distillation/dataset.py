@@ -38,7 +38,7 @@ class Batch:
     """
     Samples of one step.
 
-    :param keys: names of the frames.
+    :param keys: of the frames.
     :param images: uint8 ``[N, H, W, 3]``, RGB.
     :param labels: uint8 ``[N, H, W]``, 255 where unlabelled.
     :param theta: float32 ``[N, 2, 3]``, view to whole frame (``View.theta``).
@@ -47,6 +47,7 @@ class Batch:
     :param winners: uint8 ``[N, H', W']``, its decision, finer than ``soft``; None if not kept.
     :param further: ``soft`` and ``winners`` of further teachers.
     :param calm: uint8 ``[N, H, W, 3]``, the views before their light was changed, or None.
+    :param names: what people find the frames by.
     """
 
     keys: tuple[str, ...]
@@ -57,6 +58,7 @@ class Batch:
     winners: torch.Tensor | None = None
     further: tuple[tuple[torch.Tensor, torch.Tensor | None], ...] = ()
     calm: torch.Tensor | None = None
+    names: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
@@ -79,7 +81,7 @@ class Batch:
 class _Sample:
     """One of a batch, as arrays."""
 
-    key: str
+    frame: Sample
     image: np.ndarray
     labels: np.ndarray
     theta: np.ndarray
@@ -176,7 +178,7 @@ class Batches:
                 centre = rare_pixel(rng, ids, self._focus_weights, (height, width))
         view = draw_view(rng, self._augment, (height, width), self._crop, centre)
         calm = view_image(sample.image, view, self._crop)
-        return _Sample(str(sample.key), jitter(rng, self._augment, calm),
+        return _Sample(sample, jitter(rng, self._augment, calm),
                        _labels(sample, view, self._crop), view.theta(height, width), softs,
                        calm if self._calm else None)
 
@@ -189,7 +191,7 @@ def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = (
         return _collated([_numbered(sample, caches, views, 0)])
     height, width = sample.image.shape[:2]
     whole = View(0, 0, height, width)
-    return _collated([_Sample(str(sample.key), sample.image,
+    return _collated([_Sample(sample, sample.image,
                               _labels(sample, whole, (height, width)),
                               whole.theta(height, width),
                               [cache.lesson(sample.key) for cache in caches])])
@@ -198,7 +200,7 @@ def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = (
 def _numbered(sample: Sample, caches: Sequence[SoftLabelCache], views: ViewPlan, number: int,
               calm: bool = False) -> _Sample:
     view, image, before = views.draw(sample.image, sample.key, number)
-    return _Sample(str(sample.key), image, _labels(sample, view, views.crop),
+    return _Sample(sample, image, _labels(sample, view, views.crop),
                    view.theta(*sample.image.shape[:2]),
                    [cache.lesson(sample.key, number) for cache in caches],
                    before if calm else None)
@@ -218,9 +220,10 @@ def _collated(samples: Sequence[_Sample]) -> Batch:
                       None if any(w is None for w in winners) else _stack(winners)))
     soft, winner = softs[0] if softs else (None, None)
     calm = [s.calm for s in samples if s.calm is not None]
-    return Batch(tuple(s.key for s in samples), _stack([s.image for s in samples]),
+    return Batch(tuple(str(s.frame.key) for s in samples), _stack([s.image for s in samples]),
                  _stack([s.labels for s in samples]), _stack([s.theta for s in samples]),
-                 soft, winner, tuple(softs[1:]), _stack(calm) if calm else None)
+                 soft, winner, tuple(softs[1:]), _stack(calm) if calm else None,
+                 tuple(s.frame.name for s in samples))
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> torch.Tensor:

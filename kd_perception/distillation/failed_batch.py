@@ -23,7 +23,8 @@ def save_failed_batch(folder: Path, batch: Batch, facts: Mapping[str, Any]) -> s
     truth of those that have some (255 elsewhere), ``soft_labels.npz`` (``soft``: float32
     ``[N, K, h, w]``, the teacher's logits of the whole frames, ``winners``: its decisions where
     they are kept finer, ``soft_1`` … those of further teachers, and ``theta``: float32
-    ``[N, 2, 3]``, view to whole frame), ``batch.json`` (frames and ``facts``).
+    ``[N, 2, 3]``, view to whole frame), ``batch.json`` (frames by key and by
+    name, and ``facts``).
 
     :param folder: replaced when it exists; an incomplete one never stays.
     :returns: where it lies, or why it could not be written: the first error must still be told.
@@ -55,8 +56,9 @@ def _write(folder: Path, batch: Batch, facts: Mapping[str, Any]) -> None:
                                  if tensor is not None}
         np.savez_compressed(folder / 'soft_labels.npz', **there)
     # NaN is no JSON: values that are not finite are written as words.
-    told = {k: v if np.isfinite(v) else str(v) for k, v in facts.items()}
-    (folder / 'batch.json').write_text(json.dumps({**told, 'frames': list(batch.keys)}, indent=2))
+    told: dict[str, Any] = {k: v if np.isfinite(v) else str(v) for k, v in facts.items()}
+    told |= {'frames': list(batch.keys), 'names': list(batch.names)}
+    (folder / 'batch.json').write_text(json.dumps(told, indent=2, ensure_ascii=False))
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

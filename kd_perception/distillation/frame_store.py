@@ -20,6 +20,7 @@ from kd_perception.bags.drives import Drive, drives_of
 from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
+from kd_perception.distillation.frame_names import frame_name
 from kd_perception.distillation.recipe import SourceRecipe
 from kd_perception.errors import ImageError, TrainingError
 from kd_perception.frames import FrameKey, FrameSource, Progress
@@ -37,11 +38,13 @@ class Sample:
 
     :param image: uint8 ``[H, W, 3]``, RGB.
     :param labels: uint8 ``[H, W]`` in the recipe's classes, or None.
+    :param name: for people.
     """
 
     key: FrameKey
     image: np.ndarray
     labels: np.ndarray | None
+    name: str = ''
 
 
 @dataclass(frozen=True)
@@ -278,4 +281,4 @@ class FrameStore:
         if frame.labels is not None and entry.class_map is not None:
             require_known(entry, frame.labels, index)
             labels = entry.class_map(resize_labels(frame.labels, *self._size))
-        return Sample(frame.key, image, labels)
+        return Sample(frame.key, image, labels, frame_name(entry.source, frame))

@@ -177,7 +177,8 @@ class Loop:
             if not math.isfinite(value):
                 raise TrainingError(
                     f'loss term {name!r} is {value} at step {state.step} (learning rate '
-                    f'{rate:.3g}); frames of the batch: {", ".join(batch.keys[:3])}…; '
+                    f'{rate:.3g}); frames of the batch: '
+                    f'{", ".join((batch.names or batch.keys)[:3])}…; '
                     f'{self._keep(batch, values)}; lower optimization.learning_rate or look at '
                     'these frames')
         self._optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,14 @@ import numpy as np
 import yaml
 
 from kd_perception.bundle import load_bundle, METRICS, ModelBundle
-from kd_perception.distillation.losses import build_losses, require_batch
+from kd_perception.classes import load_class_set
+from kd_perception.distillation.frame_store import open_sources
+from kd_perception.distillation.losses import (
+    build_losses,
+    loss_kinds,
+    require_batch,
+    with_defaults,
+)
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.reports.run_log import read_log
@@ -111,7 +118,7 @@ def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kin
     if int(os.environ.get('WORLD_SIZE', '1')) > 1:
         raise ConfigError('a search does not run under torchrun: start the same command once per '
                           'GPU (CUDA_VISIBLE_DEVICES=0, =1, …) with the same --out')
-    space = {key: dimension.fitting(_value(recipe, key))
+    space = {key: dimension.fitting(_like(recipe, key))
              for key, dimension in read_space(recipe.search).items()}
     if not space:
         raise ConfigError('search: the recipe names nothing to search; add e.g. --search.'
@@ -126,7 +133,7 @@ def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kin
             except ConfigError as error:
                 raise ConfigError(f'search.{key}: {error}') from None
     made = {'schema_version': _SCHEMA, 'kind': kind, 'identity': dict(identity or {}),
-            'recipe': recipe.to_dict()}
+            'data': _data(recipe, progress), 'recipe': recipe.to_dict()}
     folder = Path(out_dir)
     open_search(folder, made, trials, overwrite)
     try:
@@ -333,12 +340,35 @@ def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
                             {key: as_text(value) for key, value in values.items()})
 
 
+def _data(recipe: Recipe, progress: Progress | None) -> dict[str, str]:
+    """Return what is in the recordings, by path and topic: trials on others do not compare."""
+    classes, told = load_class_set(recipe.classes), {}
+    for entry in (*recipe.data.train, *recipe.data.validation):
+        for opened in open_sources([entry], classes, progress):
+            told[f'{entry.path} {entry.image_topic}'.strip()] = opened.identity
+            opened.source.close()
+    return told
+
+
 def _value(recipe: Recipe, key: str) -> Any:
-    """Return the value at a dotted key; None where the recipe has none."""
+    """
+    Return the value at a dotted key, also one that a loss of the recipe has by default.
+
+    None where there is none: no such loss, or an argument that the network's builder knows.
+    """
     node: Any = recipe.to_dict()
+    node['distillation']['losses'] = with_defaults(recipe.distillation.losses)
     for part in key.split('.'):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def _like(recipe: Recipe, key: str) -> Any:
+    """Return the value at a key, or what it would be with a loss that the recipe lacks."""
+    value = _value(recipe, key)
+    section, _, setting = key.rpartition('.')
+    kind = loss_kinds().get(section.removeprefix('distillation.losses.'))
+    return getattr(kind, setting, None) if value is None and kind is not None else value
 
 
 def _score(run: Path) -> float:

@@ -51,6 +51,7 @@ def open_search(folder: Path, made: Mapping[str, Any], trials: int, overwrite: b
             old = json.loads(identity.read_text())
             # Keys that a later release has added take their defaults.
             old['recipe'] = recipe_from_dict(old['recipe']).to_dict()
+            old.setdefault('data', made.get('data'))
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise TrainingError(f'{identity}: not readable ({first_line(error)}); choose another '
                                 '--out or pass --overwrite') from None

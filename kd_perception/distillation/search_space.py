@@ -5,7 +5,7 @@ In a recipe::
 
     search:
       optimization.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-      distillation.losses.kl.temperature: {choices: [1, 2, 4, 8]}
+      distillation.losses.kl.temperature: {choices: [1, 2, 4]}
 
 Keys may also be nested, as they are when they come from the command line.
 """
@@ -67,7 +67,10 @@ class Dimension:
     def stored(self, value: Any) -> Any:
         """Return a value as the study keeps it: of choices JSON, for they may be of any kind."""
         if self.choices:
-            return json.dumps(value, sort_keys=True)
+            # 2.0 in the recipe is the choice 2; true is no 1.
+            same = (c for c in self.choices if c == value
+                    and isinstance(c, bool) == isinstance(value, bool))
+            return json.dumps(next(same, value), sort_keys=True)
         return int(value) if self.whole else float(value)
 
     def meant(self, stored: Any) -> Any:

@@ -28,6 +28,7 @@ from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.evaluation.reports.pictures import fit_image
 from kd_perception.frames import evenly, Progress
 from kd_perception.imaging import resize_labels
+from kd_perception.tasks.merged_classes import merged_outputs
 from kd_perception.tasks.metrics import ConfusionMatrix
 from kd_perception.tasks.placement import network_input, place
 from kd_perception.tasks.segmentation import decode, SegmentationResult
@@ -67,7 +68,8 @@ class Member:
 
     :param role: ``student``, ``teacher`` or ``baseline``; each once.
     :param label: what it is called.
-    :param class_map: from its classes to the study's; None: they are the same.
+    :param class_map: from its classes to the study's; None: they are the same. An engine of logits
+        lets probabilities of merged classes add up; of another one the decision is mapped.
     """
 
     role: str
@@ -75,6 +77,11 @@ class Member:
     bundle: ModelBundle
     engine: Engine
     class_map: ClassMap | None = None
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether probabilities of merged classes are added up."""
+        return 'logits' in self.engine.output_names
 
     def answer(self, image: np.ndarray, size: tuple[int, int]) -> SegmentationResult:
         """
@@ -84,9 +91,11 @@ class Member:
         """
         spec = self.bundle.spec.input
         where = place((image.shape[0], image.shape[1]), spec)
-        said = decode(self.engine.infer(network_input(image, spec)[None]), placement=where,
-                      output_size=size)
-        if self.class_map is None:
+        outputs = self.engine.infer(network_input(image, spec)[None])
+        if self.class_map is not None and self.adds_up:
+            outputs = merged_outputs(outputs['logits'], self.class_map, (spec.height, spec.width))
+        said = decode(outputs, placement=where, output_size=size)
+        if self.class_map is None or self.adds_up:
             return said
         return SegmentationResult(self.class_map(said.mask), said.confidence)
 

@@ -58,6 +58,7 @@ class Taps:
         """
         wanted = self.names if names is None else tuple(names)
         seen: dict[str, torch.Tensor] = {}
+        enough = _EnoughSeen()  # of this look alone: a network may look into itself by another
 
         def take(name: str) -> Callable[..., None]:
             def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
@@ -65,15 +66,16 @@ class Taps:
                 # What the next layer overwrites in place would be that layer's output.
                 seen[name] = value.clone() if name in self._overwritten else value
                 if stop and len(seen) == len(wanted):
-                    raise _EnoughSeen
+                    raise enough
             return hook
 
         handles = [module.get_submodule(name).register_forward_hook(take(name))
                    for name in wanted]
         try:
             yield seen
-        except _EnoughSeen:
-            pass
+        except _EnoughSeen as said:
+            if said is not enough:
+                raise
         finally:
             for handle in handles:
                 handle.remove()

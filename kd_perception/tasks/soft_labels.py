@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import math
 from typing import Any
 
 import cv2
@@ -32,7 +33,13 @@ CODECS = ('packed', 'fp16', 'u8', 'topk')
 VALID = 'valid'
 
 _LEVELS = 255
+# Temperatures at which a loss on decoded labels has nearly the gradient of one on the teacher's
+# logits; measured, docs/losses.md.
 _MIN_TEMPERATURE = 0.5
+# What is cut off at a depth of 24 counts exp(-24 / temperature) of the winner.
+PACKED_MAX_TEMPERATURE = 4.0
+# Above, how the classes compare that are spread evenly is most of the lesson.
+TOPK_MAX_TEMPERATURE = 1.0
 # Six bits are enough: with 63 levels the divergence is that of 255 to the fourth digit.
 _PACKED_LEVELS = 63
 # exp(-24) of the winner's probability: nothing below it matters, and steps above get finer.
@@ -52,7 +59,8 @@ class SoftLabelCodec:
     - ``u8``: the same in 8 bits on a quadratic scale per frame: steps are fine near the winner,
       where probabilities are large, and coarse far below. 1 byte per class and cell.
     - ``topk``: the ``k`` likeliest classes (index and 8-bit difference) and the probability of
-      all others together, spread evenly; 2 k + 1 bytes per cell. True at one temperature only.
+      all others together, spread evenly; 2 k + 1 bytes per cell. True at one temperature only,
+      of at most 1.
 
     ``offset`` adds 2 bytes per cell to all but ``topk``.
 
@@ -122,32 +130,48 @@ class SoftLabelCodec:
             pixel. ``relative logits``: how far the logits of a pixel lie apart, which ``topk``
             knows of the likeliest alone. ``logits``: these themselves, served with ``offset``
             alone, since one class cannot be compared over pixels once the largest logit of each
-            is gone. ``rest``: how the unlikely classes compare where a likely one is left out.
-            ``features`` are never served.
+            is gone. ``the other classes``: how those besides the target compare among themselves,
+            which ``packed`` cuts off where the teacher is sure. ``rest``: how the unlikely classes
+            compare where a likely one is left out. ``features`` are never served.
         """
+        if not temperature > 0:
+            return False
         if looks_at == 'rest':
             return self.name == 'fp16'
+        if looks_at == 'the other classes':
+            return self.name in ('fp16', 'u8') and self._softens(temperature)
         if looks_at == 'relative logits':
             return self.name != 'topk'
         if looks_at == 'logits':
-            return self.offset
-        if looks_at != 'softmax' or not temperature > 0:
-            return False
+            return self.offset and (self.name != 'packed'
+                                    or temperature <= PACKED_MAX_TEMPERATURE)
+        return looks_at == 'softmax' and self._softens(temperature)
+
+    def _softens(self, temperature: float) -> bool:
+        """Return whether decoded distributions are true at a temperature."""
         if self.name == 'fp16':
             return True
-        if self.name in ('packed', 'u8'):
-            return temperature >= _MIN_TEMPERATURE
-        return temperature == self.temperature
+        if self.name == 'topk':
+            return temperature == self.temperature and temperature <= TOPK_MAX_TEMPERATURE
+        most = PACKED_MAX_TEMPERATURE if self.name == 'packed' else math.inf
+        return _MIN_TEMPERATURE <= temperature <= most
 
     def advice(self, looks_at: str, temperature: float) -> str:
         """Return what to do where :meth:`serves` says no."""
         if looks_at == 'features':
             return 'layers need the teacher in the loop: --distillation.view online'
         if looks_at == 'logits':
-            return 'label again with --keep-logits'
-        if temperature < _MIN_TEMPERATURE or looks_at == 'rest':
+            soft = temperature > PACKED_MAX_TEMPERATURE and self.name in ('packed', 'topk')
+            codec = '--codec u8 ' if soft else '--codec packed ' if self.name == 'topk' else ''
+            return f'label again with {codec}--keep-logits'
+        if looks_at == 'rest' or (temperature < _MIN_TEMPERATURE
+                                  and looks_at in ('softmax', 'the other classes')):
             return 'label again with --codec fp16'
-        again = f', or --codec topk --temperature {temperature:g}' if looks_at == 'softmax' else ''
+        if looks_at == 'the other classes' or (looks_at == 'softmax'
+                                    and temperature > PACKED_MAX_TEMPERATURE):
+            return 'label again with --codec u8'
+        again = (f', or --codec topk --temperature {temperature:g}'
+                 if looks_at == 'softmax' and temperature <= TOPK_MAX_TEMPERATURE else '')
         return f'label again with --codec packed{again}'
 
     def grid(self, size: tuple[int, int], full_size: tuple[int, int] | None = None,
@@ -224,7 +248,7 @@ class SoftLabelCodec:
         record = {'planes': pack_planes(levels), 'depth': depth,
                   'shape': np.array(levels.shape, np.uint16)}
         if logits.shape != below.shape:
-            ids = winners(_enlarge(logits, full_size or logits.shape[1:]))
+            ids = winners(enlarge(logits, full_size or logits.shape[1:]))
             record |= {'winner': pack_ids(ids), 'winner_shape': np.array(ids.shape, np.uint16)}
         return record
 
@@ -292,8 +316,8 @@ def _shrink(logits: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return small
 
 
-def _enlarge(logits: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Return ``[K, *size]``, bilinear."""
+def enlarge(logits: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return float32 ``[K, *size]``, bilinear."""
     if logits.shape[1:] == tuple(size):
         return logits
     return np.stack([cv2.resize(np.ascontiguousarray(plane, np.float32), (size[1], size[0]),

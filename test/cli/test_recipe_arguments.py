@@ -40,11 +40,32 @@ def test_options_below_a_mapping_are_merged_into_it():
     assert made.network.arguments == {'width': 24}
 
 
+def test_recordings_can_have_keys_of_their_own(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '0.png').write_bytes(b'')
+    a, b = tmp_path / 'a', tmp_path / 'b'
+    made = recipe('student_camvid', '--data.train', f'[{{path: {a}, labels: false}}, {b}]',
+                  '--validation', str(b)).data
+    assert [(s.path, s.labels) for s in made.train] == [(str(a), False), (str(b), True)]
+    assert [s.path for s in made.validation] == [str(b)]
+    with pytest.raises(ConfigError, match='--data.train: --data names recordings, too; give one'):
+        recipe('student_camvid', '--data', str(a), '--data.train', f'[{b}]')
+    with pytest.raises(ConfigError, match='data.validation: must be a list of paths or mappings'):
+        recipe('student_camvid', '--data.validation', str(b))
+
+
 @pytest.mark.parametrize(('words', 'message'), [
     (('--distillation.losses.kl.weight',), 'expected one argument'),
     (('--distillation.loses.kl.weight', '1'), 'unrecognized arguments: --distillation.loses'),
-    (('--optimization.learning', '1e-3'), 'unrecognized arguments: --optimization.learning'),
-    (('--overw',), 'unrecognized arguments: --overw')])
+    (('--distillation.loses.kl.weight', '1'), 'did you mean --distillation.losses? (see'),
+    (('--optimization.learning', '1e-3'), 'unrecognized arguments: --optimization.learning 1e-3; '
+     'did you mean --optimization.learning_rate'),
+    (('--distillation.teachers', '{combine: mean}'), 'unrecognized arguments: '
+     '--distillation.teachers {combine: mean}; did you mean --distillation.teachers.combine or '
+     '--distillation.teachers.weights? (see'),
+    (('--overw',), 'unrecognized arguments: --overw; did you mean --overwrite? (see'),
+    (('--qqqq=1',), 'unrecognized arguments: --qqqq=1 (see')])
 def test_what_is_no_option_below_a_mapping_is_one_line(words, message, capsys):
     with pytest.raises(SystemExit) as left:
         recipe('student_camvid', *words)

@@ -220,6 +220,8 @@ def test_a_student_is_taught_on_numbered_views_with_the_codec_that_its_loss_need
     label = (*label, '--recipe', recipe, '--set', 'augment.flip=0', '--precision', 'fp32')
     assert '12 frames labelled' in run(*label, '--keep-logits')[1]
     assert '--k is of --codec topk, the codec is u8' in run(*label, '--codec', 'u8', '--k', 2)[1]
+    assert '--temperature 4: topk serves no temperature above 1; take --codec packed (up to 4)' \
+        in run(*label, '--codec', 'topk', '--temperature', 4)[1]
     assert '--set augment: must be KEY=VALUE' in run(*label, '--set', 'augment')[1]
     distill = ('distill', recipe, '--teacher', teacher, '--cache', tmp_path / 'c', '--data',
                world / 'bare', '--out', tmp_path / 's', '--distillation.view', 'views',

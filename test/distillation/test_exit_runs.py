@@ -72,6 +72,17 @@ def test_a_teacher_teaches_every_exit(make_recipe: Make, teacher: ModelBundle, b
     assert not {'hint/2', 'hint/0'} & terms
 
 
+def test_layers_alone_teach_first_then_every_exit(make_recipe: Make, teacher: ModelBundle,
+                                                  bare_stripes: Path, tmp_path: Path) -> None:
+    label(teacher, open_source(bare_stripes), tmp_path / 'cache', engine='onnxruntime')
+    recipe = make_recipe(train=bare_stripes, network=exits(), steps=4, distillation={
+        'losses': {'kl': {'start': 0.5}, 'hint': {'layers': {'base.2': '2'}, 'end': 0.5}}})
+    distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=tmp_path / 'cache')
+    told = [{k for k in e if k.partition('/')[0] in ('kl', 'hint')}
+            for e in events(tmp_path / 'run')]
+    assert told == [{'hint'}] * 2 + [{'kl', 'kl/2', 'kl/0'}] * 2
+
+
 def test_an_exit_weighs_what_the_recipe_says() -> None:
     network = build(NetworkSpec('exits', exits()['arguments']), 12).train()
     images = torch.randint(0, 256, (2, 24, 32, 3), dtype=torch.uint8)

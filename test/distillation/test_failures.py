@@ -79,14 +79,16 @@ def broken(**arguments: object) -> dict:
 def test_a_loss_of_nan_is_named_with_its_step_and_its_pictures_are_kept(
         make_recipe: Make, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"loss term 'cross_entropy' is nan at step 2 .*frames "
-                       r'of the batch: \w+:.*its pictures and labels are in .*failed_batch; lower '
-                       ) as caught:
+                       r'of the batch: train \d{4}\.png at \d+\.\d{9}, train .*…; '
+                       'its pictures and labels are in .*failed_batch; lower ') as caught:
         train(make_recipe(network=broken()), tmp_path / 'run')
     assert '\n' not in str(caught.value)
     folder = tmp_path / 'run' / 'failed_batch'
     told = json.loads((folder / 'batch.json').read_text())
     assert (told['step'], told['cross_entropy']) == (2, 'nan')
-    assert len(told['frames']) == 4
+    assert len(told['frames']) == len(told['names']) == 4
+    for key, name in zip(told['frames'], told['names'], strict=True):
+        assert name.startswith(f'train {int(key.rpartition(":")[2]):04d}.png at ')
     for index in range(4):
         image = cv2.imread(str(folder / f'{index:02d}.png'))
         ids = cv2.imread(str(folder / f'{index:02d}_labels.png'), cv2.IMREAD_UNCHANGED)
@@ -126,7 +128,7 @@ def test_what_further_teachers_say_is_kept_too(tmp_path: Path) -> None:
         assert set(kept) == {'theta', 'soft', 'winners', 'soft_1'}
         np.testing.assert_array_equal(kept['soft_1'], 2 * soft)
     assert json.loads((tmp_path / 'failed' / 'batch.json').read_text()) == {
-        'step': 1, 'kl': 'inf', 'frames': ['a']}
+        'step': 1, 'kl': 'inf', 'frames': ['a'], 'names': []}
     assert [p.name for p in tmp_path.iterdir()] == ['failed']
 
 

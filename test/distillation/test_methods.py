@@ -33,7 +33,7 @@ def cache(teacher: ModelBundle, bare_stripes: Path,
           tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('cache') / 'cache'
     label(teacher, open_source(bare_stripes), folder, engine='onnxruntime',
-          codec=SoftLabelCodec(stride=2))
+          codec=SoftLabelCodec('u8', stride=2))
     return folder
 
 
@@ -89,7 +89,11 @@ def test_weighting_changes_what_is_learned(make_recipe: Make, teacher: ModelBund
 @pytest.mark.parametrize(('distillation', 'codec', 'message'), [
     ({'losses': {'cwd': {}}}, 'u8', "cannot serve loss 'cwd', which looks at logits"),
     ({'losses': {'mse': {}}}, 'topk', "cannot serve loss 'mse', which looks at relative logits"),
-    ({'losses': {'dkd': {}}}, 'topk', "cannot serve loss 'dkd', .* at temperature 4"),
+    ({'losses': {'dkd': {}}}, 'topk', "serve loss 'dkd', .* at temperature 4; .*--codec u8$"),
+    ({'losses': {'dkd': {}}}, 'packed', "'packed' cannot serve loss 'dkd', which looks at the "
+     'other classes, at temperature 4; label again with --codec u8$'),
+    ({'losses': {'kl': {'temperature': 8}}}, 'packed', "'packed' cannot serve loss 'kl', which "
+     'looks at softmax, at temperature 8; label again with --codec u8$'),
     ({'losses': {'dist': {}}, 'weighting': {'boundary': 1}}, 'u8',
      'distillation.weighting: none of the losses dist is a mean over pixels .* are: dkd, kl, mse'),
 ])

@@ -89,6 +89,41 @@ def test_the_best_of_all_trials_is_kept_with_its_recipe(make_recipe: Make,
     assert seen[-1][:2] == (3, 3)
 
 
+@pytest.mark.parametrize(('losses', 'key', 'dimension', 'first', 'kind'), [
+    ({'kl': {}}, 'kl.temperature', {'choices': [1, 2, 4, 8]}, 2, int),
+    ({'kl': {}}, 'kl.temperature', {'low': 1, 'high': 8}, 2.0, float),
+    ({'kl': {'temperature': 3}}, 'kl.temperature', {'low': 1, 'high': 8}, 3.0, float),
+    ({'kl': {'weight': 0}, 'dkd': {}}, 'kl.weight', {'low': 0, 'high': 1}, 0.0, float),
+    ({'kl': {}, 'pairwise': {}}, 'pairwise.cells', {'low': 64, 'high': 1024}, 512, int),
+    ({'kl': {}}, 'dist.weight', {'low': 1, 'high': 8}, None, float)])
+def test_the_first_trial_has_the_defaults_of_losses(
+        make_recipe: Make, light: Callable, tmp_path: Path, losses: dict, key: str,
+        dimension: dict, first: float | None, kind: type) -> None:
+    key = f'distillation.losses.{key}'
+    recipe = searching(make_recipe(distillation={'losses': losses}), **{key: dimension})
+    search(recipe, tmp_path / 'out', 2, light, kind='distill')
+    values = [t['values'][key] for t in result(tmp_path / 'out')['all']]
+    assert first is None or values[0] == first
+    assert all(isinstance(v, kind) for v in values)
+
+
+def test_changed_frames_are_another_search(make_recipe: Make, light: Callable, stripes: Path,
+                                           tmp_path: Path) -> None:
+    drive, out = tmp_path / 'drive', tmp_path / 'out'
+    shutil.copytree(stripes, drive)
+    shutil.copytree(f'{stripes}_labels', f'{drive}_labels')
+    recipe = searching(make_recipe(train=drive))
+    search(recipe, out, 1, light, kind='train')
+    next(drive.iterdir()).unlink()
+    with pytest.raises(TrainingError, match=rf'holds another search \(data.{drive}: '):
+        search(recipe, out, 2, light, kind='train')
+    # A search of an earlier release does not say what its data was.
+    told = json.loads((out / 'study.json').read_text())
+    assert list(told.pop('data')) == [str(drive)]
+    (out / 'study.json').write_text(json.dumps(told))
+    search(recipe, out, 2, light, kind='train')
+
+
 def test_a_finished_search_is_not_touched_and_a_larger_one_goes_on(
         make_recipe: Make, light: Callable, tmp_path: Path) -> None:
     out, recipe = tmp_path / 'out', searching(make_recipe(steps=6))

@@ -46,6 +46,14 @@ def test_what_is_no_space_is_refused_with_its_key(section: Any, message: str) ->
         recipe_from_dict({**PLAIN, 'search': section})
 
 
+def test_a_choice_is_known_in_another_type_of_number() -> None:
+    choices = read_space({'a': {'choices': [1, 2, True, 'sgd', None]}})['a']
+    assert choices.stored(2.0) == choices.stored(2) == '2'
+    assert choices.holds(2.0)
+    assert choices.stored(True) == 'true'
+    assert [choices.holds(v) for v in ('sgd', None, False, 2.5)] == [True, True, False, False]
+
+
 def test_whole_numbers_and_fractions() -> None:
     whole = read_space({'a': {'low': 1, 'high': 8}})['a']
     assert whole.whole

@@ -82,6 +82,23 @@ def test_what_comes_behind_the_last_layer_is_not_computed() -> None:
     assert int(network.down16[0][1].num_batches_tracked) == 0
 
 
+def test_a_look_within_another_does_not_end_it() -> None:
+    network = CompactNet(5, width=8)
+    outer, inner = Taps(network, ['stem'], SIZE), Taps(network, ['down8', 'context'], SIZE)
+    with outer.open(network, SIZE, stop=True) as seen:
+        with inner.open(network, SIZE):
+            network(torch.randn(2, 3, *SIZE))
+        pytest.fail('the outer look should have ended')
+    assert set(seen) == {'stem'}
+    with outer.open(network, SIZE) as seen:
+        with inner.open(network, SIZE, ['down8'], stop=True):
+            network(torch.randn(2, 3, *SIZE))
+            pytest.fail('the inner look should have ended')
+        seen = dict(seen)
+    assert set(seen) == {'stem'}
+    assert not any(m._forward_hooks for m in network.modules())
+
+
 def test_what_the_next_layer_overwrites_is_kept() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1))
     taps = Taps(network, ['0', '1'], (4, 4))

@@ -49,7 +49,7 @@ def test_distributions_survive(logits: np.ndarray, name: str, limit: float,
     assert codec.serves('softmax', temperature)
 
 
-@pytest.mark.parametrize('temperature', [1.0, 4.0])
+@pytest.mark.parametrize('temperature', [0.5, 1.0])
 def test_top_k_keeps_the_rest_at_its_temperature(logits: np.ndarray, temperature: float) -> None:
     codec = SoftLabelCodec('topk', stride=1, k=3, temperature=temperature)
     record = codec.encode(logits)
@@ -150,6 +150,16 @@ def test_what_is_served() -> None:
     assert not SoftLabelCodec('u8').serves('softmax', 0.1)
     assert not SoftLabelCodec('u8').serves('softmax', 0.0)
     assert not SoftLabelCodec('topk').serves('softmax', 3.0)
+    # What is spread evenly, or cut off, is most of a lesson that is softened much.
+    assert not SoftLabelCodec('topk', temperature=4.0).serves('softmax', 4.0)
+    for looks_at in ('softmax', 'logits'):
+        assert SoftLabelCodec('packed', offset=True).serves(looks_at, 4.0)
+        assert not SoftLabelCodec('packed', offset=True).serves(looks_at, 4.5)
+        assert SoftLabelCodec('u8', offset=True).serves(looks_at, 100.0)
+    for temperature in (1.0, 4.0):
+        served = [c for c in CODECS if SoftLabelCodec(c, temperature=temperature).serves(
+            'the other classes', temperature)]
+        assert served == ['fp16', 'u8']
     assert SoftLabelCodec('u8').serves('relative logits', 1.0)
     assert not SoftLabelCodec('topk').serves('relative logits', 1.0)
 
@@ -187,7 +197,13 @@ def test_offsets_of_what_is_spread_evenly_are_refused() -> None:
     (SoftLabelCodec(), 'logits', 4, '--keep-logits'),
     (SoftLabelCodec(), 'features', 1, '--distillation.view online'),
     (SoftLabelCodec('u8'), 'softmax', 0.25, '--codec fp16'),
-    (SoftLabelCodec('topk', temperature=2), 'softmax', 4, '--codec topk --temperature 4'),
+    (SoftLabelCodec('topk', temperature=0.5), 'softmax', 1, '--codec topk --temperature 1'),
+    (SoftLabelCodec('topk'), 'softmax', 4, 'label again with --codec packed'),
+    (SoftLabelCodec('topk'), 'logits', 4, '--codec packed --keep-logits'),
+    (SoftLabelCodec(), 'softmax', 8, '--codec u8'),
+    (SoftLabelCodec(offset=True), 'logits', 8, '--codec u8 --keep-logits'),
+    (SoftLabelCodec(), 'the other classes', 4, '--codec u8'),
+    (SoftLabelCodec(), 'the other classes', 0.25, '--codec fp16'),
     (SoftLabelCodec('topk'), 'relative logits', 1, '--codec packed')])
 def test_what_is_not_served_comes_with_the_flag_that_helps(
         codec: SoftLabelCodec, looks_at: str, temperature: float, advice: str) -> None:

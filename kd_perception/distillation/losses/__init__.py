@@ -7,13 +7,14 @@ Every module is imported on first use, so a new loss is one new file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 import difflib
 import importlib
 import pkgutil
 from typing import Any
 
 from kd_perception.distillation.losses.loss import KINDS, Loss
-from kd_perception.distillation.strict import build
+from kd_perception.distillation.strict import build, to_plain
 from kd_perception.errors import ConfigError
 
 
@@ -52,6 +53,21 @@ def build_losses(settings: Mapping[str, Any],
         raise ConfigError(f'{where}: leaves nothing to learn: give a loss a weight above 0')
     _require_no_gap(losses, where)
     return losses
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return settings of losses with what they leave to defaults spelled out, by name.
+
+    What makes no loss yet (null, or settings without one that it needs) stays as it is given.
+    """
+    kinds = loss_kinds()
+    out = dict(settings)
+    for name, given in settings.items():
+        if name in kinds and given is not None:
+            with suppress(ConfigError):
+                out[name] = to_plain(build(kinds[name], given, name))
+    return out
 
 
 def require_batch(losses: Mapping[str, Loss], views: int,

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from kd_perception.distillation.losses.loss import (
     in_range,
+    OTHERS,
     OUT,
     register,
     same_shape,
@@ -45,6 +46,7 @@ class DecoupledDistillation(SoftenedLoss):
     :param beta: weight of the other classes among themselves.
     """
 
+    looks_at: ClassVar[str] = OTHERS
     per_pixel: ClassVar[bool] = True
     temperature: float = 4.0
     alpha: float = 1.0

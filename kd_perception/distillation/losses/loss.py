@@ -30,6 +30,8 @@ from kd_perception.networks.taps import Shape
 # (softmax does not change when a number is added to all logits of a pixel; these losses do see
 # it); or layers inside of it. Or ground truth alone.
 SOFTMAX, RELATIVE, LOGITS = 'softmax', 'relative logits', 'logits'
+# How the classes besides the target compare among themselves, also where it is nearly certain.
+OTHERS = 'the other classes'
 # What is left of a softmax without its likely classes; behind a class map that drops some.
 REST = 'rest'
 FEATURES, LABELS = 'features', 'labels'

@@ -20,7 +20,7 @@ from safetensors import safe_open
 import torch
 import yaml
 
-from kd_perception.bundle import load_bundle, METRICS, ModelBundle, WEIGHTS
+from kd_perception.bundle import load_bundle, LOGITS, METRICS, ModelBundle, WEIGHTS
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.labelling_log import LabellingCost, read_cost
 from kd_perception.distillation.recipe import Recipe
@@ -265,8 +265,10 @@ def _member(role: str, bundle: ModelBundle, classes: ClassSet, request: ReportRe
     engine = request.engine
     if engine == 'auto' and device.startswith('cuda'):
         engine = 'torch' if bundle.spec.network.builder else 'onnxruntime'
+    # Behind a class map the lesson adds up the probabilities of merged classes.
+    graph = 'logits' if class_map is not None and bundle.has(LOGITS) else 'deploy'
     loaded: Engine = load_engine(bundle, engine, device=device, precision=request.precision,
-                                 threads=request.threads)
+                                 threads=request.threads, graph=graph)
     return Member(role, bundle.spec.name, bundle, loaded, class_map)
 
 
@@ -347,6 +349,10 @@ def _study_cautions(found: Study, frames: ReportFrames) -> list[str]:
         if known:
             out.append(f'The {member.role} was trained on drives that these frames are of '
                        f'({", ".join(known)}): its score flatters.')
+        if member.class_map is not None and not member.adds_up:
+            out.append(f'The bundle of the {member.role} has no graph of logits: its decisions '
+                       'are mapped to the classes of the student, where the lesson added up '
+                       'probabilities.')
     if found.bad:
         out.append(f'{found.bad} frames could not be decoded and are left out.')
     return out

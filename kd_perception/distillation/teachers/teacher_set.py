@@ -284,6 +284,12 @@ def _check_own_average(losses: Mapping[str, Loss], bundles: Sequence[ModelBundle
         raise TrainingError('distillation.ema_teacher: needs a loss on ground truth beside, or '
                             'student and teacher would agree on anything: '
                             '--distillation.losses.cross_entropy.weight 1')
+    for name, loss in losses.items():
+        if loss.looks_at == FEATURES:
+            raise TrainingError(f'loss {name!r} looks at layers of the teacher, which a student '
+                                'that teaches itself (distillation.ema_teacher) does not show: '
+                                'losses on outputs can be used (kl, mse, …); or give a finished '
+                                'bundle as --teacher, without distillation.ema_teacher')
 
 
 def _check_together(recipe: Recipe, losses: Mapping[str, Loss], teachers: int) -> None:

@@ -13,6 +13,7 @@ from kd_perception.distillation.losses.loss import (
     FEATURES,
     LOGITS,
     Loss,
+    OTHERS,
     RELATIVE,
     Signals,
     SOFTMAX,
@@ -33,7 +34,7 @@ def loss(request: pytest.FixtureRequest) -> Loss:
 
 def test_no_loss_on_outputs_is_left_out() -> None:
     on_outputs = {n for n, k in loss_kinds().items() if k.looks_at != FEATURES
-                  and build_losses({n: {}})[n].looks_at in (SOFTMAX, RELATIVE, LOGITS)}
+                  and build_losses({n: {}})[n].looks_at in (SOFTMAX, OTHERS, RELATIVE, LOGITS)}
     assert on_outputs == {name for settings in LOSSES for name in settings}
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from kd_perception.bags.source import open_source
-from kd_perception.bundle import load_bundle, ModelBundle
+from kd_perception.bundle import load_bundle, ModelBundle, write_bundle
+from kd_perception.classes import load_class_set
 from kd_perception.cli.main import main
 from kd_perception.distillation.frame_store import open_sources
 from kd_perception.distillation.held_out import read_frames
@@ -30,9 +31,11 @@ from kd_perception.distillation.reports.run_report import (
     write_run_report,
 )
 from kd_perception.distillation.trainer import distill, train
+from kd_perception.engines.loader import load_engine
 from kd_perception.errors import TrainingError
 from kd_perception.evaluation.evaluate import evaluate
 from kd_perception.networks.deploy import load_module
+from kd_perception.tasks.soft_labels import enlarge
 
 QUICK = ReportRequest(engine='onnxruntime')
 PLAIN = {
@@ -147,6 +150,47 @@ def test_a_distillation_beside_its_teacher(distilled: Path, world: Path, stripes
     assert f"{worst['name']}: {max(errors):.1%} of the pixels are wrong" in page.text
     network = load_module(load_bundle(distilled / 'bundle'))
     assert student['parameters'] == sum(p.numel() for p in network.parameters())
+
+
+def test_a_teacher_behind_a_class_map_is_what_was_taught(world: Path, stripes: Path,
+                                                         tmp_path: Path) -> None:
+    teacher = load_bundle(world / 'teacher')
+    names = teacher.spec.classes.names
+    parts = {'ground': names[:3], 'things': names[3:7], 'far': names[7:]}
+    for name, content in (
+            ('three', {'name': 'three', 'classes': [{'name': n, 'color': [i, i, i]}
+                                                    for i, n in enumerate(parts)]}),
+            ('map', {'source': 'driving', 'target': 'three',
+                     'map': {n: list(part) for n, part in parts.items()}})):
+        (tmp_path / f'{name}.yaml').write_text(json.dumps(content))
+    data = {**PLAIN['data'], 'defaults': {'classes': 'driving',
+                                          'class_map': str(tmp_path / 'map.yaml')}}
+    recipe = small_recipe(stripes, classes=str(tmp_path / 'three.yaml'), data=data, distillation={
+        'view': 'online', 'class_map': str(tmp_path / 'map.yaml')})
+    distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None)
+    opened = open_sources(recipe.data.train, load_class_set(recipe.classes))
+    held = read_frames(recipe, opened, [], labels_only=False)[1]
+    matrix = np.zeros((3, 3), np.int64)
+    mapped = np.repeat([0, 1, 2], [3, 4, len(names) - 7])
+    engine = load_engine(teacher, 'onnxruntime', graph='logits', precision='fp32')
+    plain = 0
+    for position in range(len(held)):
+        sample = held[position]
+        logits = enlarge(engine.infer(sample.image[None])['logits'][0], (32, 48))
+        p = np.exp(logits.astype(np.float64))
+        p = np.stack([p[mapped == c].sum(0) for c in range(3)])
+        known = sample.labels != 255
+        np.add.at(matrix, (sample.labels[known], p.argmax(0)[known]), 1)
+        plain += int((mapped[logits.argmax(0)] != p.argmax(0))[known].sum())
+    assert plain > 100, 'here it makes no difference'
+    data, page = report(tmp_path / 'run', replace(QUICK, attribution=False))
+    measured = np.array(data['members']['teacher']['confusion'])[:, :3]
+    assert np.abs(measured - matrix).sum() <= 4  # other rounding
+    assert 'no graph of logits' not in page.text
+    bare = write_bundle(tmp_path / 'bare', teacher.spec,
+                        {'deploy.onnx': teacher.file('deploy.onnx')})
+    data, page = report(tmp_path / 'run', replace(QUICK, attribution=False, teacher=bare))
+    assert 'has no graph of logits: its decisions are mapped' in page.text
 
 
 def test_a_training_has_no_teacher_and_can_have_a_baseline(

@@ -58,6 +58,10 @@ def test_what_a_student_alone_cannot_do_is_told(
     refused('leave --teacher and --cache out', make_recipe(distillation=OWN), teacher)
     refused('needs a loss on ground truth beside',
             make_recipe(distillation={'ema_teacher': True}))
+    refused("loss 'hint' looks at layers of the teacher, which a student that teaches itself "
+            r'.*: losses on outputs can be used .*; or give a finished bundle as --teacher',
+            make_recipe(distillation={'ema_teacher': True, 'losses': {
+                'cross_entropy': {}, 'hint': {'layers': {'0': '0'}}}}))
     refused('no labels', make_recipe(train=bare_stripes, distillation=OWN))
     with pytest.raises(ConfigError, match='set optimization.ema_decay above 0'):
         make_recipe(distillation=OWN, ema_decay=0)
