@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from kd_perception.bundle import DEPLOY, ModelBundle
+from kd_perception.bundle import DEPLOY, DEPLOY_INT8, ModelBundle
 from kd_perception.engines import openvino_engine
 from kd_perception.engines.loader import is_built, load_engine
 from kd_perception.engines.torch_runner import TorchRunner
@@ -220,6 +220,21 @@ def test_a_typed_graph_keeps_the_mask(decisive: tuple[ModelBundle, np.ndarray],
     expected = load_engine(bundle, 'torch', precision='fp32').infer(frames)
     assert (mask == expected['mask']).mean() >= 0.995
     assert np.abs(confidence.astype(int) - expected['confidence']).mean() < 3
+
+
+def test_an_int8_graph_for_tensorrt_keeps_the_mask(decisive: tuple[ModelBundle, np.ndarray],
+                                                   quantized: Callable[..., ModelBundle],
+                                                   tmp_path: Path) -> None:
+    bundle, frames = decisive
+    made = quantized(bundle, frames, tmp_path / 'q', symmetric=True)
+    content = typed_graph(made.file(DEPLOY_INT8).read_bytes(), 'int8')
+    mask, _ = onnxruntime.InferenceSession(content).run(None, {'images': frames})
+    run = load_engine(made, 'onnxruntime', precision='int8')
+    assert (mask == run.infer(frames)['mask']).mean() > 0.999
+    points = [onnx.numpy_helper.to_array(i) for i in onnx.load_from_string(
+        content).graph.initializer if i.name.endswith('zero_point')]
+    assert points
+    assert not any(point.any() for point in points), 'TensorRT takes none but zero'
 
 
 def test_bfloat16_is_rounded_to_the_nearest(small: ModelBundle) -> None:
