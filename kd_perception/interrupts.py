@@ -1,6 +1,8 @@
 """
 Ctrl-C and SIGTERM in a program that answers them: neither lost on the way nor mistaken at the end.
 
+Also a signal for when the process that started this one is gone, which may end without a word.
+
 Two things of Python stand in the way of that, both met where a signal falls into an import:
 
 - A KeyboardInterrupt that passes through code which Python compiles from a string (every dataclass
@@ -13,9 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import ctypes
+import os
 import signal
+import sys
 import threading
 from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Interrupt:
@@ -93,3 +100,20 @@ def answered() -> None:
     """Say that a KeyboardInterrupt has been dealt with: the exit code is the program's own."""
     # Evaluating any string takes the mark off; there is no other way to.
     exec('')  # noqa: S102
+
+
+def end_with(parent: int, number: signal.Signals) -> None:
+    """
+    Ask Linux for a signal when the parent dies, however it dies; end now if it is dead already.
+
+    What counts is the thread that started this process: it has to stay until this has ended.
+
+    :param parent: process id of who started this, as that one knows it: the parent may die before
+        the request is made, and this process has another one then.
+    :param number: the signal.
+    """
+    if not sys.platform.startswith('linux'):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        sys.exit(0)

@@ -9,21 +9,28 @@ same time both succeed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 import hashlib
 import json
 import logging
 from pathlib import Path
 import platform
+import shutil
 import time
 
-from kd_perception.paths import atomic_file, cache_directory
+from kd_perception.paths import atomic_directory, atomic_file, cache_directory
 
 log = logging.getLogger(__name__)
 
 # Nobody writes for so long; what is older was left by a kill.
 _LEFT_OVER_S = 3600.0
+_WHOLE = 'whole'  # the file that says so of a folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder was built to its end."""
+    return (folder / _WHOLE).is_file()
 
 
 class ArtefactCache:
@@ -75,9 +82,30 @@ class ArtefactCache:
         else:
             self._sweep(time.time())
 
+    def build_folder(self, folder: Path, build: Callable[[Path], object]) -> bool:
+        """
+        Keep what a runtime writes by itself, whole or not at all, in place of what was there.
+
+        :param build: lets it write into the folder that it is given, which has another name.
+        :returns: whether it could be kept; like ``write``, this is no error.
+        """
+        try:
+            with atomic_directory(folder, overwrite=True) as temporary:
+                build(temporary)
+                (temporary / _WHOLE).touch()
+        except OSError as error:
+            log.warning('%s: cannot keep built engines: %s', self.directory, error.strerror)
+            return False
+        self._sweep(time.time())
+        return True
+
     def _sweep(self, now: float) -> None:
         """Remove what killed builds have left of their writing."""
         for path in self.directory.glob('.*'):
             with suppress(OSError):  # another process may sweep, too
-                if now - path.stat().st_mtime > _LEFT_OVER_S:
+                if now - path.stat().st_mtime <= _LEFT_OVER_S:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
                     path.unlink()

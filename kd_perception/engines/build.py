@@ -23,6 +23,7 @@ from kd_perception.engines.choice import load_fastest, remembered
 from kd_perception.engines.engine import Engine, PRECISIONS
 from kd_perception.engines.loader import ENGINES, is_built, load_engine
 from kd_perception.errors import EngineError, KdPerceptionError
+from kd_perception.interrupts import end_with
 from kd_perception.paths import child_environment, module_command
 
 _NICENESS = 10  # what serves goes first
@@ -47,6 +48,9 @@ class SideBuild:
     """
     One build in a process of its own, begun at once.
 
+    It ends with the thread that makes it, also where that is killed: what nobody waits for would
+    take the cores for minutes.
+
     :raises OSError: when there can be no process.
     """
 
@@ -56,7 +60,7 @@ class SideBuild:
         self._process = subprocess.Popen(
             module_command('kd_perception.engines.build', str(bundle.path), '--engine', engine,
                            '--device', device, '--precision', precision, '--threads',
-                           str(threads), '--batch', str(batch)),
+                           str(threads), '--batch', str(batch), '--parent', str(os.getpid())),
             env=child_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors='replace',
             start_new_session=True)  # Ctrl-C is for whoever serves, who then stops this
@@ -91,7 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--batch', type=int, default=1, metavar='N',
                         help='also for calls with 2 to N pictures')
+    parser.add_argument('--parent', type=int, metavar='PID', help='end when that process does')
     args = parser.parse_args(arguments)
+    if args.parent is not None:
+        end_with(args.parent, signal.SIGKILL)
     try:
         engine = _load(load_bundle(args.bundle, verify=False), args)
         with suppress(EngineError):  # a graph of fixed batch gets its pictures one by one

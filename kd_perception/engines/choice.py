@@ -71,7 +71,8 @@ class Choice:
 
 
 def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = 'auto',
-                 threads: int = 0, cache: ArtefactCache | None = None) -> tuple[Engine, Choice]:
+                 threads: int = 0, cache: ArtefactCache | None = None,
+                 hashed: set[str] | None = None) -> tuple[Engine, Choice]:
     """
     Load the engine that is fastest for the deploy graph of ``bundle``, as remembered or measured.
 
@@ -80,25 +81,28 @@ def load_fastest(bundle: ModelBundle, *, device: str = 'cpu', precision: str = '
     ``precision`` named, in that one. TensorRT takes part once it has been built, which is not
     done here.
 
+    :param hashed: as ``load_engine`` takes it; each file is read once, however many are tried.
     :raises EngineError: when no installed engine can do what was asked.
     :raises BundleError: when the graph is missing or damaged.
     """
+    hashed = set() if hashed is None else hashed
     cache = cache or ArtefactCache()
     wishes = candidates(bundle, device, precision)
     if len(wishes) == 1:
         name, wish = wishes[0]
-        only = load_engine(bundle, name, device=device, precision=wish, threads=threads)
+        only = load_engine(bundle, name, device=device, precision=wish, threads=threads,
+                           hashed=hashed)
         return only, Choice(name, wish, f'the only engine installed for {device}')
     path = _path(cache, bundle, device, precision, threads, wishes)
     last = _read(path, wishes)
     if last is not None:
         try:
             return load_engine(bundle, last.engine, device=device, precision=last.precision,
-                               threads=threads), last
+                               threads=threads, hashed=hashed), last
         except EngineError as error:
             log.warning('%s was the fastest but fails now, measuring again: %s', last.engine,
                         error)
-    engines, left_out = _loaded(bundle, wishes, device, threads)
+    engines, left_out = _loaded(bundle, wishes, device, threads, hashed)
     best: Engine | None = None
     try:
         best, choice, trials = _measured(bundle, engines, left_out)
@@ -155,8 +159,8 @@ def candidates(bundle: ModelBundle, device: str, precision: str) -> list[tuple[s
         bundle, name, device=device, precision=wish)] or wishes
 
 
-def _loaded(bundle: ModelBundle, wishes: list[tuple[str, str]], device: str, threads: int
-            ) -> tuple[list[tuple[str, Engine]], list[str]]:
+def _loaded(bundle: ModelBundle, wishes: list[tuple[str, str]], device: str, threads: int,
+            hashed: set[str]) -> tuple[list[tuple[str, Engine]], list[str]]:
     """Return the engines that can be loaded, each with its wish, and why others cannot."""
     engines: list[tuple[str, Engine]] = []
     left_out = []
@@ -165,7 +169,8 @@ def _loaded(bundle: ModelBundle, wishes: list[tuple[str, str]], device: str, thr
         if any((e.name, e.precision) == (name, wish) for _, e in engines):
             continue  # auto was just that precision
         try:
-            engine = load_engine(bundle, name, device=device, precision=wish, threads=threads)
+            engine = load_engine(bundle, name, device=device, precision=wish, threads=threads,
+                                 hashed=hashed)
         except EngineError as error:
             reason = reason or error
             left_out.append(f'{name} {wish} left out: {error}')

@@ -81,3 +81,15 @@ def check_images(images: np.ndarray, input_shape: tuple[int, int]) -> None:
                           f'uint8[N, {height}, {width}, 3]; resize the frame first')
     if not images.flags.c_contiguous:
         raise EngineError('images are not C-contiguous; pass numpy.ascontiguousarray(images)')
+
+
+def check_batch(fixed: object) -> None:
+    """
+    Refuse a graph that takes several images in each call: frames come one by one.
+
+    :param fixed: first size of its input; no number above zero where any will do.
+    :raises EngineError: which says so.
+    """
+    if isinstance(fixed, int) and fixed > 1:
+        raise EngineError(f'the graph takes exactly {fixed} images in each call, and frames come '
+                          'one by one; export it for one image, or for any number')

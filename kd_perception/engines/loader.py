@@ -8,7 +8,7 @@ import importlib.util
 import logging
 
 from kd_perception.bundle import DEPLOY, DEPLOY_INT8, LOGITS, ModelBundle, WEIGHTS
-from kd_perception.engines.artefacts import ArtefactCache
+from kd_perception.engines.artefacts import ArtefactCache, is_whole
 from kd_perception.engines.engine import check_device, DEVICES, Engine, PRECISIONS
 from kd_perception.errors import BundleError, EngineError
 
@@ -39,9 +39,10 @@ def available_engines() -> dict[str, str]:
 
 
 def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu',
-                precision: str = 'auto', threads: int = 0, graph: str = 'deploy') -> Engine:
+                precision: str = 'auto', threads: int = 0, graph: str = 'deploy',
+                compiled: bool = False, hashed: set[str] | None = None) -> Engine:
     """
-    Load one graph of a bundle; its file is checked against its hash first.
+    Load one graph of a bundle; the file that the engine reads is checked against its hash first.
 
     :param engine: ``auto`` (the first of ``ENGINES`` that is installed and has such a device),
         or a name. Which one is fastest here: :mod:`kd_perception.engines.choice`.
@@ -50,20 +51,29 @@ def load_engine(bundle: ModelBundle, engine: str = 'auto', *, device: str = 'cpu
         back into the engine's ``precision``. ``int8`` needs the quantized graph.
     :param threads: threads of the runtime; 0 is its own choice.
     :param graph: ``deploy`` (mask and confidence) or ``logits``.
+    :param compiled: let ``torch.compile`` fuse the graph; of torch alone.
+    :param hashed: names of files that were checked for this request, which are not read again;
+        what is checked here is added. None: nothing was.
     :raises EngineError: when the runtime is missing or cannot do what was asked.
     :raises BundleError: when the graph is missing or damaged.
     """
+    hashed = set() if hashed is None else hashed
     file_name = _graph_file(bundle, precision, graph, threads)
     quantized = precision == 'int8'
     chosen = _choose(engine, device)
     check_device(chosen, device)
+    if compiled and chosen != 'torch':
+        raise EngineError(f'{chosen} compiles by itself; compiled is for torch')
     if chosen == 'torch':
         if quantized:
             raise EngineError('torch does not run the int8 graph; choose onnxruntime or openvino')
         from kd_perception.engines.torch_engine import TorchEngine
-        return TorchEngine(bundle, graph, device=device, precision=precision, threads=threads)
+        if bundle.has(WEIGHTS):
+            _verify(bundle, WEIGHTS, hashed)
+        return TorchEngine(bundle, graph, device=device, precision=precision, threads=threads,
+                           compiled=compiled, verified=True)
     check_exported(bundle, file_name)
-    bundle.verify(file_name)
+    _verify(bundle, file_name, hashed)
     if chosen == 'tensorrt':
         from kd_perception.engines.tensorrt_engine import TensorRtEngine
         return TensorRtEngine(bundle, file_name, device=device, precision=precision,
@@ -128,11 +138,17 @@ def is_built(bundle: ModelBundle, engine: str, *, device: str = 'cpu', precision
                 cache=cache).is_file() for number in range(1, batch + 1))
         if device.startswith('tensorrt'):
             from kd_perception.engines import onnxruntime_engine
-            built = onnxruntime_engine.artefacts(bundle.files[file_name], precision)
-            return any(built.glob('*.engine'))
+            return is_whole(onnxruntime_engine.artefact_folder(
+                bundle, file_name, device=device, precision=precision, cache=cache))
     except (EngineError, ImportError, RuntimeError):
         return True  # loading will say what is missing
     return True
+
+
+def _verify(bundle: ModelBundle, file_name: str, hashed: set[str]) -> None:
+    if file_name not in hashed:
+        bundle.verify(file_name)
+        hashed.add(file_name)
 
 
 def _graph_file(bundle: ModelBundle, precision: str, graph: str, threads: int) -> str:

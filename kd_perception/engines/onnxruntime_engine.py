@@ -6,23 +6,30 @@ The CPU is measured; the providers ``cuda`` and ``tensorrt`` were not run on har
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+import logging
 from pathlib import Path
+import shutil
 from typing import Any
 
 import numpy as np
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.engines.artefacts import ArtefactCache
-from kd_perception.engines.engine import check_device, check_images
+from kd_perception.engines.artefacts import ArtefactCache, is_whole
+from kd_perception.engines.engine import check_batch, check_device, check_images
+from kd_perception.engines.gpu_loss import gpu_of, is_for_good, is_of_memory
+from kd_perception.engines.machine import nvidia
 from kd_perception.engines.typed_graph import typed_graph
 from kd_perception.errors import EngineError, first_line
+
+log = logging.getLogger(__name__)
 
 _PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider',
               'tensorrt': 'TensorrtExecutionProvider'}
 # Of every graph of this package; the TensorRT provider wants to hear what may come in.
 IMAGES = 'images'
 MAX_BATCH = 8
+_CUDA_SAYS = 'CUDA failure'
 _DTYPES = {'tensor(uint8)': np.uint8, 'tensor(float)': np.float32}
 
 
@@ -30,11 +37,12 @@ class OnnxRuntimeEngine:
     """
     One ONNX file in one session.
 
-    Inputs and outputs are bound to numpy memory, so that nothing is copied on the CPU. Outputs
-    are new arrays for each call: to allocate two masks costs microseconds.
+    Inputs and outputs are bound to numpy memory, so that nothing is copied on the CPU; for a GPU
+    the images are copied once, into memory there that is kept per batch size. Outputs are new
+    arrays for each call: to allocate two masks costs microseconds.
 
     :param device: ``tensorrt`` is the GPU by the TensorRT provider, with CUDA for what that one
-        refuses. It builds for minutes, and keeps the result beside the artefact cache.
+        refuses. It builds for minutes, and keeps the result in the artefact cache.
     :param precision: ``auto`` or what the file itself holds: the runtime computes as the file
         says, in float32 (``int8`` where the file is quantized). On a GPU also ``fp16``, which is
         written into a copy of the graph.
@@ -44,7 +52,8 @@ class OnnxRuntimeEngine:
     name = 'onnxruntime'
 
     def __init__(self, bundle: ModelBundle, file_name: str, *, device: str = 'cpu',
-                 precision: str = 'auto', threads: int = 0, quantized: bool = False) -> None:
+                 precision: str = 'auto', threads: int = 0, quantized: bool = False,
+                 cache: ArtefactCache | None = None) -> None:
         import onnxruntime
 
         check_device('onnxruntime', device)
@@ -69,15 +78,28 @@ class OnnxRuntimeEngine:
         graph: str | bytes = str(path)
         if executes == 'fp16' or kind == 'tensorrt':
             graph = typed_graph(path.read_bytes(), executes)
-        self._session: Any = _session(
-            onnxruntime, graph, path, options,
-            _providers(device, executes, self.input_shape, bundle.files[file_name]))
+
+        def opened(folder: Path | None = None) -> Any:
+            return _session(onnxruntime, graph, path, options,
+                            _providers(device, executes, self.input_shape, folder))
+
+        if kind == 'tensorrt':
+            cache = cache or ArtefactCache()
+            self._session: Any = _built(opened, cache, artefact_folder(
+                bundle, file_name, device=device, precision=executes, cache=cache),
+                self.input_shape)
+        else:
+            self._session = opened()
+        self._ort: Any = onnxruntime
+        gpu = gpu_of(device)
+        self._gpu = int(gpu.partition(':')[2]) if gpu else None
+        self._sources: dict[int, Any] = {}  # images on the GPU, by batch size
         self._input = self._session.get_inputs()[0].name
         self._outputs = [(o.name, _DTYPES.get(o.type), tuple(o.shape[1:]))
                          for o in self._session.get_outputs()]
         self.output_names = tuple(name for name, _, _ in self._outputs)
         # Foreign graphs may leave sizes open; these are allocated by the runtime.
-        self._bindable = device == 'cpu' and all(
+        self._bindable = all(
             dtype is not None and all(isinstance(s, int) for s in shape)
             for _, dtype, shape in self._outputs)
 
@@ -91,35 +113,87 @@ class OnnxRuntimeEngine:
                 arrays = self._session.run(None, {self._input: images})
                 return dict(zip(self.output_names, arrays, strict=True))
             binding = self._session.io_binding()
-            binding.bind_input(self._input, 'cpu', 0, np.uint8, images.shape, images.ctypes.data)
+            self._bind_images(binding, images)
             result = {}
             for name, dtype, shape in self._outputs:
                 array = np.empty((len(images), *shape), dtype)
                 binding.bind_output(name, 'cpu', 0, dtype, array.shape, array.ctypes.data)
                 result[name] = array
             self._session.run_with_iobinding(binding)
+            if self._gpu is not None:
+                binding.synchronize_outputs()
         except Exception as error:  # the runtime's exceptions share no base but this
-            raise EngineError(f'onnxruntime failed: {first_line(error)}') from None
+            raise EngineError(f'onnxruntime failed: {_reason(error)}') from None
         return result
 
     def close(self) -> None:
         """Release the session."""
+        self._sources.clear()
         self._session = None
 
+    def _bind_images(self, binding: Any, images: np.ndarray) -> None:
+        if self._gpu is None:
+            binding.bind_input(self._input, 'cpu', 0, np.uint8, images.shape, images.ctypes.data)
+            return
+        source = self._sources.get(len(images))
+        if source is None:
+            source = self._sources[len(images)] = self._ort.OrtValue.ortvalue_from_shape_and_type(
+                images.shape, np.uint8, 'cuda', self._gpu)
+        source.update_inplace(images)
+        binding.bind_ortvalue_input(self._input, source)
+        binding.synchronize_inputs()
 
-def artefacts(content: str, precision: str) -> Path:
+
+def artefact_folder(bundle: ModelBundle, file_name: str, *, device: str, precision: str,
+                    cache: ArtefactCache) -> Path:
     """
-    Return where the TensorRT provider keeps what it builds from the graph of that hash.
+    Return where the TensorRT provider keeps what it builds from this graph, if it is there or not.
 
     :param precision: that is executed; ``auto`` is fp32.
     """
-    kind = 'fp32' if precision == 'auto' else precision
-    return ArtefactCache().directory / f'onnxruntime-tensorrt-{content[:32]}-{kind}'
+    import onnxruntime
+    size = bundle.spec.input
+    return cache.path(
+        content=bundle.files[file_name], runtime='onnxruntime-tensorrt',
+        version=onnxruntime.__version__, device=gpu_of(device),
+        precision='fp32' if precision == 'auto' else precision,
+        shape=(MAX_BATCH, size.height, size.width, 3), extra={'gpu': nvidia()}).with_suffix('')
+
+
+def _built(opened: Callable[[Path | None], Any], cache: ArtefactCache, folder: Path,
+           size: tuple[int, int]) -> Any:
+    """
+    Return a session whose engines lie in ``folder``, built first where they do not.
+
+    The provider writes files by itself and not at once: it does so in a folder of another name,
+    and what it has written is read again before it serves.
+    """
+    def build(temporary: Path) -> None:
+        session = opened(temporary)
+        images = np.zeros((1, *size, 3), np.uint8)
+        try:  # what waits for its first images is built by them
+            session.run(None, {session.get_inputs()[0].name: images})
+        except Exception as error:  # as in infer
+            raise EngineError(f'onnxruntime failed: {_reason(error)}') from None
+
+    if is_whole(folder):
+        try:
+            return opened(folder)
+        except EngineError as error:
+            if is_for_good(str(error)) or is_of_memory(str(error)):
+                raise  # the GPU's fault, not the file's
+            log.warning('%s cannot be loaded and is built again: %s', folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
+    return opened(folder if cache.build_folder(folder, build) else None)
 
 
 def _providers(device: str, precision: str, size: tuple[int, int],
-               content: str) -> list[tuple[str, dict[str, str]]]:
-    """Return providers with their settings, in the order in which they take nodes."""
+               folder: Path | None) -> list[tuple[str, dict[str, str]]]:
+    """
+    Return providers with their settings, in the order in which they take nodes.
+
+    :param folder: where the TensorRT provider reads and writes what it has built; None: nowhere.
+    """
     kind, _, index = device.partition(':')
     if kind == 'cpu':
         return [(_PROVIDERS['cpu'], {})]
@@ -130,16 +204,20 @@ def _providers(device: str, precision: str, size: tuple[int, int],
         return [cuda]
     largest = f'{MAX_BATCH}x{size[0]}x{size[1]}x3'
     one = f'1x{size[0]}x{size[1]}x3'
-    folder = artefacts(content, precision)
-    with suppress(OSError):  # without it everything is built anew each time
-        folder.mkdir(parents=True, exist_ok=True)
+    kept = {} if folder is None else {
+        'trt_engine_cache_enable': '1', 'trt_engine_cache_path': str(folder),
+        'trt_timing_cache_enable': '1', 'trt_timing_cache_path': str(folder)}
     return [(_PROVIDERS['tensorrt'], {
         **number, 'trt_fp16_enable': str(int(precision == 'fp16')),
         'trt_int8_enable': str(int(precision == 'int8')),
-        'trt_engine_cache_enable': '1', 'trt_engine_cache_path': str(folder),
-        'trt_timing_cache_enable': '1', 'trt_timing_cache_path': str(folder),
         'trt_profile_min_shapes': f'{IMAGES}:{one}', 'trt_profile_opt_shapes': f'{IMAGES}:{one}',
-        'trt_profile_max_shapes': f'{IMAGES}:{largest}'}), cuda]
+        'trt_profile_max_shapes': f'{IMAGES}:{largest}', **kept}), cuda]
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line; CUDA's own words come late in it and must not be cut off."""
+    _, found, rest = str(error).partition(_CUDA_SAYS)
+    return first_line(Exception(found + rest) if found else error)
 
 
 def _session(onnxruntime: Any, graph: str | bytes, path: Path, options: Any,
@@ -152,8 +230,9 @@ def _session(onnxruntime: Any, graph: str | bytes, path: Path, options: Any,
         session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # as in infer
         raise EngineError(f'{path}: onnxruntime refuses the graph: '
-                          f'{first_line(error)}') from None
+                          f'{_reason(error)}') from None
     if session.get_providers()[0] != provider:
         raise EngineError(f'onnxruntime could not use {provider} (driver or CUDA libraries are '
                           'missing) and would have run on the CPU silently')
+    check_batch(session.get_inputs()[0].shape[0])
     return session

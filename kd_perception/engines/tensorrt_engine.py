@@ -18,7 +18,7 @@ import numpy as np
 from kd_perception.bundle import ModelBundle
 from kd_perception.engines.artefacts import ArtefactCache
 from kd_perception.engines.cuda import Buffer, CudaStream
-from kd_perception.engines.engine import check_device, check_images
+from kd_perception.engines.engine import check_batch, check_device, check_images
 from kd_perception.engines.typed_graph import typed_graph
 from kd_perception.errors import EngineError, first_line
 
@@ -126,6 +126,7 @@ class TensorRtEngine:
         self.output_names = tuple(n for n in names if n not in inputs)
         self._input = inputs[0]
         fixed = engine.get_tensor_shape(self._input)[0]
+        check_batch(fixed)
         self._most = fixed if fixed > 0 else MAX_BATCH  # foreign graphs may fix the batch
         largest = (self._most, *self.input_shape, 3)
         if not context.set_input_shape(self._input, largest):

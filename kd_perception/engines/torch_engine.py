@@ -27,13 +27,15 @@ class TorchEngine:
     :param precision: ``auto`` is fp32; ``bf16`` (and ``fp16`` on GPUs) run under autocast.
     :param compiled: let ``torch.compile`` fuse the graph; its first call takes a minute and needs
         a C compiler.
+    :param verified: the weights have been hashed already.
     :raises EngineError: when the device or the precision is not to be had.
     """
 
     name = 'torch'
 
     def __init__(self, bundle: ModelBundle, graph: str = 'deploy', *, device: str = 'cpu',
-                 precision: str = 'auto', threads: int = 0, compiled: bool = False) -> None:
+                 precision: str = 'auto', threads: int = 0, compiled: bool = False,
+                 verified: bool = False) -> None:
         import torch
 
         from kd_perception.networks.deploy import deployed, load_module, LogitsGraph, OUTPUTS
@@ -55,15 +57,17 @@ class TorchEngine:
         self.input_shape = (bundle.spec.input.height, bundle.spec.input.width)
         self.output_names: tuple[str, ...] = OUTPUTS[bundle.spec.task][
             DEPLOY if graph == 'deploy' else LOGITS]
-        module = load_module(bundle)
+        module = load_module(bundle, verify=not verified)
         if self._dtype is not None:
-            module = _autocast(module, kind, self._dtype)
+            module = _narrowed(module, kind, self._dtype)
         made = (deployed(module, bundle.spec) if graph == 'deploy'
                 else LogitsGraph(module, bundle.spec.input))
-        self._graph: torch.nn.Module | None = made.to(device).eval()
+        # Without its number it would be the current GPU of whichever thread.
+        place = torch.device('cuda:0' if device == 'cuda' else device)
+        self._graph: torch.nn.Module | None = made.to(place).eval()
         if compiled:
             self._graph = cast('torch.nn.Module', torch.compile(self._graph))
-        self._runner = TorchRunner(self._graph, torch.device(device)) if kind == 'cuda' else None
+        self._runner = TorchRunner(self._graph, place) if kind == 'cuda' else None
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph; see :class:`kd_perception.engines.engine.Engine`."""
@@ -86,25 +90,35 @@ class TorchEngine:
             raise EngineError(f'torch failed: {first_line(error)}') from None
 
     def close(self) -> None:
-        """Release the module."""
-        self._graph = self._runner = None
+        """Release the module and its memory on the GPU."""
+        runner, self._graph, self._runner = self._runner, None, None
+        if runner is not None:
+            runner.close()
 
 
-def _autocast(module: torch.nn.Module, kind: str, dtype: torch.dtype) -> torch.nn.Module:
+def _narrowed(module: torch.nn.Module, kind: str, dtype: torch.dtype) -> torch.nn.Module:
     """
-    Return a module that runs ``module`` under autocast and returns float32.
+    Return a module that runs ``module`` in ``dtype`` and returns float32.
 
-    The network alone: in bf16 a confidence of 255 would become 256, which is no byte.
+    The network alone: in bf16 a confidence of 255 would become 256, which is no byte. The weights
+    of convolutions and linear layers are converted here, once: autocast would convert them in
+    every call, and a recording repeats that. All else is left to autocast, which knows what must
+    stay float32, and lets networks of others mix types; to convert these as a whole would not.
     """
     import torch
+    from torch.nn.modules.conv import _ConvNd
 
-    class Cast(torch.nn.Module):
+    for layer in module.modules():
+        if isinstance(layer, (_ConvNd, torch.nn.Linear)):
+            layer.to(dtype)
+
+    class Narrowed(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.module = module
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(kind, dtype=dtype):
+            with torch.autocast(kind, dtype=dtype, cache_enabled=False):
                 return self.module(x).float()
 
-    return Cast()
+    return Narrowed()

@@ -43,6 +43,7 @@ def typed_graph(content: bytes, precision: str) -> bytes:
         raise EngineError("the package onnx is missing: pip install 'kd_perception[tensorrt]'"
                           ) from None
     model = onnx.load_from_string(content)
+    del model.graph.value_info[:]  # types of tensors inside, some of which change now
     _cast_inputs(onnx, model.graph)
     _cast_outputs(onnx, model.graph)
     if precision in ('fp16', 'bf16'):

@@ -8,7 +8,6 @@ one line on stderr. A node started by the runner ends when the runner dies, howe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import ctypes
 import logging
 import os
 import signal
@@ -21,10 +20,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import uninstall_signal_handlers
 
 from kd_perception.errors import KdPerceptionError
-from kd_perception.interrupts import answered
+from kd_perception.interrupts import answered, end_with
 from kd_perception.nodes.environment import PARENT_VARIABLE
 
-_PR_SET_PDEATHSIG = 1
 # A thread that finishes its numpy work asks for the interpreter lock; the default of 5 ms before
 # another thread must yield it would show as latency.
 _SWITCH_INTERVAL_S = 0.0005
@@ -135,7 +133,7 @@ def end_with_parent() -> None:
         if not os.path.exists(f'/proc/{parent}'):
             sys.exit(0)
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    end_with(int(parent), signal.SIGINT)
 
 
 def _refused(node: Any, reason: str) -> int:

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kd_perception.bundle import BundleSpec, InputSpec, load_bundle, ModelBundle, NetworkSpec
+from kd_perception.bundle import (
+    BundleSpec,
+    DEPLOY,
+    DEPLOY_INT8,
+    InputSpec,
+    load_bundle,
+    ModelBundle,
+    NetworkSpec,
+    write_bundle,
+)
 from kd_perception.classes import ClassSet
 from kd_perception.engines.loader import load_engine
 from kd_perception.imaging import resize_image
@@ -46,6 +55,61 @@ def random_bundle(path: Path, size: tuple[int, int]) -> ModelBundle:
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return save_bundle(path, module, spec)
+
+
+def _quantized(bundle: ModelBundle, frames: np.ndarray, path: Path, *,
+               symmetric: bool = False) -> ModelBundle:
+    """
+    Return the bundle with an int8 graph beside: Q/DQ nodes around its convolutions.
+
+    :param frames: uint8 ``[N, H, W, 3]``, for the ranges of activations.
+    :param symmetric: signed and around zero, which TensorRT wants; less exact than unsigned.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        quantize_static,
+        QuantType,
+    )
+
+    class Frames(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = [{'images': frame[np.newaxis]} for frame in frames]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    path.mkdir(parents=True)
+    quantize_static(
+        str(bundle.file(DEPLOY)), str(path / DEPLOY_INT8), Frames(), per_channel=True,
+        quant_format=QuantFormat.QDQ, op_types_to_quantize=['Conv'],
+        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        weight_type=QuantType.QInt8, extra_options={'ActivationSymmetric': symmetric})
+    files = {name: bundle.file(name) for name in bundle.files}
+    return write_bundle(path / 'bundle', bundle.spec, {**files, DEPLOY_INT8: path / DEPLOY_INT8})
+
+
+def _fixed_batch(bundle: ModelBundle, number: int, path: Path) -> ModelBundle:
+    """Return the bundle with a deploy graph that takes ``number`` images, no more and no less."""
+    import onnx
+    model = onnx.load(bundle.file(DEPLOY))
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = number
+    del model.graph.value_info[:]
+    files = {name: bundle.file(name) for name in bundle.files}
+    return write_bundle(path, bundle.spec, {**files, DEPLOY: model.SerializeToString()})
+
+
+@pytest.fixture(scope='session')
+def quantized() -> Callable[..., ModelBundle]:
+    """Return the maker of bundles with an int8 graph."""
+    return _quantized
+
+
+@pytest.fixture(scope='session')
+def fixed_batch() -> Callable[[ModelBundle, int, Path], ModelBundle]:
+    """Return the maker of bundles whose graph takes one number of images."""
+    return _fixed_batch
 
 
 @pytest.fixture(scope='session')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd_perception.bundle import DEPLOY, ModelBundle
-from kd_perception.engines.artefacts import ArtefactCache
+from kd_perception.engines.artefacts import ArtefactCache, is_whole
 from kd_perception.engines.openvino_engine import OpenVinoEngine
 
 KEY = {'content': 'c', 'runtime': 'r', 'version': '1', 'device': 'CPU', 'precision': 'fp32',
@@ -49,10 +49,36 @@ def test_left_overs_of_kills_are_swept(tmp_path: Path) -> None:
     old, fresh = tmp_path / '.r-1.blob.abc.blob', tmp_path / '.r-1.blob.def.blob'
     for path in (old, fresh):
         path.write_bytes(b'half')
-    os.utime(old, (0, 0))
+    folder = tmp_path / '.r-1.abc'
+    folder.mkdir()
+    (folder / 'graph.engine').write_bytes(b'half')
+    for path in (old, folder):
+        os.utime(path, (0, 0))
     cache.write(cache.path(**KEY), b'blob')
     assert not old.exists()
+    assert not folder.exists()
     assert fresh.exists(), 'another process may be writing it'
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    cache, folder = ArtefactCache(tmp_path), tmp_path / 'r-1'
+
+    def fail(temporary: Path) -> None:
+        (temporary / 'engine').write_text('half')
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            cache.build_folder(folder, fail)
+        assert not list(tmp_path.iterdir())
+    assert not is_whole(folder)
+    for content in ('one', 'two'):  # the newer takes the place of the older
+        assert cache.build_folder(folder, lambda t, c=content: (t / 'engine').write_text(c))
+        assert is_whole(folder)
+        assert (folder / 'engine').read_text() == content
+    with pytest.raises(KeyboardInterrupt):
+        cache.build_folder(folder, fail)
+    assert (folder / 'engine').read_text() == 'two'
 
 
 def test_an_unwritable_cache_costs_time_only(tmp_path: Path, small: ModelBundle,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 import signal
 import subprocess
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from kd_perception.bundle import DEPLOY, ModelBundle, write_bundle
@@ -92,6 +94,48 @@ def test_a_kill_leaves_no_broken_artefact(small: ModelBundle, cache: ArtefactCac
     run.close()
     path, = blobs(cache)
     assert cache.read(path)
+
+
+# A builder that waits for its parent's end before it begins, or that never ends by itself.
+BUILDERS = {
+    'before it asks': 'while os.getppid() == int(sys.argv[-1]):\n'
+                      '    time.sleep(0.01)\n',
+    'while it builds': 'def load(*_):\n'
+                       '    print("builds", file=sys.stderr, flush=True)\n'
+                       '    time.sleep(600)\n'
+                       'b._load = load\n'}
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='needs Linux')
+@pytest.mark.parametrize('moment', BUILDERS)
+def test_the_builder_ends_with_who_is_killed(small: ModelBundle, cache: ArtefactCache,
+                                             moment: str) -> None:
+    builder = ('import os, sys, time\n'
+               'import kd_perception.engines.build as b\n'
+               + BUILDERS[moment] + 'b.main(sys.argv[2:])\n')
+    parent = ('import kd_perception.engines.build as b\n'
+              'from kd_perception.bundle import load_bundle\n'
+              'from kd_perception.paths import code_command\n'
+              f'b.module_command = lambda *words: code_command({builder!r}) + list(words)\n'
+              f'side = b.SideBuild(load_bundle({str(small.path)!r}), "openvino",\n'
+              '                   precision="fp32")\n'
+              'print(side._process.pid, flush=True)\n'
+              + ('' if moment == 'before it asks' else
+                 'side._process.stderr.readline()\n') +
+              'print("ready", flush=True)\n'
+              'side.wait()\n')
+    with subprocess.Popen(code_command(parent), env=child_environment(), text=True,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        assert process.stdout.readline() == 'ready\n'
+        process.kill()
+    try:
+        wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 30)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    assert not is_built(small, 'openvino', precision='fp32')
 
 
 def test_two_at_once_end_with_one_good_file(small: ModelBundle, cache: ArtefactCache) -> None:

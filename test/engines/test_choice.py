@@ -32,7 +32,7 @@ class Machine:
     calls: int = 0
 
     def load(self, bundle: ModelBundle, name: str, *, device: str, precision: str,
-             threads: int) -> Any:
+             threads: int, hashed: set[str]) -> Any:
         self.loads.append((name, precision))
         executes = {'openvino': 'bf16'}.get(name, 'fp32') if precision == 'auto' else precision
         if name in self.broken or (name, executes) not in self.costs:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kd_perception import bundle as bundle_module
 from kd_perception.bundle import DEPLOY, load_bundle, ModelBundle, WEIGHTS, write_bundle
-from kd_perception.engines import loader, onnxruntime_engine
+from kd_perception.engines import loader
+from kd_perception.engines.artefacts import ArtefactCache
+from kd_perception.engines.choice import load_fastest
 from kd_perception.engines.loader import (
     available_engines,
     check_possible,
@@ -21,6 +24,7 @@ from kd_perception.engines.loader import (
     load_engine,
 )
 from kd_perception.errors import BundleError, EngineError
+from kd_perception.paths import file_hash
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -84,16 +88,6 @@ def test_what_cannot_be_needs_no_building(small: ModelBundle, wish: dict[str, An
     assert is_built(small, **wish)
 
 
-def test_what_tensorrt_built_in_one_precision_is_not_the_other(small: ModelBundle) -> None:
-    wish = {'engine': 'onnxruntime', 'device': 'tensorrt'}
-    folder = onnxruntime_engine.artefacts(small.files[DEPLOY], 'fp16')
-    folder.mkdir(parents=True)
-    (folder / 'graph_sm90.engine').touch()
-    assert is_built(small, **wish, precision='fp16')
-    assert not is_built(small, **wish, precision='fp32')
-    assert not is_built(small, **wish)
-
-
 @pytest.mark.parametrize('engine', ['torch', 'onnxruntime'])
 def test_cuda_is_never_replaced_silently(small: ModelBundle, engine: str) -> None:
     import torch
@@ -112,6 +106,51 @@ def test_a_flipped_byte_is_refused(small: ModelBundle, tmp_path: Path, engine: s
     path.write_bytes(content)
     with pytest.raises(BundleError, match='differs from its hash'):
         load_engine(load_bundle(tmp_path / 'b', verify=False), engine)
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are hashed while the test runs."""
+    seen: list[str] = []
+    monkeypatch.setattr(bundle_module, 'file_hash',
+                        lambda path: seen.append(path.name) or file_hash(path))
+    return seen
+
+
+def test_only_what_the_engine_reads_is_hashed_and_once(small: ModelBundle,
+                                                       hashes: list[str]) -> None:
+    for engine, name in (('onnxruntime', DEPLOY), ('torch', WEIGHTS)):
+        load_engine(small, engine).close()
+        assert hashes == [name]
+        hashes.clear()
+    request: set[str] = set()
+    for engine in ('onnxruntime', 'openvino', 'torch', 'torch'):
+        load_engine(small, engine, hashed=request).close()
+    assert hashes == [DEPLOY, WEIGHTS]
+    load_engine(small, 'onnxruntime').close()
+    assert hashes == [DEPLOY, WEIGHTS, DEPLOY], 'files may change: another request reads again'
+
+
+def test_all_trials_of_a_choice_hash_once(small: ModelBundle, tmp_path: Path,
+                                          hashes: list[str]) -> None:
+    cache = ArtefactCache(tmp_path)
+    load_fastest(small, cache=cache)[0].close()
+    assert hashes == [DEPLOY]
+    load_fastest(small, cache=cache)[0].close()
+    assert hashes == [DEPLOY, DEPLOY]
+
+
+def test_only_torch_is_compiled_on_demand(small: ModelBundle,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    asked: list[Any] = []
+    monkeypatch.setattr(torch, 'compile', lambda module: asked.append(module) or module)
+    load_engine(small, 'torch').close()
+    assert not asked
+    load_engine(small, 'torch', compiled=True).close()
+    assert len(asked) == 1
+    with pytest.raises(EngineError, match='openvino compiles by itself'):
+        load_engine(small, 'openvino', compiled=True)
 
 
 @pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])

@@ -391,6 +391,12 @@ def test_bytes_that_are_computed_with(trt: Any, small: ModelBundle, tmp_path: Pa
         load_engine(bundle, 'tensorrt', device='cuda')
 
 
+def test_a_graph_for_several_images_only(trt: Any, small: ModelBundle, tmp_path: Path,
+                                         fixed_batch: Callable[..., ModelBundle]) -> None:
+    with pytest.raises(EngineError, match='takes exactly 4 images in each call'):
+        load_engine(fixed_batch(small, 4, tmp_path / 'four'), 'tensorrt', device='cuda')
+
+
 def test_no_cpu(trt: Any, small: ModelBundle) -> None:
     with pytest.raises(EngineError, match='no device'):
         load_engine(small, 'tensorrt')

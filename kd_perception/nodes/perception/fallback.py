@@ -1,17 +1,19 @@
 """
 When an engine fails: which others may take its place, and when the wanted one is tried again.
 
-Plain decisions: times come in, nothing is loaded here. A runtime fails for good when its device is
-lost, or for a while when its memory is full; from outside that looks alike.
+Plain decisions: times come in, nothing is loaded here. A runtime fails for a while when its memory
+is full. A GPU that is lost stays so until the process ends (``engines/gpu_loss.py``): it is not
+tried again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 import threading
 
 from kd_perception.engines.engine import DEVICES
+from kd_perception.engines.gpu_loss import gpu_of
 from kd_perception.nodes.perception.serving import ServingSettings
 
 
@@ -61,14 +63,18 @@ class EngineFallback:
             self._in_a_row += 1
             return self._in_a_row == self._options.failures
 
-    def left(self, now: float) -> None:
-        """Note that the wanted engine was left, or could not be loaded again."""
+    def left(self, now: float, *, for_good: bool = False) -> None:
+        """
+        Note that the wanted engine was left, or could not be loaded again.
+
+        :param for_good: it is not tried again.
+        """
         with self._lock:
             self._in_a_row = 0
             since = self._serving_since
             if since is not None and now - since > self._options.settled_s:
                 self._wait_s = self._options.first_retry_s
-            self._retry_at = now + self._wait_s
+            self._retry_at = None if for_good else now + self._wait_s
             self._wait_s = min(2 * self._wait_s, self._options.longest_retry_s)
             self._serving_since = None
 
@@ -95,22 +101,26 @@ class EngineFallback:
 
 
 def alternatives(wanted: ServingSettings, *, engine: str, device: str, precision: str,
-                 available: Sequence[str]) -> tuple[ServingSettings, ...]:
+                 available: Sequence[str],
+                 lost: Collection[str] = ()) -> tuple[ServingSettings, ...]:
     """
     Return what may serve in place of an engine that fails, best first.
 
     Other engines on the same device come first, those of the same precision before those that
-    choose their own, and the CPU comes last. Whether one can serve the bundle is found out by
+    choose their own, and the CPU comes last; before it, of TensorRT by ONNX Runtime, the same GPU
+    without TensorRT. Whether one can serve the bundle is found out by
     loading it.
 
     :param wanted: what the parameters ask for.
     :param engine: the one that fails, with the ``device`` it ran on and the ``precision`` it
         really computed in.
     :param available: engines that are installed, fastest first.
+    :param lost: GPUs (``cuda:<n>``) that this process has lost.
     """
     found: dict[tuple[str, str, str], None] = {}
-    places = [device] if device == 'cpu' else [device, 'cpu']
-    for place in places:
+    kind, colon, index = device.partition(':')
+    places = [device, *([f'cuda{colon}{index}'] if kind == 'tensorrt' else []), 'cpu']
+    for place in dict.fromkeys(p for p in places if gpu_of(p) not in lost):
         for kind in (precision, 'auto'):
             for name in available:
                 can = place.partition(':')[0] in DEVICES.get(name, ())

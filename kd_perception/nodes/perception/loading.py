@@ -187,7 +187,7 @@ class ModelLoader:
 
 def load_first(request: LoadRequest, pause: Callable[[], None] = lambda: None) -> ServingModel:
     """
-    Return the first candidate that can be loaded.
+    Return the first candidate that can be loaded; what they read is hashed once.
 
     :param pause: as ``ServingModel.load`` takes it.
     :raises KdPerceptionError: when none can; the message says why of each.
@@ -196,11 +196,12 @@ def load_first(request: LoadRequest, pause: Callable[[], None] = lambda: None) -
         return ServingModel.load(request.wanted, request.warmup, request.bundle,
                                  batch=request.batch, pause=pause)
     reasons = []
+    hashed: set[str] = set()
     for settings in request.candidates:
         try:
             return ServingModel.load(settings, request.warmup, request.bundle,
                                      wanted=request.wanted, stands_in=request.reason,
-                                     batch=request.batch, pause=pause)
+                                     batch=request.batch, pause=pause, hashed=hashed)
         except Exception as error:  # a runtime may raise anything, and the next may do
             reasons.append(f'{settings.engine} on {settings.device}: {first_line(error)}')
     raise KdPerceptionError('; '.join(dict.fromkeys(reasons)))

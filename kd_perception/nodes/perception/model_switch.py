@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.engines.gpu_loss import ADVICE, gpu_of, is_for_good
 from kd_perception.engines.loader import available_engines, is_built
 from kd_perception.errors import KdPerceptionError
 from kd_perception.nodes.perception.fallback import alternatives, EngineFallback, FallbackOptions
@@ -52,6 +53,7 @@ class ModelSwitch:
         self._history = SwapHistory()
         # Engine and device of those that failed since the wanted one was last tried.
         self._failed: set[tuple[str, str]] = set()
+        self._lost: set[str] = set()  # GPUs that only another process can use again
         self._trouble = ''
 
     @property
@@ -100,6 +102,9 @@ class ModelSwitch:
         if model is None or self._loader.busy or not self._fallback.due(time.monotonic()):
             return
         self._failed.clear()
+        if gpu_of(model.wanted.device) in self._lost:
+            self._fallback.left(time.monotonic())  # others may be tried again
+            return
         self._loader.request(LoadRequest(model.wanted, model.bundle, 1, 'retry',
                                          batch=self._batch))
 
@@ -116,10 +121,12 @@ class ModelSwitch:
         if known or self._loader.busy or model is not self._worker.model:
             return
         self._failed.add((engine.name, engine.device))
+        reason = self._noted(engine.device, reason)
         self._warn(f'{engine.name} on {engine.device} fails and is left: {reason}')
         candidates = tuple(
             s for s in alternatives(model.wanted, engine=engine.name, device=engine.device,
-                                    precision=engine.precision, available=installed())
+                                    precision=engine.precision, available=installed(),
+                                    lost=self._lost)
             if (s.engine, s.device) not in self._failed)
         why = f'{engine.name} on {engine.device} failed: {reason}'
         request = LoadRequest(model.wanted, model.bundle, 1, 'fallback', candidates, why,
@@ -134,10 +141,11 @@ class ModelSwitch:
         if request.kind == 'asked':
             self._fallback.reset()
             self._failed.clear()
+            self._lost.discard(gpu_of(model.engine.device))
         elif request.kind == 'retry':
             self._fallback.restored(now)
         else:
-            self._fallback.left(now)
+            self._fallback.left(now, for_good=gpu_of(request.wanted.device) in self._lost)
         self._trouble = _in_its_place(model) if model.stands_in else ''
         self._record(model.label, took_ms, 'serves' if not model.stands_in
                      else f'serves, as {model.stands_in}')
@@ -146,7 +154,10 @@ class ModelSwitch:
 
     def _on_failure(self, request: LoadRequest, reason: str, took_ms: float) -> None:
         after = f'{request.bundle.spec.name} by {request.wanted.engine}'
-        if request.kind == 'fallback':
+        gpu = gpu_of(request.wanted.device)
+        if request.kind != 'fallback':
+            reason = self._noted(request.wanted.device, reason)
+        else:
             after = f'{request.bundle.spec.name} by another engine'
         self._record(after, took_ms, f'not taken: {reason}')
         if request.kind == 'asked':
@@ -161,8 +172,18 @@ class ModelSwitch:
             return
         if request.kind == 'fallback':
             self._trouble = f'{request.reason}; no other engine serves: {reason}'
+        elif gpu in self._lost and ADVICE not in self._trouble:
+            self._trouble = f'{self._trouble}; {ADVICE}'
         self._warn(f'{after} was not taken: {reason}')
-        self._fallback.left(time.monotonic())
+        self._fallback.left(time.monotonic(), for_good=request.kind == 'retry'
+                            and gpu in self._lost)
+
+    def _noted(self, device: str, reason: str) -> str:
+        """Return why an engine fails, and what helps; note the GPU where waiting does not."""
+        if not gpu_of(device) or not is_for_good(reason):
+            return reason
+        self._lost.add(gpu_of(device))
+        return f'{reason}; {ADVICE}'
 
     def _record(self, after: str, took_ms: float, outcome: str) -> None:
         model = self._worker.model
@@ -178,17 +199,24 @@ def load_soon(settings: ServingSettings, warmup: int, batch: int) -> ServingMode
     :raises KdPerceptionError: when nothing can be loaded.
     """
     request = LoadRequest(settings, check_settings(settings), warmup, batch=batch)
-    name, device, precision = settings.engine, settings.device, settings.precision
-    slow = name == 'tensorrt' or device.startswith('tensorrt')
-    if slow and not is_built(request.bundle, name, device=device, precision=precision):
-        others = alternatives(settings, engine=name, device=device, precision=precision,
-                              available=installed())
+    if _takes_minutes(settings, request.bundle):
+        others = alternatives(settings, engine=settings.engine, device=settings.device,
+                              precision=settings.precision, available=installed())
+        quick = tuple(s for s in others if not _takes_minutes(s, request.bundle))
         try:
-            return load_first(replace(request, candidates=others,
-                                      reason=f'{name} is being built for {device}'))
+            return load_first(replace(
+                request, candidates=quick,
+                reason=f'{settings.engine} is being built for {settings.device}'))
         except KdPerceptionError:
             pass  # then it must be waited for
     return load_first(request)
+
+
+def _takes_minutes(settings: ServingSettings, bundle: ModelBundle) -> bool:
+    """Return whether TensorRT has to build before these can be loaded."""
+    slow = settings.engine == 'tensorrt' or settings.device.startswith('tensorrt')
+    return slow and not is_built(bundle, settings.engine, device=settings.device,
+                                 precision=settings.precision)
 
 
 def installed() -> list[str]:

@@ -126,30 +126,30 @@ class ServingModel:
     @classmethod
     def load(cls, settings: ServingSettings, warmup_iterations: int = 3,
              bundle: ModelBundle | None = None, *, wanted: ServingSettings | None = None,
-             stands_in: str = '', batch: int = 1,
-             pause: Callable[[], None] = lambda: None) -> ServingModel:
+             stands_in: str = '', batch: int = 1, pause: Callable[[], None] = lambda: None,
+             hashed: set[str] | None = None) -> ServingModel:
         """
-        Hash every file of the bundle, then load and warm the model.
-
-        The digests are not remembered: files may change while the node runs, and hashing lets
-        other threads go on.
+        Hash what the engine reads of the bundle, then load and warm the model.
 
         :param batch: frames that one call may have; each number is run once, because runtimes
             compile for it. Where the engine takes one only, ``max_batch`` stays 1.
         :param pause: called before each inference that warms; returns when it may have the cores.
+        :param hashed: as ``load_engine`` takes it, for several attempts of one request. Another
+            request hashes again: files may change while the node runs.
         :raises BundleError: when the bundle is not usable.
         :raises EngineError: when the runtime refuses it.
         """
         bundle = bundle or check_settings(settings)
-        bundle.verify()
         why = 'asked for'
         if settings.engine == 'auto':
             engine, choice = load_fastest(bundle, device=settings.device,
-                                          precision=settings.precision, threads=settings.threads)
+                                          precision=settings.precision, threads=settings.threads,
+                                          hashed=hashed)
             why = choice.reason
         else:
             engine = load_engine(bundle, settings.engine, device=settings.device,
-                                 precision=settings.precision, threads=settings.threads)
+                                 precision=settings.precision, threads=settings.threads,
+                                 hashed=hashed)
         try:
             model = cls(settings, bundle, engine, choose_codec(), engine_choice=why,
                         wanted=wanted, stands_in=stands_in)

@@ -1,5 +1,6 @@
 """Frames of several cameras in one call of the engine."""
 
+from dataclasses import replace
 import threading
 import time
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from std_msgs.msg import Header
 
+from kd_perception.bundle import DEPLOY, load_bundle, write_bundle
 from kd_perception.errors import EngineError
 from kd_perception.nodes.conversion import image_message
 from kd_perception.nodes.perception import serving
@@ -182,6 +184,22 @@ def test_every_call_that_warms_waits_for_its_moment(settings, calls):
     ServingModel.load(settings, 2, batch=3, pause=lambda: paused_at.append(len(calls))).close()
     assert calls == [1, 1, 2, 3]
     assert paused_at == [0, 1, 2, 3]
+
+
+def test_a_real_graph_of_fixed_batch(settings, bundles, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    bundle = load_bundle(bundles / 'one')
+    model = onnx.load(bundle.file(DEPLOY))
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = 1
+    write_bundle(tmp_path / 'fixed', bundle.spec, {DEPLOY: model.SerializeToString()})
+    model = ServingModel.load(replace(settings, model=str(tmp_path / 'fixed')), 1, batch=3)
+    assert model.max_batch == 1
+    plain = ServingModel.load(settings, 1)
+    found, expected = (m.process(picture(1)).result for m in (model, plain))
+    assert np.array_equal(found.mask, expected.mask)
+    model.close()
+    plain.close()
 
 
 @pytest.mark.parametrize('largest', [16, 1])

@@ -1,18 +1,23 @@
 """Engines that fail while the node serves: a fake failure at the boundary, all else is real."""
 
+from dataclasses import replace
 import json
 
 from diagnostic_msgs.msg import DiagnosticArray
 import pytest
 from std_msgs.msg import String
 
+from kd_perception import bundle as bundle_module
 from kd_perception.errors import EngineError
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import values_of
-from kd_perception.nodes.perception import model_switch, serving
+from kd_perception.nodes.perception import loading, model_switch, serving
 from kd_perception.nodes.perception.fallback import FallbackOptions
+from kd_perception.nodes.perception.loading import load_first, LoadRequest
 from kd_perception.nodes.perception.node import PerceptionNode
+from kd_perception.nodes.perception.serving import check_settings, ServingSettings
 from kd_perception.nodes.perception.slots import COUNTERS
+from kd_perception.paths import file_hash
 
 NAME = '/perception'
 
@@ -194,3 +199,73 @@ def test_bad_frames_are_no_failure_of_the_engine(bench, camera, options, runtime
                          and not node.counters()['in_flight'])
         front.ask()
         assert runtimes.tried == ['onnxruntime']
+
+
+class OnGpu(Fragile):
+    """The same under the name of a GPU, whose errors are those of CUDA."""
+
+    def __init__(self, name, device, engine, runtimes):
+        super().__init__(name, engine, runtimes)
+        self.device = device
+
+    def infer(self, images):
+        if self.device != 'cpu' and self._runtimes.broken:
+            raise EngineError(f'{self.name} failed: CUDA failure: {self._runtimes.words}')
+        return self._engine.infer(images)
+
+
+@pytest.mark.parametrize(('words', 'lost'), [
+    ('700: an illegal memory access was encountered', True), ('2: out of memory', False)])
+def test_a_lost_gpu_is_not_tried_again_in_this_process(bench, camera, options, runtimes,
+                                                       monkeypatch, words, lost):
+    runtimes.words = words
+    load_fragile = serving.load_engine
+
+    def load(bundle, engine, *, device, **more):
+        fragile = load_fragile(bundle, engine, device='cpu', **more)
+        runtimes.tried[-1] = device
+        return OnGpu(engine, device, fragile._engine, runtimes)
+
+    monkeypatch.setattr(serving, 'load_engine', load)
+    monkeypatch.setattr(loading, 'is_prepared', lambda *_, **__: True)
+    watch = Watch(bench)
+    with bench.running(PerceptionNode, **{**options, 'warmup_iterations': 1,
+                                          'device': 'cuda'}) as node:
+        front = camera()
+        front.ask()
+        assert watch.model['device'] == 'cuda'
+        runtimes.broken.add('the GPU')
+        feed_until(bench, front, lambda: watch.model['device'] == 'cpu')
+        front.ask()
+        advice = 'restart the process to use the GPU again'
+        bench.spin_until(lambda: words in watch.fallback)
+        assert (advice in watch.fallback) == lost
+        assert (advice in watch.model['stands_in']) == lost
+        if lost:
+            assert runtimes.tried == ['cuda', 'cpu'], 'not by another engine on it either'
+            assert node._switch._fallback.retry_in_s(0) is None
+            bench.spin_for(1.0)
+            assert runtimes.tried == ['cuda', 'cpu']
+            front.ask()
+            # Who asks for it is told the same.
+            assert bench.set_parameters(NAME, threads=2)[0].successful
+            bench.spin_until(lambda: bench.get_parameter(NAME, 'threads') == 1)
+            bench.spin_until(lambda: f'{words}; {advice}' in watch.values['swap_1'])
+        else:
+            before = len(runtimes.tried)
+            bench.spin_until(lambda: 'cuda' in runtimes.tried[before:])
+
+
+def test_candidates_of_one_request_are_hashed_once(bundles, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bundle_module, 'file_hash',
+                        lambda path: seen.append(path.name) or file_hash(path))
+    wanted = ServingSettings(model='one', models_dir=str(bundles), engine='onnxruntime', threads=1)
+    refused = replace(wanted, precision='bf16')  # by the runtime, after the file was read
+    request = LoadRequest(wanted, check_settings(wanted), 1, 'fallback', (refused, wanted))
+    for _ in range(2):
+        model = load_first(request)
+        assert model.settings == wanted
+        model.close()
+    # The next one reads again: it is tried later, and files may have changed.
+    assert seen == ['deploy.onnx'] * 2

@@ -19,6 +19,23 @@ def test_the_same_precision_first_and_the_cpu_last():
         ('openvino', 'cpu', 'auto'), ('onnxruntime', 'cpu', 'auto'), ('torch', 'cpu', 'auto')]
 
 
+def test_the_gpu_serves_without_tensorrt():
+    for index in ('', ':1'):
+        assert order(engine='onnxruntime', device=f'tensorrt{index}', precision='fp32') == [
+            ('onnxruntime', f'cuda{index}', 'fp32'), ('torch', f'cuda{index}', 'fp32'),
+            ('onnxruntime', f'cuda{index}', 'auto'), ('torch', f'cuda{index}', 'auto'),
+            ('openvino', 'cpu', 'fp32'), ('onnxruntime', 'cpu', 'fp32'), ('torch', 'cpu', 'fp32'),
+            ('openvino', 'cpu', 'auto'), ('onnxruntime', 'cpu', 'auto'), ('torch', 'cpu', 'auto')]
+
+
+def test_nothing_is_tried_on_a_gpu_that_is_lost():
+    for device in ('cuda', 'tensorrt:0'):
+        found = order(engine='torch', device=device, precision='fp16', lost={'cuda:0'})
+        assert {place for _, place, _ in found} == {'cpu'}
+    assert order(engine='torch', device='cuda:1', precision='fp16', lost={'cuda:0'})[0] == (
+        'onnxruntime', 'cuda:1', 'fp16')
+
+
 def test_never_the_engine_that_fails_on_its_device():
     assert order(engine='onnxruntime', device='cpu', precision='fp32') == [
         ('openvino', 'cpu', 'fp32'), ('torch', 'cpu', 'fp32'),
@@ -43,6 +60,13 @@ def test_it_is_tried_again_more_and_more_rarely():
         assert guard.due(now + waits[-1])
         now += waits[-1]
     assert waits == [10.0, 20.0, 40.0, 40.0, 40.0]
+
+
+def test_what_is_left_for_good_is_not_tried_again():
+    guard = EngineFallback()
+    guard.left(0.0, for_good=True)
+    assert guard.retry_in_s(0.0) is None
+    assert not guard.due(1e9)
 
 
 @pytest.mark.parametrize(('served_s', 'wait_s'), [(5.0, 20.0), (61.0, 10.0)])

@@ -494,18 +494,16 @@ def test_failed_swap_restores_the_parameter_and_says_why(bench, options, bundles
         assert not result.successful
         assert 'deploy.onnx' in result.reason
         assert bench.get_parameter(NAME, 'model') == 'one'
-        # A flipped byte is seen when the file is read, whichever file it is, and taken back.
-        for name in ('deploy.onnx', 'logits.onnx'):
-            content = bytearray((bundles / 'two' / name).read_bytes())
-            content[len(content) // 2] ^= 1
-            (broken / name).write_bytes(bytes(content))
-            assert bench.set_parameters(NAME, model=str(broken))[0].successful
-            bench.spin_until(lambda: bench.get_parameter(NAME, 'model') == 'one')
-            bench.spin_until(lambda n=name: any(
-                'was not taken' in m.status[0].message and n in m.status[0].message
-                and 'content differs' in m.status[0].message for m in found))
-            assert values_of(found[-1].status[0])['model'] == 'one'
-            shutil.copy(bundles / 'two' / name, broken / name)
+        # A flipped byte is seen when the engine's file is read, and taken back.
+        content = bytearray((bundles / 'two' / 'deploy.onnx').read_bytes())
+        content[len(content) // 2] ^= 1
+        (broken / 'deploy.onnx').write_bytes(bytes(content))
+        assert bench.set_parameters(NAME, model=str(broken))[0].successful
+        bench.spin_until(lambda: bench.get_parameter(NAME, 'model') == 'one')
+        bench.spin_until(lambda: any(
+            'was not taken' in m.status[0].message and 'deploy.onnx' in m.status[0].message
+            and 'content differs' in m.status[0].message for m in found))
+        assert values_of(found[-1].status[0])['model'] == 'one'
         # It is told, but the model that serves is well.
         assert found[-1].status[0].level == b'\x01'
         # What can never be is refused at once.

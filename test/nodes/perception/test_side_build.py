@@ -15,6 +15,7 @@ from kd_perception.nodes.conversion import values_of
 from kd_perception.nodes.perception import loading, model_switch, serving
 from kd_perception.nodes.perception.fallback import FallbackOptions
 from kd_perception.nodes.perception.node import PerceptionNode
+from kd_perception.nodes.perception.serving import ServingSettings
 
 NAME = '/perception'
 
@@ -124,6 +125,26 @@ def test_another_engine_serves_while_the_first_model_is_built(bench, camera, ten
         assert model()['stands_in'] == ''
         bench.spin_until(lambda: not values_of(told[-1].status[0])['fallback'])
         bench.spin_until(lambda: values_of(told[-1].status[0])['loading_s'] == '0')
+
+
+def test_nothing_that_must_be_built_stands_in(bundles, tensorrt, monkeypatch):
+    """TensorRT is one of the engines that could take the GPU without its provider."""
+    tried = []
+    load = serving.load_engine
+
+    def noted(bundle, engine, *, device, **more):
+        tried.append((engine, device))
+        if device != 'cpu':
+            raise EngineError('there is none')
+        return load(bundle, engine, device=device, **more)
+
+    monkeypatch.setattr(serving, 'load_engine', noted)
+    settings = ServingSettings(model='one', models_dir=str(bundles), engine='onnxruntime',
+                               device='tensorrt', precision='fp32')
+    model = model_switch.load_soon(settings, 0, 1)
+    assert model.stands_in == 'onnxruntime is being built for tensorrt'
+    assert tried == [('onnxruntime', 'cuda'), ('onnxruntime', 'cuda'), ('onnxruntime', 'cpu')]
+    model.close()
 
 
 def test_a_build_that_fails_is_told_and_the_other_engine_goes_on(bench, camera, tensorrt):
