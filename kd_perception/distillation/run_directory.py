@@ -40,7 +40,7 @@ class RunDirectory:
     An opened run directory (context manager), locked against a second process.
 
     :param kind: ``train`` or ``distill``, part of what must agree on resuming.
-    :param identity: what else must agree: data fingerprints, teacher hash.
+    :param identity: what else must agree: data fingerprints, teacher hash, number of processes.
     :param main: false in the processes that do not write (all ranks but 0).
     :raises TrainingError: when the directory holds a finished run, another one, or other things.
     """
@@ -147,9 +147,13 @@ class RunDirectory:
             old = yaml.safe_load(stored.read_text())
             # Keys that a later release has added take their defaults.
             old['recipe'] = recipe_from_dict(old['recipe']).to_dict()
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ConfigError) as error:
+            old['identity'] = dict(old['identity'])
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ConfigError) as error:
             raise TrainingError(f'{stored}: not readable ({first_line(error)}); choose '
                                 'another --out or pass --overwrite') from None
+        # Said in words of its own below.
+        was, now = (p['identity'].get('processes', 1) for p in (old, plain))
+        old['identity']['processes'] = plain['identity']['processes'] = now
         difference = first_difference(old, plain)
         if difference:
             raise TrainingError(f'{self.path}: holds a run of another recipe ({difference}); '
@@ -157,6 +161,11 @@ class RunDirectory:
         if self.bundle.is_dir():
             raise TrainingError(f'{self.path}: is finished already; choose another --out or pass '
                                 '--overwrite')
+        if was != now:
+            # Each step would have other frames, and an epoch another number of steps.
+            raise TrainingError(f'{self.path}: was begun by {was} process{"es" * (was != 1)}, '
+                                f'not {now}; go on with as many (torchrun --nproc_per_node), '
+                                'choose another --out or pass --overwrite')
         if self.last.is_file():
             read_state(self.last)  # a damaged checkpoint is told here, in one line
 

@@ -82,8 +82,9 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
             raise TrainingError(f'{_names(learn)}: has no labels to learn from; give label_dir or '
                                 'label_topic (data.defaults), or distil from a teacher')
         require_share(recipe.data.labelled_share, [True])
-        identity = {'data': [s.identity for s in [*learn, *check]]}
         accelerator = _accelerator()
+        identity = {'data': [s.identity for s in [*learn, *check]],
+                    'processes': accelerator.num_processes}
         with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             accelerator.wait_for_everyone()  # until what was there before is gone
@@ -134,8 +135,9 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         if check or not any(s.class_map for s in learn):
             # Else some are held out, which needs no soft labels. Reading may take hours.
             teachers.require_frames([k for s in learn for k in s.keys], undecoded=True)
-        identity = {'data': [s.identity for s in [*learn, *check]], **teachers.identity}
         accelerator = _accelerator()
+        identity = {'data': [s.identity for s in [*learn, *check]],
+                    'processes': accelerator.num_processes, **teachers.identity}
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             accelerator.wait_for_everyone()  # until what was there before is gone
