@@ -2,7 +2,8 @@
 The directory of one run: what is in it, and whether to start, to resume or to refuse.
 
 Contents: ``recipe.yaml`` (resolved), ``train.jsonl`` (one event per line), ``tensorboard/``,
-``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``; where a
+``checkpoints/`` (``last`` and ``best``), ``frames.json`` (labelled pixels by class, so that a
+resumed run need not count them again), and at the end ``metrics.json`` and ``bundle/``; where a
 loss was not finite ``failed_batch/``; ``assistants/`` holds their runs and soft labels.
 ``report.json`` and ``report.html`` are made of a finished run (``run_report``).
 """
@@ -33,6 +34,7 @@ from kd_perception.paths import atomic_file, is_left_over
 REPORT_FILES = ('report.json', 'report.html')
 _FAILED = 'failed_batch'
 ASSISTANTS = 'assistants'
+FRAMES = 'frames.json'
 
 
 class RunDirectory:
@@ -110,6 +112,13 @@ class RunDirectory:
         if self.main:
             with atomic_file(self.path / name) as temporary:
                 temporary.write_text(json.dumps(data, indent=2) + '\n')
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the content of such a file; nothing where there is none."""
+        try:
+            return dict(json.loads((self.path / name).read_text()))
+        except (OSError, ValueError):
+            return {}
 
     def _open(self, plain: dict[str, Any], overwrite: bool) -> None:
         stored = self.path / 'recipe.yaml'
@@ -191,8 +200,8 @@ class RunDirectory:
 
     def _remove_half_written(self) -> None:
         """Remove what kills have left; the lock says that nobody is writing it."""
-        for whole in (self.last, self.best, self.bundle,
-                      *(self.path / name for name in ('recipe.yaml', METRICS, *REPORT_FILES))):
+        files = ('recipe.yaml', FRAMES, METRICS, *REPORT_FILES)
+        for whole in (self.last, self.best, self.bundle, *(self.path / name for name in files)):
             for path in whole.parent.iterdir():
                 if is_left_over(path, whole.name):
                     if path.is_dir():
@@ -221,5 +230,5 @@ class RunDirectory:
         folders = [self.path / name for name in ('checkpoints', 'tensorboard', 'bundle')]
         for folder in [*folders, *([] if but_failed else self._failed_batches())]:
             shutil.rmtree(folder, ignore_errors=True)
-        for name in (METRICS, 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
+        for name in (METRICS, FRAMES, 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
             (self.path / name).unlink(missing_ok=True)

@@ -41,8 +41,9 @@ from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
 from kd_perception.distillation.order import require_share
 from kd_perception.distillation.picture_statistics import statistics_file
+from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.recipe import Recipe
-from kd_perception.distillation.run_directory import RunDirectory
+from kd_perception.distillation.run_directory import FRAMES, RunDirectory
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
 from kd_perception.distillation.teachers.lessons import Lessons
@@ -144,7 +145,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
             teachers = through_assistants(recipe, classes, losses, teachers, learn, run,
                                           accelerator, distill=distill, progress=progress)
             frames, held, how = read_frames(recipe, learn, check, labels_only=False,
-                                            progress=progress)
+                                            decodable=teachers.has_seen, progress=progress)
             tell_of_teachers(teachers.bundles, held)
             frames = teachers.known_part(frames)
             require_share(recipe.data.labelled_share, frames.has_labels)
@@ -167,13 +168,15 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     """Build the parts, run the loop, write metrics and bundle."""
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
+    processes = Processes(accelerator.process_index, accelerator.num_processes,
+                          accelerator.device)
     input_spec = InputSpec(recipe.input.height, recipe.input.width, mean=recipe.input.mean,
                            std=recipe.input.std)
     network_spec = spec_of(recipe.network)
     network = build(network_spec, len(classes))
     taken = (None if lessons is None else
              initialise(network, recipe, classes, lessons.teachers))
-    pixels = frames.class_pixels(len(classes))
+    pixels = _class_pixels(frames, len(classes), run, processes)
     weighting = recipe.distillation.weighting
     seen = pixels
     if lessons is not None and not pixels.any() and (recipe.augment.focus or not weighting.off):
@@ -291,6 +294,25 @@ def _truth(store: FrameStore) -> Callable[[], Iterator[tuple[np.ndarray, np.ndar
             if sample.labels is not None:
                 yield sample.image, sample.labels
     return frames
+
+
+def _class_pixels(frames: FrameStore, classes: int, run: RunDirectory,
+                  processes: Processes) -> np.ndarray:
+    """
+    Return int64 ``[K]``: labelled pixels per class of the frames that are learned from.
+
+    All of them are read for it, by all processes together and once in a run.
+    """
+    known = run.read_json(FRAMES).get('labelled_pixels') if run.main else None
+    if not isinstance(known, list) or len(known) != 256:
+        known = None
+    # Nobody but the first process looks, or two could see different things on a slow disk.
+    told = processes.added_up(np.array([known is not None, *(known or [0] * 256)], np.int64))
+    if told[0]:
+        frames.pixels = told[1:]
+    pixels = frames.class_pixels(256, processes)
+    run.write_json(FRAMES, {'labelled_pixels': pixels.tolist()})
+    return pixels[:classes]
 
 
 def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:

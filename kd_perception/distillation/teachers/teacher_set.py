@@ -126,6 +126,10 @@ class TeacherSet:
                 frames = member.cache.labelled_part(frames)
         return frames
 
+    def has_seen(self, key: FrameKey) -> bool:
+        """Return whether all teachers with a cache have seen a frame, which was decoded then."""
+        return all(key in cache for cache in self.caches if not cache.imported)
+
     def require_frames(self, keys: Iterable[FrameKey], *, undecoded: bool = False) -> None:
         """
         Check that every frame can be taught.
