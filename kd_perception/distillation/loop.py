@@ -30,6 +30,7 @@ from kd_perception.distillation.learner import Learner, Target
 from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.optimizer import make_optimizer
 from kd_perception.distillation.precision import autocast, choose_precision
+from kd_perception.distillation.processes import Processes, Stopped
 from kd_perception.distillation.recipe import OptimizationRecipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.schedule import progress_fraction, rate_factor
@@ -85,6 +86,8 @@ class Loop:
         self._score = score
         self._progress = progress
         self._device = accelerator.device
+        self._processes = Processes(accelerator.process_index, accelerator.num_processes,
+                                    self._device)
         self.precision = choose_precision(recipe.precision, self._device)
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -195,6 +198,8 @@ class Loop:
             self._scaler.step(self._optimizer)
         self._scaler.update()
         state.step += 1
+        # Without this each process would have an average, and a score, of its own.
+        self._processes.take_statistics(self._plain)
         if self._average is not None:
             self._average.update(self._plain, state.step)
         if state.step % recipe.log_every == 0 or state.step == 1:
@@ -207,10 +212,14 @@ class Loop:
     def _validate_now(self, at: float, stop: threading.Event) -> None:
         state = self._state
         if self._validate is not None:
-            with memory_advice(self._device, f'in validation ({self.precision}, whole frames)',
-                               'lower input.height and input.width of the recipe'), \
-                    autocast(self.precision, self._device):
-                result = self._validate(self.shipped, stop.is_set)
+            try:
+                with memory_advice(self._device, f'in validation ({self.precision}, whole frames)',
+                                   'lower input.height and input.width of the recipe'), \
+                        autocast(self.precision, self._device):
+                    result = self._validate(self.shipped, stop.is_set)
+            except Stopped:
+                stop.set()  # where it was another process that was asked
+                raise
             score = result.mean_iou()
             scalars = {'mean_iou': score, 'pixel_accuracy': result.pixel_accuracy()}
             self._run.event('validation', state.step, scalars, elapsed_s=round(state.elapsed_s))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 import logging
@@ -45,7 +45,11 @@ from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.run_directory import FRAMES, RunDirectory
 from kd_perception.distillation.strict import to_plain
-from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.distillation.targets.segmentation import (
+    Frames,
+    SegmentationTarget,
+    Validation,
+)
 from kd_perception.distillation.teachers.lessons import Lessons
 from kd_perception.distillation.teachers.teacher_set import choose_teachers
 from kd_perception.errors import TrainingError
@@ -161,8 +165,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
-         truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
-         accelerator: Accelerator, *, held_out: HeldOut,
+         truth: Frames, run: RunDirectory, accelerator: Accelerator, *, held_out: HeldOut,
          losses: Mapping[str, Loss] | None = None, lessons: Lessons | None = None,
          against: str = GROUND_TRUTH, progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
@@ -194,8 +197,8 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
                       labelled_share=recipe.data.labelled_share,
                       **({} if lessons is None else lessons.shown),
                       focus_weights=_focus_weights(seen),
-                      rank=accelerator.process_index, world=accelerator.num_processes)
-    validation = Validation(target, len(classes), truth, accelerator.device)
+                      rank=processes.rank, world=processes.world)
+    validation = Validation(target, len(classes), truth, processes)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
                 score='mIoU' if against == GROUND_TRUTH else 'mIoU against the teacher',
                 progress=progress)
@@ -203,10 +206,10 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         lessons.begin(loop.shipped, target.normalise)
     state = loop.fit()
     accelerator.wait_for_everyone()
+    metrics = {**_metrics(loop, state, validation, against, classes),
+               'held_out': held_out.to_dict(),
+               **({} if taken is None else {'from_teacher': taken})}
     if run.main:
-        metrics = {**_metrics(loop, state, validation, against, classes),
-                   'held_out': held_out.to_dict(),
-                   **({} if taken is None else {'from_teacher': taken})}
         run.write_json(METRICS, metrics)
         shipped, network_spec = without_unused_exits(loop.shipped, network_spec)
         spec = BundleSpec(
@@ -286,12 +289,12 @@ def _opened(recipe: Recipe, classes: ClassSet, progress: Progress | None,
             entry.source.close()
 
 
-def _truth(store: FrameStore) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+def _truth(store: FrameStore) -> Frames:
     """Return pictures with their ground truth."""
-    def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for position in range(len(store)):
-            sample = store[position]
-            if sample.labels is not None:
+    def frames(processes: Processes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for position in processes.own(len(store)):
+            sample = store.own(position)
+            if sample is not None and sample.labels is not None:
                 yield sample.image, sample.labels
     return frames
 

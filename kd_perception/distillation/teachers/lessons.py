@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from kd_perception.distillation.dataset import Batch, still
-from kd_perception.distillation.frame_store import FrameStore
+from kd_perception.distillation.frame_store import FrameStore, Sample
+from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.precision import choose_precision
+from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.teacher_set import TeacherSet
 
@@ -48,13 +50,16 @@ class Lessons:
             self.teacher.follow(network, normalise)
 
     def pseudo_truth(self, store: FrameStore,
-                     ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+                     ) -> Callable[[Processes], Iterator[tuple[np.ndarray, np.ndarray]]]:
         """Return pictures with the teacher's decision, at the resolution of its lessons."""
         decisions: dict[int, np.ndarray] = {}  # a network in the loop is asked once
 
-        def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for position in range(len(store)):
-                shown = self._shown(store, position)
+        def frames(processes: Processes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for position in processes.own(len(store)):
+                sample = store.own(position)
+                if sample is None:
+                    continue
+                shown = self._shown(sample)
                 if position not in decisions:
                     decisions[position] = self._decision(shown)
                 yield shown.images[0].numpy(), decisions[position]
@@ -64,12 +69,12 @@ class Lessons:
         """Return int64 ``[K]``: cells per class as the teacher sees some of the frames."""
         counts = np.zeros(classes, np.int64)
         for position in range(0, len(store), max(1, len(store) // _SAMPLE)):
-            ids = self._decision(self._shown(store, position))
+            ids = self._decision(self._shown(store[position]))
             counts += np.bincount(ids.ravel(), minlength=256)[:classes]
         return counts
 
-    def _shown(self, store: FrameStore, position: int) -> Batch:
-        return still(store, position, self.teachers.caches, self.teachers.views)
+    def _shown(self, sample: Sample) -> Batch:
+        return still(sample, self.teachers.caches, self.teachers.views)
 
     def _decision(self, shown: Batch) -> np.ndarray:
         with torch.no_grad():
