@@ -54,13 +54,20 @@ class Score(Protocol):
 
 @dataclass
 class State:
-    """How far a run has come; all of it is in every checkpoint."""
+    """
+    How far a run has come; all of it is in every checkpoint.
+
+    :param skipped: steps just before that fp16 left out, one after the other.
+    :param teacher_s: seconds that a teacher in the loop has taken of the first process.
+    """
 
     step: int = 0
     elapsed_s: float = 0.0
     validations: int = 0
     best_score: float = -1.0
     best_step: int = 0
+    skipped: int = 0
+    teacher_s: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,12 +78,15 @@ class Loop:
     :param validate: called with the averaged network and a function that says whether to stop;
         None: the last weights are the best.
     :param score: what the validation's mean IoU is called in notes and in the log.
+    :param teacher_s: seconds that a teacher in the loop has taken so far.
+    :raises TrainingError: when memory runs out.
     """
 
     def __init__(self, network: nn.Module, target: Target, batches: Batches,
                  recipe: OptimizationRecipe, run: RunDirectory, accelerator: Accelerator, *,
                  validate: Callable[[nn.Module, Callable[[], bool]], Score] | None = None,
-                 score: str = 'mIoU', progress: Progress | None = None) -> None:
+                 score: str = 'mIoU', teacher_s: Callable[[], float] | None = None,
+                 progress: Progress | None = None) -> None:
         self._recipe = recipe
         self._run = run
         self._accelerator = accelerator
@@ -84,6 +94,7 @@ class Loop:
         self._batches = batches
         self._validate = validate
         self._score = score
+        self._teacher_s = teacher_s
         self._progress = progress
         self._device = accelerator.device
         self._processes = Processes(accelerator.process_index, accelerator.num_processes,
@@ -111,6 +122,11 @@ class Loop:
     def shipped(self) -> nn.Module:
         """The network that is validated and exported: the average, where there is one."""
         return self._plain if self._average is None else self._average.network
+
+    @property
+    def taught_in_loop(self) -> bool:
+        """Whether ``State.teacher_s`` counts anything."""
+        return self._teacher_s is not None
 
     def fit(self) -> State:
         """
@@ -164,6 +180,7 @@ class Loop:
 
     def _step(self, batch: Batch, at: float, wait_s: float) -> None:
         started = time.monotonic()
+        taught = 0.0 if self._teacher_s is None else self._teacher_s()
         recipe, state = self._recipe, self._state
         rate = recipe.learning_rate * rate_factor(recipe.schedule, at, recipe.warmup,
                                                   recipe.poly_power)
@@ -202,10 +219,14 @@ class Loop:
         self._processes.take_statistics(self._plain)
         if self._average is not None:
             self._average.update(self._plain, state.step)
+        took: dict[str, float] = {}
+        if self._teacher_s is not None:
+            took['teacher_s'] = self._teacher_s() - taught
+            state.teacher_s += took['teacher_s']
         if state.step % recipe.log_every == 0 or state.step == 1:
             self._run.event('train', state.step, {
                 'loss': sum(values.values()), **values, 'learning_rate': rate, 'gradient': norm,
-                'step_s': time.monotonic() - started, 'wait_s': wait_s,
+                'step_s': time.monotonic() - started, 'wait_s': wait_s, **took,
                 'elapsed_s': state.elapsed_s})
         self._report(at, f'loss {sum(values.values()):.3f}')
 

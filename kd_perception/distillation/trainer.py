@@ -201,6 +201,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     validation = Validation(target, len(classes), truth, processes)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
                 score='mIoU' if against == GROUND_TRUTH else 'mIoU against the teacher',
+                teacher_s=None if lessons is None or not lessons.online else lessons.seconds,
                 progress=progress)
     if lessons is not None:
         lessons.begin(loop.shipped, target.normalise)
@@ -222,7 +223,9 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         save_bundle(run.bundle, shipped.cpu().float(), spec,
                     extra_files={METRICS: run.path / METRICS, **statistics_file(frames)},
                     weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
-        run.event('finished', state.step, **_circumstances(held_out, lessons, accelerator))
+        taught = len(frames) + (len(held_out.places) if against == TEACHER else 0)
+        run.event('finished', state.step, taught_frames=taught,
+                  **_circumstances(held_out, lessons, accelerator))
     accelerator.wait_for_everyone()
     return load_bundle(run.bundle)
 
@@ -244,6 +247,7 @@ def _metrics(loop: Loop, state: State, validation: Validation, against: str,
     matrix = validation(loop.shipped)
     return {'steps': state.step, 'best_step': state.best_step,
             'training_minutes': round(state.elapsed_s / 60, 2), 'precision': loop.precision,
+            **({'teacher_s': round(state.teacher_s, 3)} if loop.taught_in_loop else {}),
             'validation_against': against, 'validation': matrix.to_dict(classes.names)}
 
 

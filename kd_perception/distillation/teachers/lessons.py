@@ -15,6 +15,7 @@ from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.precision import choose_precision
 from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.teachers.average import AverageTeacher
+from kd_perception.distillation.teachers.stopwatch import Stopwatch
 from kd_perception.distillation.teachers.teacher_set import TeacherSet
 
 # Frames that tell how often the teacher sees each class.
@@ -27,14 +28,27 @@ class Lessons:
 
     :param precision: ``optimization.precision``: teachers in the loop compute as the student does.
     :param layers: names of the teacher's layers that losses look at.
+    :raises TrainingError: when memory runs out.
     """
 
     def __init__(self, teachers: TeacherSet, device: torch.device, precision: str,
                  layers: Sequence[str] = ()) -> None:
         self.teachers = teachers
         chosen = choose_precision(precision, device)
-        self.teacher, self.guide = teachers.load(device, chosen, layers)
+        self._watch = Stopwatch(device)
+        with memory_advice(device, f'while the teacher was loaded in {chosen}',
+                           'set distillation.teacher_devices to auto, or cache its soft labels'):
+            self.teacher, self.guide = teachers.load(device, chosen, layers, self._watch)
         self._device = device
+
+    @property
+    def online(self) -> bool:
+        """Return whether a network is asked in every step."""
+        return self.teachers.online or self.guide is not None
+
+    def seconds(self) -> float:
+        """Return how long networks have computed for lessons so far."""
+        return self._watch.seconds()
 
     @property
     def shown(self) -> dict[str, Any]:
