@@ -38,6 +38,9 @@ from kd_perception.errors import TrainingError
 from kd_perception.frames import Progress
 
 log = logging.getLogger(__name__)
+# Steps that fp16 may leave out one after the other: from its largest scale to a smaller one than
+# any gradient needs.
+_MOST_SKIPPED = 50
 
 
 class Score(Protocol):
@@ -100,6 +103,16 @@ class Loop:
         self._processes = Processes(accelerator.process_index, accelerator.num_processes,
                                     self._device)
         self.precision = choose_precision(recipe.precision, self._device)
+        with memory_advice(self._device, 'while the network was loaded',
+                           'choose a smaller network, or set optimization.ema_decay to 0'):
+            self._load(network, target)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
+        self._state = State()
+        self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
+
+    def _load(self, network: nn.Module, target: Target) -> None:
+        """Bring the network, its average and all that is trained onto the device."""
+        recipe, accelerator = self._recipe, self._accelerator
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.to(self._device)
@@ -114,9 +127,6 @@ class Loop:
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         self._learner = accelerator.prepare_model(learner)
         self._optimizer = make_optimizer(learner, recipe)
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
-        self._state = State()
-        self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
 
     @property
     def shipped(self) -> nn.Module:
@@ -206,8 +216,9 @@ class Loop:
         self._scaler.unscale_(self._optimizer)
         limit = recipe.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self._learner.parameters(), limit))
+        state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
         # With fp16 an overflow is expected: the scaler skips the step and lowers its scale.
-        if not math.isfinite(norm) and not self._scaler.is_enabled():
+        if state.skipped > (_MOST_SKIPPED if self._scaler.is_enabled() else 0):
             raise TrainingError(f'the gradient is {norm} at step {state.step}; '
                                 f'{self._keep(batch, {**values, "gradient": norm})}; lower '
                                 'optimization.learning_rate')

@@ -39,6 +39,7 @@ from kd_perception.distillation.losses import build_losses, loss_kinds, require_
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.order import require_share
 from kd_perception.distillation.picture_statistics import statistics_file
 from kd_perception.distillation.processes import Processes
@@ -183,7 +184,9 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
     weighting = recipe.distillation.weighting
     seen = pixels
     if lessons is not None and not pixels.any() and (recipe.augment.focus or not weighting.off):
-        seen = lessons.seen(frames, len(classes))
+        with memory_advice(accelerator.device, 'while the teacher looked at some frames',
+                           'lower input.height and input.width of the recipe'):
+            seen = lessons.seen(frames, len(classes))
     target = SegmentationTarget(
         input_spec, losses=losses, teacher=None if lessons is None else lessons.teacher,
         guide=None if lessons is None else lessons.guide,
@@ -191,7 +194,9 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
         label_smoothing=optimization.label_smoothing, device=accelerator.device,
         channels_last=optimization.channels_last)
-    target.attach(network, recipe.crop, recipe.distillation.exits)
+    with memory_advice(accelerator.device, 'while layers were looked at',
+                       'lower augment.crop'):
+        target.attach(network, recipe.crop, recipe.distillation.exits)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size,
                       labelled_share=recipe.data.labelled_share,

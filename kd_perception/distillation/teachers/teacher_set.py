@@ -28,6 +28,7 @@ from kd_perception.distillation.losses.loss import (
     SoftenedLoss,
     SOFTMAX,
 )
+from kd_perception.distillation.processes import world_size
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
 from kd_perception.distillation.student_recipe import ASSISTANT
@@ -218,6 +219,9 @@ def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss
     :raises TrainingError: one line that says what does not fit.
     """
     settings = recipe.distillation
+    if settings.teacher_devices == 'auto' and world_size() > 1:
+        raise ConfigError('distillation.teacher_devices auto: takes all devices for one process; '
+                          'leave torchrun out, or set it to one')
     if settings.ema_teacher:
         _check_own_average(losses, bundles, cache_dirs)
         return TeacherSet(recipe, len(classes), ())
