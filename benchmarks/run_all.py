@@ -35,6 +35,7 @@ BARS = {
     'simulator': 'at least 25 frames/s',
     'soak': 'at most 2 %, nothing lost, leaked or wrong',
     'train_from_cache': 'at most 1.1',
+    'train_from_cache.faster_than_online': 'at least 3',
 }
 
 # Why a figure is what it is, where the table alone would puzzle.
@@ -71,6 +72,8 @@ def main() -> int:
         write_page(rows, HERE.parent / 'docs' / 'benchmarks.md')
     for row, seconds in rows:
         print(f'{row["name"]}: {row["value"]} {row["unit"]} ({seconds:.0f} s)')
+        for name, more in row.get('also', {}).items():
+            print(f'{row["name"]}, {name}: {more["value"]} {more["unit"]}')
     if failed:
         print(f'failed: {", ".join(failed)}', file=sys.stderr)
     return 1 if failed else 0
@@ -90,6 +93,10 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
         if not row['workload'].get('counts_for_bar', True):
             bar = f'({bar}, on a larger workload)'
         text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} | {bar} |')
+        for name, more in row.get('also', {}).items():
+            spread = ', '.join(f'{k} {v}' for k, v in more['spread'].items())
+            text.append(f'| `{row["name"]}`, {name.replace("_", " ")} | {more["value"]} '
+                        f'{more["unit"]} | {spread} | {BARS.get(row["name"] + "." + name, "")} |')
     text += ['', '## Workloads', '']
     for row, _ in rows:
         text.append(f'- **{row["name"]}**: ' + ', '.join(
