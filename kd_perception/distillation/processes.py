@@ -48,8 +48,10 @@ class Processes:
 
     def take_statistics(self, module: nn.Module) -> None:
         """Set the statistics of ``module`` (batch normalisation) to those of the first process."""
+        if self.world == 1:
+            return
         buffers = [b for b in module.buffers() if b.is_floating_point()]
-        if self.world == 1 or not buffers:
+        if not buffers:
             return
         # In one go: what takes long is to begin.
         flat = torch.cat([b.detach().float().reshape(-1) for b in buffers])
