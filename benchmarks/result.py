@@ -26,16 +26,19 @@ def host() -> dict[str, Any]:
 
 
 def state(*, name: str, value: float, unit: str, workload: dict[str, Any],
-          spread: dict[str, Any], details: dict[str, Any] | None = None,
-          json_file: Path | None = None) -> None:
+          spread: dict[str, Any], also: dict[str, dict[str, Any]] | None = None,
+          details: dict[str, Any] | None = None, json_file: Path | None = None) -> None:
     """
     Print the figure as the last line, and keep the details where asked.
 
     :param workload: data, resolution, bundle hashes, engine, precision that ran, n, repeats.
     :param spread: how far repeats lay apart, e.g. ``{'min': …, 'max': …}``.
+    :param also: further figures of the same runs by name, each with ``value``, ``unit`` and
+        ``spread``.
     """
     line = {'name': name, 'value': round(value, 4), 'unit': unit,
-            'workload': {**workload, 'host': host()}, 'spread': spread}
+            'workload': {**workload, 'host': host()}, 'spread': spread,
+            **({'also': also} if also else {})}
     if json_file is not None:
         json_file.write_text(json.dumps({**line, 'details': details or {}}, indent=2))
     print(json.dumps(line), flush=True)

@@ -36,6 +36,7 @@ BARS = {
     'soak': 'at most 2 %, nothing lost, leaked or wrong',
     'start_up': 'at most 2 s',
     'train_from_cache': 'at most 1.1',
+    'train_from_cache.faster_than_online': 'at least 3',
 }
 
 # Why a figure is what it is, where the table alone would puzzle.
@@ -72,6 +73,8 @@ def main() -> int:
         write_page(rows, HERE.parent / 'docs' / 'benchmarks.md')
     for row, seconds in rows:
         print(f'{row["name"]}: {row["value"]} {row["unit"]} ({seconds:.0f} s)')
+        for name, more in row.get('also', {}).items():
+            print(f'{row["name"]}, {name}: {more["value"]} {more["unit"]}')
     if failed:
         print(f'failed: {", ".join(failed)}', file=sys.stderr)
     return 1 if failed else 0
@@ -91,6 +94,10 @@ def write_page(rows: list[tuple[dict, float]], path: Path) -> None:
         if not row['workload'].get('counts_for_bar', True):
             bar = f'({bar}, on a larger workload)'
         text.append(f'| `{row["name"]}` | {row["value"]} {row["unit"]} | {spread} | {bar} |')
+        for name, more in row.get('also', {}).items():
+            spread = ', '.join(f'{k} {v}' for k, v in more['spread'].items())
+            text.append(f'| `{row["name"]}`, {name.replace("_", " ")} | {more["value"]} '
+                        f'{more["unit"]} | {spread} | {BARS.get(row["name"] + "." + name, "")} |')
     text += ['', '## Workloads', '']
     for row, _ in rows:
         text.append(f'- **{row["name"]}**: ' + ', '.join(

@@ -88,6 +88,11 @@ class FolderSource(FrameSequence):
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reopened(partial(FolderSource, self.path, **self._arguments))
 
+    @property
+    def labelled(self) -> np.ndarray:
+        """Return bool ``[n]``: which of the chosen images have a label file."""
+        return np.array([self._files[p].stem in self._labels for p in self._positions], bool)
+
     def drives(self) -> Sequence[Drive]:
         """Return the drive of each chosen image, by the names of the files."""
         return [file_drive(self._files[p].stem, self.name, self.fingerprint)
@@ -182,6 +187,11 @@ class VideoSource(FrameSequence):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reopened(partial(VideoSource, self.path))
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Return bool ``[n]``: none of them."""
+        return np.zeros(len(self), bool)
 
     def __iter__(self) -> Iterator[Frame]:
         self.bad_frames = 0

@@ -78,6 +78,15 @@ class FrameSequence(ABC):
         return self._times_ns[self._positions]
 
     @property
+    def labelled(self) -> np.ndarray | None:
+        """
+        Return bool ``[n]``: which of the chosen frames have labels.
+
+        None where only reading tells, or where keys are not by place in one recording.
+        """
+        return None
+
+    @property
     def stamps_ns(self) -> np.ndarray:
         """
         Return int64 ``[n]``: the stamps of the chosen frames; -1 for one that cannot be read.

@@ -149,6 +149,13 @@ class BagSource(FrameSequence):
         return self._reopened(partial(BagSource, self._reader.path, **self._arguments))
 
     @property
+    def labelled(self) -> np.ndarray:
+        """Return bool ``[n]``: which of the chosen frames have a label image."""
+        if not self.has_labels:
+            return np.zeros(len(self), bool)
+        return self._partner[self._positions] >= 0
+
+    @property
     def stamps_ns(self) -> np.ndarray:
         """Return int64 ``[n]``: the header stamps of the chosen frames."""
         return self._images.header_stamps(self._positions)

@@ -183,10 +183,9 @@ class Batches:
                        calm if self._calm else None)
 
 
-def still(store: FrameStore, position: int, caches: Sequence[SoftLabelCache] = (),
+def still(sample: Sample, caches: Sequence[SoftLabelCache] = (),
           views: ViewPlan | None = None) -> Batch:
     """Return a batch of one frame as it is, or of its first view, with its soft labels."""
-    sample = store[position]
     if views is not None:
         return _collated([_numbered(sample, caches, views, 0)])
     height, width = sample.image.shape[:2]

@@ -1,18 +1,22 @@
 """
 Decoded frames of all recordings, ready for random access by several threads.
 
-Frames are decoded once, brought to the network's input size and kept as bytes while they fit into
-the memory limit; beyond it they are decoded again at every access.
+As many frames as fit into the memory limit are decoded beforehand, brought to the network's input
+size and kept as bytes. Beyond it they are decoded at every access, and nothing is known of them
+before but their names, drives and whether they have labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import copy
 from dataclasses import dataclass, replace
+from functools import partial
 import hashlib
+from itertools import chain
 import logging
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +25,7 @@ from kd_perception.bags.sampling import BadFrames, LabelError
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.frame_names import frame_name
+from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.recipe import SourceRecipe
 from kd_perception.errors import ImageError, TrainingError
 from kd_perception.frames import FrameKey, FrameSource, Progress
@@ -74,6 +79,12 @@ class LabelledSource:
         return [FrameKey(self.source.fingerprint, self.source.topic, where(i))
                 for i in range(len(self.source))]
 
+    @property
+    def labelled(self) -> np.ndarray | None:
+        """Return bool ``[n]``: which frames have labels that count; None: only reading tells."""
+        known = getattr(self.source, 'labelled', None)
+        return known if known is None else known & (self.class_map is not None)
+
 
 def open_sources(entries: Sequence[SourceRecipe], classes: ClassSet,
                  progress: Progress | None = None) -> list[LabelledSource]:
@@ -123,27 +134,42 @@ class FrameStore:
     """
     Random access to frames of several recordings, by position.
 
+    Of those that are read beforehand, frames that cannot be decoded are left out. Where a later
+    one turns out to be such, the next one that is alike (labelled or not) stands in for it: a
+    matter of the frames alone, so that all processes and resumed runs see the same.
+
     :param sources: recordings; the store does not close them.
     :param size: height and width that frames are brought to.
-    :param memory_gb: limit of the bytes kept.
-    :param digests: keep a digest of each picture at input size.
+    :param memory_gb: frames of so many bytes are read beforehand.
+    :param sharers: stores like this one on this machine, each of which keeps a part of these.
+    :param whole: read all frames beforehand.
+    :param decodable: of which frames it is known that they can be decoded; the others are read
+        beforehand. None: of all, until one turns out not to be.
+    :param digests: keep a digest of each picture at input size that is read beforehand.
     :raises TrainingError: when no frame can be read.
     """
 
     def __init__(self, sources: Sequence[LabelledSource], size: tuple[int, int], *,
-                 memory_gb: float = 4.0, labels_only: bool = False, digests: bool = False,
-                 progress: Progress | None = None) -> None:
+                 memory_gb: float = 4.0, sharers: int = 1, labels_only: bool = False,
+                 whole: bool = False, decodable: Callable[[FrameKey], bool] | None = None,
+                 digests: bool = False, progress: Progress | None = None) -> None:
         self._sources = list(sources)
         self._size = size
-        self._lock = threading.Lock()
+        # Readers hold a file position, so each serves one thread at a time.
+        self._locks = [threading.Lock() for _ in self._sources]
+        self._failed = [BadFrames(log, s.source.name, len(s.source)) for s in self._sources]
+        self._bad: set[tuple[int, int]] = set()  # of those that were not read beforehand
+        self._avoided: frozenset[bytes] = frozenset()
         self._where: list[tuple[int, int]] = []
         self._kept: list[Sample | None] = []
         self.keys: list[FrameKey] = []
         self.has_labels: list[bool] = []
         self.drives: list[Drive] = []
-        self.digests: list[bytes] | None = [] if digests else None
-        self._pixels: np.ndarray | None = None
-        self._read_all(memory_gb * 1e9, labels_only, progress)
+        self.digests: list[bytes | None] | None = [] if digests else None
+        self.pixels: np.ndarray | None = None  # int64 [256], once they are counted
+        plan = partial(_plan, self._sources, size, memory_gb * 1e9, labels_only=labels_only,
+                       whole=whole, decodable=decodable)
+        self._read_all(plan, memory_gb * 1e9 / sharers, labels_only, progress)
         if not self._where:
             names = ', '.join(s.source.name for s in self._sources) or 'no recordings'
             kind = 'labelled frame' if labels_only else 'frame'
@@ -153,13 +179,40 @@ class FrameStore:
         return len(self._where)
 
     def __getitem__(self, position: int) -> Sample:
+        """
+        Return a frame, or the one that stands in for it.
+
+        :raises TrainingError: when not one can be decoded.
+        """
+        for at in chain(range(position, len(self)), range(position)):
+            if self.has_labels[at] == self.has_labels[position]:
+                sample = self.own(at)
+                if sample is not None:
+                    return sample
+        raise TrainingError(f'none of {len(self)} frames can be decoded')
+
+    def own(self, position: int) -> Sample | None:
+        """Return a frame itself; None where it cannot be decoded, or is not to be shown."""
         kept = self._kept[position]
-        if kept is not None:
+        if kept is not None or self._where[position] in self._bad:
             return kept
         which, index = self._where[position]
-        # Readers hold a file position, so they serve one thread at a time.
-        with self._lock:
-            return self._read(which, index)
+        sample = self._decodable(which, index)
+        if sample is not None and self._avoided and _digest(sample) in self._avoided:
+            log.warning('%s: frame %d is the same picture as a validation frame, and is not '
+                        'learned from', self._sources[which].source.name, index)
+            sample = None
+        if sample is None:
+            self._bad.add((which, index))
+        return sample
+
+    def avoid(self, pictures: Iterable[bytes]) -> None:
+        """
+        Let other frames stand in for pictures that are not to be shown.
+
+        :param pictures: digests; of frames that were read beforehand nobody asks any more.
+        """
+        self._avoided = frozenset(pictures)
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
@@ -171,15 +224,15 @@ class FrameStore:
         """Return, for each frame, which recording it is of and its position there."""
         return tuple(self._where)
 
-    def class_pixels(self, num_classes: int) -> np.ndarray:
-        """Return int64 ``[K]``: labelled pixels per class over all frames."""
-        if self._pixels is None:
-            self._pixels = np.zeros(256, np.int64)
-            for position in np.flatnonzero(self.has_labels):  # the others are not read for it
-                labels = self[int(position)].labels
-                if labels is not None:
-                    self._pixels += np.bincount(labels.ravel(), minlength=256)
-        return self._pixels[:num_classes].copy()
+    def class_pixels(self, num_classes: int, processes: Processes | None = None) -> np.ndarray:
+        """
+        Return int64 ``[K]``: labelled pixels per class over all frames, which are counted once.
+
+        :param processes: divide the frames; each of them must ask.
+        """
+        if self.pixels is None:
+            self.pixels = self._counted(processes or Processes())
+        return self.pixels[:num_classes].copy()
 
     def statistics(self, classes: ClassSet) -> dict[str, Any]:
         """Return what a bundle says of its training data: counts, colours, class shares."""
@@ -201,14 +254,13 @@ class FrameStore:
 
     def subset(self, positions: Sequence[int]) -> FrameStore:
         """Return a store of some of the frames, sharing their memory."""
-        other = object.__new__(FrameStore)
-        other._sources, other._size, other._lock = self._sources, self._size, self._lock
+        other = copy.copy(self)
         other._where = [self._where[p] for p in positions]
         other._kept = [self._kept[p] for p in positions]
         other.keys = [self.keys[p] for p in positions]
         other.has_labels = [self.has_labels[p] for p in positions]
         other.drives = [self.drives[p] for p in positions]
-        other._pixels = None
+        other.pixels = None
         other.digests = None if self.digests is None else [self.digests[p] for p in positions]
         return other
 
@@ -234,46 +286,65 @@ class FrameStore:
                                 'give data.validation or set data.validation_share')
         return self.subset(keep), self.subset(held)
 
-    def _read_all(self, limit: float, labels_only: bool, progress: Progress | None) -> None:
-        total = sum(len(s.source) for s in self._sources)
-        used, done, bad = 0, 0, 0
-        for which, entry in enumerate(self._sources):
-            if labels_only and entry.class_map is None:
-                done += len(entry.source)
-                continue
-            failed = BadFrames(log, entry.source.name, len(entry.source))
-            drives = drives_of(entry.source, entry.drive)
-            for index in range(len(entry.source)):
+    def _read_all(self, plan: Callable[[], Iterator[_Row]], memory: float, labels_only: bool,
+                  progress: Progress | None) -> None:
+        total, done, used = sum(row.now for row in plan()), 0, 0
+        of: Sequence[Drive] = ()
+        at = -1
+        for row in plan():
+            if row.which != at:
+                at, entry = row.which, self._sources[row.which]
+                of = drives_of(entry.source, entry.drive)
+            sample, key, has_labels = None, row.key, row.labelled
+            if row.now:
                 done += 1
-                try:
-                    sample = self._read(which, index)
-                except LabelError:
-                    raise  # wrong labels spoil a training silently, a bad picture does not
-                except ImageError as error:
-                    failed.add(index, error)
-                    continue
-                if labels_only and sample.labels is None:
-                    continue
-                size = sample.image.nbytes + (0 if sample.labels is None else sample.labels.nbytes)
-                keep = used + size <= limit
-                used += size if keep else 0
-                self._where.append((which, index))
-                self._kept.append(sample if keep else None)
-                self.keys.append(sample.key)
-                self.has_labels.append(sample.labels is not None)
-                self.drives.append(drives[index])
-                if self.digests is not None:
-                    self.digests.append(hashlib.blake2b(sample.image.data,
-                                                        digest_size=16).digest())
+                sample = self._decodable(row.which, row.place)
                 if progress is not None:
                     progress(done, total, 'reading frames')
+                if sample is None:
+                    continue
+                key, has_labels = sample.key, sample.labels is not None
+                if labels_only and not has_labels:
+                    continue
+            if self.digests is not None:
+                self.digests.append(None if sample is None else _digest(sample))
+            if sample is not None:
+                size = _bytes(self._size, has_labels)
+                sample, used = (sample, used + size) if used + size <= memory else (None, used)
+            self._where.append((row.which, row.place))
+            self._kept.append(sample)
+            self.keys.append(key)
+            self.has_labels.append(has_labels)
+            self.drives.append(of[row.place])
+        for failed in self._failed:
             failed.sum_up()
-            bad += failed.count
-        log.info('%d frames (%d bad), %.2f GB in memory', len(self._where), bad, used / 1e9)
+        log.info('%d frames (%d of %d that were read are bad), %.2f GB in memory',
+                 len(self._where), sum(f.count for f in self._failed), total, used / 1e9)
+
+    def _counted(self, processes: Processes) -> np.ndarray:
+        """Return int64 ``[256]``: labelled pixels by id."""
+        pixels = np.zeros(256, np.int64)
+        labelled = np.flatnonzero(self.has_labels)  # the others are not read for it
+        for place in processes.own(len(labelled)):
+            sample = self.own(int(labelled[place]))
+            if sample is not None and sample.labels is not None:
+                pixels += np.bincount(sample.labels.ravel(), minlength=256)
+        return processes.added_up(pixels)
+
+    def _decodable(self, which: int, index: int) -> Sample | None:
+        """Return a frame, or None where the picture is damaged, which is told."""
+        try:
+            return self._read(which, index)
+        except LabelError:
+            raise  # wrong labels spoil a training silently, a bad picture does not
+        except ImageError as error:
+            self._failed[which].add(index, error)
+            return None
 
     def _read(self, which: int, index: int) -> Sample:
         entry = self._sources[which]
-        frame = entry.source[index]
+        with self._locks[which]:
+            frame = entry.source[index]
         image = resize_image(frame.image, *self._size)
         if image is frame.image or not image.flags.c_contiguous:
             image = np.array(image)  # a view would keep the whole message alive
@@ -282,3 +353,44 @@ class FrameStore:
             require_known(entry, frame.labels, index)
             labels = entry.class_map(resize_labels(frame.labels, *self._size))
         return Sample(frame.key, image, labels, frame_name(entry.source, frame))
+
+
+class _Row(NamedTuple):
+    """A frame that is taken: of which recording, where, and whether it is read beforehand."""
+
+    which: int
+    place: int
+    key: FrameKey
+    labelled: bool
+    now: bool
+
+
+def _plan(sources: Sequence[LabelledSource], size: tuple[int, int], room: float, *,
+          labels_only: bool, whole: bool,
+          decodable: Callable[[FrameKey], bool] | None) -> Iterator[_Row]:
+    """
+    Yield the frames that are taken, as far as that is known without reading.
+
+    :param room: bytes of frames that are read beforehand; the other parameters are the store's.
+    """
+    taken = 0
+    for which, entry in enumerate(sources):
+        if labels_only and entry.class_map is None:
+            continue
+        known = entry.labelled
+        for index, key in enumerate(entry.keys):
+            labelled = known is None or bool(known[index])
+            if labels_only and not labelled:
+                continue
+            fits = taken + _bytes(size, labelled) <= room
+            taken += _bytes(size, labelled) if fits else 0
+            yield _Row(which, index, key, labelled, fits or whole or known is None or (
+                decodable is not None and not decodable(key)))
+
+
+def _bytes(size: tuple[int, int], labelled: bool) -> int:
+    return size[0] * size[1] * (4 if labelled else 3)
+
+
+def _digest(sample: Sample) -> bytes:
+    return hashlib.blake2b(sample.image.data, digest_size=16).digest()

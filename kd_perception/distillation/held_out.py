@@ -7,7 +7,7 @@ Frames of one drive look alike, so a score on the rest of a drive says how well 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 import logging
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from kd_perception.bags.drives import Drive, drives_of, groups, shared
 from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.frame_store import FrameStore, LabelledSource
+from kd_perception.distillation.processes import processes_here
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.errors import TrainingError
-from kd_perception.frames import evenly, Progress
+from kd_perception.frames import evenly, FrameKey, Progress
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class HeldOut:
     :param by: how they were found.
     :param drives: their drives.
     :param shared: of these, frames by name of the drive that is learned from, too.
-    :param pictures: frames whose very picture is learned from.
+    :param pictures: frames whose very picture is learned from, as far as was read beforehand.
     :param places: which recording each frame is of, and its position there: of the validation
         recordings, where there are some, else of those that are learned from.
     """
@@ -54,27 +55,34 @@ class HeldOut:
 
 
 def read_frames(recipe: Recipe, learn: Sequence[LabelledSource], check: Sequence[LabelledSource],
-                *, labels_only: bool, progress: Progress | None = None,
-                ) -> tuple[FrameStore, FrameStore, HeldOut]:
+                *, labels_only: bool, decodable: Callable[[FrameKey], bool] | None = None,
+                progress: Progress | None = None) -> tuple[FrameStore, FrameStore, HeldOut]:
     """
-    Read the frames to learn from and those to measure on.
+    Read the frames to learn from, as far as memory goes, and those to measure on.
+
+    Frames to learn from that are read later, and whose very picture is measured on, are not
+    learned from then.
 
     :param check: recordings to measure on; without any, a part of the others is held out.
     :param labels_only: learn from labelled frames alone.
+    :param decodable: of which frames it is known that they can be decoded (``FrameStore``).
     :raises TrainingError: when both share a drive or a picture and the recipe does not allow it.
     """
     size, data = (recipe.input.height, recipe.input.width), recipe.data
     # Told before frames are read, which may take long.
     leaked = shared_drives(learn, check, labels_only=labels_only)
     told(leaked, 0, sum(len(s.source) for s in check), allowed=data.allow_shared_drives)
-    frames = FrameStore(learn, size, memory_gb=data.memory_gb, labels_only=labels_only,
-                        digests=bool(check), progress=progress)
+    memory: dict[str, Any] = {'memory_gb': data.memory_gb, 'sharers': processes_here()}
+    frames = FrameStore(learn, size, labels_only=labels_only, decodable=decodable,
+                        digests=bool(check), progress=progress, **memory)
     if check:
-        held = FrameStore(check, size, memory_gb=data.memory_gb, labels_only=True, digests=True,
-                          progress=progress)
+        held = FrameStore(check, size, labels_only=True, whole=True, digests=True,
+                          progress=progress, **memory)
         pictures = shared_pictures(frames, held)
         if not leaked:
             told({}, pictures, len(held), allowed=data.allow_shared_drives)
+        if not data.allow_shared_drives:
+            frames.avoid(d for d in held.digests or () if d is not None)
         how = HeldOut(VALIDATION, drive_names(held.drives), leaked, pictures)
     else:
         frames, held, how = hold_out(frames, data.validation_share)

@@ -35,6 +35,7 @@ from kd_perception.distillation.labellers import Labeller, load_labeller
 from kd_perception.distillation.labelling_log import append
 from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
+from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.teachers.cached import settle
 from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError, ImageError, TrainingError
@@ -44,6 +45,8 @@ from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 log = logging.getLogger(__name__)
 CHECK_TEMPERATURES = (1.0, 4.0)
+# What helps where a teacher does not fit.
+_LOWER = 'choose a lower --precision, --shard-teacher or --device cpu'
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,17 @@ def label(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     :param spread: put parts of a teacher that is too large for one device onto all that there
         are; it then runs in torch.
     :param memory: what it may take of each then, e.g. ``{0: '20GiB', 'cpu': '60GiB'}``.
-    :raises TrainingError: when the directory holds labels of another teacher or codec.
+    :raises TrainingError: when the directory holds labels of another teacher or codec, or memory
+        runs out.
     """
     if shard_size < 1:
         raise ConfigError(f'shard size {shard_size}: at least one frame per file')
     codec = codec or SoftLabelCodec()
     cache = Path(cache_dir)
-    model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
-                          threads=threads, spread=spread, memory=memory)
-    with ExitStack() as opened:
+    with memory_advice(device, f'while {source.name} was labelled', _LOWER), \
+            ExitStack() as opened:
+        model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
+                              threads=threads, spread=spread, memory=memory)
         opened.callback(model.close)
         # Before anything is written: a recording without a single picture raises here.
         failures = BadFrames(log, source.name, len(source))
@@ -169,9 +174,11 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
     divergence: dict[float, list[float]] = {t: [] for t in CHECK_TEMPERATURES}
     failures = BadFrames(log, source.name, len(chosen))
     views = None if cache.views is None else ViewPlan.from_dict(cache.views)
-    model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
-                          threads=threads)
-    try:
+    with memory_advice(device, f'while {source.name} was checked', _LOWER), \
+            ExitStack() as opened:
+        model = load_labeller(teacher, views, engine=engine, device=device, precision=precision,
+                              threads=threads)
+        opened.callback(model.close)
         for done, position in enumerate(chosen):
             frame = _decodable(source, position, failures)
             if frame is None:
@@ -189,8 +196,6 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                                   / temperature ** 2)
             if progress is not None:
                 progress(done + 1, len(chosen), f'agreement {100 * np.mean(agreement):.2f} %')
-    finally:
-        model.close()
     failures.sum_up()
     if not agreement:
         raise TrainingError(f'{source.name}: none of the sampled frames can be decoded')

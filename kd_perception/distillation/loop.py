@@ -30,6 +30,7 @@ from kd_perception.distillation.learner import Learner, Target
 from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.optimizer import make_optimizer
 from kd_perception.distillation.precision import autocast, choose_precision
+from kd_perception.distillation.processes import Processes, Stopped
 from kd_perception.distillation.recipe import OptimizationRecipe
 from kd_perception.distillation.run_directory import RunDirectory
 from kd_perception.distillation.schedule import progress_fraction, rate_factor
@@ -37,6 +38,9 @@ from kd_perception.errors import TrainingError
 from kd_perception.frames import Progress
 
 log = logging.getLogger(__name__)
+# Steps that fp16 may leave out one after the other: from its largest scale to a smaller one than
+# any gradient needs.
+_MOST_SKIPPED = 50
 
 
 class Score(Protocol):
@@ -53,13 +57,20 @@ class Score(Protocol):
 
 @dataclass
 class State:
-    """How far a run has come; all of it is in every checkpoint."""
+    """
+    How far a run has come; all of it is in every checkpoint.
+
+    :param skipped: steps just before that fp16 left out, one after the other.
+    :param teacher_s: seconds that a teacher in the loop has taken of the first process.
+    """
 
     step: int = 0
     elapsed_s: float = 0.0
     validations: int = 0
     best_score: float = -1.0
     best_step: int = 0
+    skipped: int = 0
+    teacher_s: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,12 +81,15 @@ class Loop:
     :param validate: called with the averaged network and a function that says whether to stop;
         None: the last weights are the best.
     :param score: what the validation's mean IoU is called in notes and in the log.
+    :param teacher_s: seconds that a teacher in the loop has taken so far.
+    :raises TrainingError: when memory runs out.
     """
 
     def __init__(self, network: nn.Module, target: Target, batches: Batches,
                  recipe: OptimizationRecipe, run: RunDirectory, accelerator: Accelerator, *,
                  validate: Callable[[nn.Module, Callable[[], bool]], Score] | None = None,
-                 score: str = 'mIoU', progress: Progress | None = None) -> None:
+                 score: str = 'mIoU', teacher_s: Callable[[], float] | None = None,
+                 progress: Progress | None = None) -> None:
         self._recipe = recipe
         self._run = run
         self._accelerator = accelerator
@@ -83,9 +97,22 @@ class Loop:
         self._batches = batches
         self._validate = validate
         self._score = score
+        self._teacher_s = teacher_s
         self._progress = progress
         self._device = accelerator.device
+        self._processes = Processes(accelerator.process_index, accelerator.num_processes,
+                                    self._device)
         self.precision = choose_precision(recipe.precision, self._device)
+        with memory_advice(self._device, 'while the network was loaded',
+                           'choose a smaller network, or set optimization.ema_decay to 0'):
+            self._load(network, target)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
+        self._state = State()
+        self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
+
+    def _load(self, network: nn.Module, target: Target) -> None:
+        """Bring the network, its average and all that is trained onto the device."""
+        recipe, accelerator = self._recipe, self._accelerator
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.to(self._device)
@@ -100,14 +127,16 @@ class Loop:
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         self._learner = accelerator.prepare_model(learner)
         self._optimizer = make_optimizer(learner, recipe)
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == 'fp16')
-        self._state = State()
-        self._total_steps = recipe.steps or math.ceil(recipe.epochs * batches.steps_per_epoch)
 
     @property
     def shipped(self) -> nn.Module:
         """The network that is validated and exported: the average, where there is one."""
         return self._plain if self._average is None else self._average.network
+
+    @property
+    def taught_in_loop(self) -> bool:
+        """Whether ``State.teacher_s`` counts anything."""
+        return self._teacher_s is not None
 
     def fit(self) -> State:
         """
@@ -161,6 +190,7 @@ class Loop:
 
     def _step(self, batch: Batch, at: float, wait_s: float) -> None:
         started = time.monotonic()
+        taught = 0.0 if self._teacher_s is None else self._teacher_s()
         recipe, state = self._recipe, self._state
         rate = recipe.learning_rate * rate_factor(recipe.schedule, at, recipe.warmup,
                                                   recipe.poly_power)
@@ -187,8 +217,9 @@ class Loop:
         self._scaler.unscale_(self._optimizer)
         limit = recipe.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self._learner.parameters(), limit))
+        state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
         # With fp16 an overflow is expected: the scaler skips the step and lowers its scale.
-        if not math.isfinite(norm) and not self._scaler.is_enabled():
+        if state.skipped > (_MOST_SKIPPED if self._scaler.is_enabled() else 0):
             raise TrainingError(f'the gradient is {norm} at step {state.step}; '
                                 f'{self._keep(batch, {**values, "gradient": norm})}; lower '
                                 'optimization.learning_rate')
@@ -196,22 +227,32 @@ class Loop:
             self._scaler.step(self._optimizer)
         self._scaler.update()
         state.step += 1
+        # Without this each process would have an average, and a score, of its own.
+        self._processes.take_statistics(self._plain)
         if self._average is not None:
             self._average.update(self._plain, state.step)
+        took: dict[str, float] = {}
+        if self._teacher_s is not None:
+            took['teacher_s'] = self._teacher_s() - taught
+            state.teacher_s += took['teacher_s']
         if state.step % recipe.log_every == 0 or state.step == 1:
             self._run.event('train', state.step, {
                 'loss': sum(values.values()), **values, 'learning_rate': rate, 'gradient': norm,
-                'step_s': time.monotonic() - started, 'wait_s': wait_s,
+                'step_s': time.monotonic() - started, 'wait_s': wait_s, **took,
                 'elapsed_s': state.elapsed_s})
         self._report(at, f'loss {sum(values.values()):.3f}')
 
     def _validate_now(self, at: float, stop: threading.Event) -> None:
         state = self._state
         if self._validate is not None:
-            with memory_advice(self._device, f'in validation ({self.precision}, whole frames)',
-                               'lower input.height and input.width of the recipe'), \
-                    autocast(self.precision, self._device):
-                result = self._validate(self.shipped, stop.is_set)
+            try:
+                with memory_advice(self._device, f'in validation ({self.precision}, whole frames)',
+                                   'lower input.height and input.width of the recipe'), \
+                        autocast(self.precision, self._device):
+                    result = self._validate(self.shipped, stop.is_set)
+            except Stopped:
+                stop.set()  # where it was another process that was asked
+                raise
             score = result.mean_iou()
             scalars = {'mean_iou': score, 'pixel_accuracy': result.pixel_accuracy()}
             self._run.event('validation', state.step, scalars, elapsed_s=round(state.elapsed_s))

@@ -12,10 +12,11 @@ from kd_perception.errors import TrainingError
 
 
 @contextmanager
-def memory_advice(device: torch.device, doing: str, advice: str) -> Iterator[None]:
+def memory_advice(device: torch.device | str, doing: str, advice: str) -> Iterator[None]:
     """
     Turn an allocation that failed into one line; other errors pass.
 
+    :param device: of torch, or as an engine names it.
     :param doing: what needs the memory, with its numbers.
     :param advice: what to lower.
     :raises TrainingError: when there was not enough memory.
@@ -51,7 +52,7 @@ def asked_for(message: str) -> str:
     return f': {number} {unit} more were asked for'
 
 
-def _size(device: torch.device) -> str:
-    if device.type != 'cuda':
+def _size(device: torch.device | str) -> str:
+    if not str(device).startswith('cuda') or not torch.cuda.is_available():
         return ''
     return f' ({torch.cuda.get_device_properties(device).total_memory / 2 ** 30:.0f} GiB)'

@@ -2,7 +2,8 @@
 The directory of one run: what is in it, and whether to start, to resume or to refuse.
 
 Contents: ``recipe.yaml`` (resolved), ``train.jsonl`` (one event per line), ``tensorboard/``,
-``checkpoints/`` (``last`` and ``best``), and at the end ``metrics.json`` and ``bundle/``; where a
+``checkpoints/`` (``last`` and ``best``), ``frames.json`` (labelled pixels by class, so that a
+resumed run need not count them again), and at the end ``metrics.json`` and ``bundle/``; where a
 loss was not finite ``failed_batch/``; ``assistants/`` holds their runs and soft labels.
 ``report.json`` and ``report.html`` are made of a finished run (``run_report``).
 """
@@ -33,6 +34,7 @@ from kd_perception.paths import atomic_file, is_left_over
 REPORT_FILES = ('report.json', 'report.html')
 _FAILED = 'failed_batch'
 ASSISTANTS = 'assistants'
+FRAMES = 'frames.json'
 
 
 class RunDirectory:
@@ -40,7 +42,7 @@ class RunDirectory:
     An opened run directory (context manager), locked against a second process.
 
     :param kind: ``train`` or ``distill``, part of what must agree on resuming.
-    :param identity: what else must agree: data fingerprints, teacher hash.
+    :param identity: what else must agree: data fingerprints, teacher hash, number of processes.
     :param main: false in the processes that do not write (all ranks but 0).
     :raises TrainingError: when the directory holds a finished run, another one, or other things.
     """
@@ -111,6 +113,13 @@ class RunDirectory:
             with atomic_file(self.path / name) as temporary:
                 temporary.write_text(json.dumps(data, indent=2) + '\n')
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the content of such a file; nothing where there is none."""
+        try:
+            return dict(json.loads((self.path / name).read_text()))
+        except (OSError, ValueError):
+            return {}
+
     def _open(self, plain: dict[str, Any], overwrite: bool) -> None:
         stored = self.path / 'recipe.yaml'
         if self.path.exists() and not self.path.is_dir():
@@ -147,9 +156,13 @@ class RunDirectory:
             old = yaml.safe_load(stored.read_text())
             # Keys that a later release has added take their defaults.
             old['recipe'] = recipe_from_dict(old['recipe']).to_dict()
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ConfigError) as error:
+            old['identity'] = dict(old['identity'])
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, ConfigError) as error:
             raise TrainingError(f'{stored}: not readable ({first_line(error)}); choose '
                                 'another --out or pass --overwrite') from None
+        # Said in words of its own below.
+        was, now = (p['identity'].get('processes', 1) for p in (old, plain))
+        old['identity']['processes'] = plain['identity']['processes'] = now
         difference = first_difference(old, plain)
         if difference:
             raise TrainingError(f'{self.path}: holds a run of another recipe ({difference}); '
@@ -157,6 +170,11 @@ class RunDirectory:
         if self.bundle.is_dir():
             raise TrainingError(f'{self.path}: is finished already; choose another --out or pass '
                                 '--overwrite')
+        if was != now:
+            # Each step would have other frames, and an epoch another number of steps.
+            raise TrainingError(f'{self.path}: was begun by {was} process{"es" * (was != 1)}, '
+                                f'not {now}; go on with as many (torchrun --nproc_per_node), '
+                                'choose another --out or pass --overwrite')
         if self.last.is_file():
             read_state(self.last)  # a damaged checkpoint is told here, in one line
 
@@ -182,8 +200,8 @@ class RunDirectory:
 
     def _remove_half_written(self) -> None:
         """Remove what kills have left; the lock says that nobody is writing it."""
-        for whole in (self.last, self.best, self.bundle,
-                      *(self.path / name for name in ('recipe.yaml', METRICS, *REPORT_FILES))):
+        files = ('recipe.yaml', FRAMES, METRICS, *REPORT_FILES)
+        for whole in (self.last, self.best, self.bundle, *(self.path / name for name in files)):
             for path in whole.parent.iterdir():
                 if is_left_over(path, whole.name):
                     if path.is_dir():
@@ -212,5 +230,5 @@ class RunDirectory:
         folders = [self.path / name for name in ('checkpoints', 'tensorboard', 'bundle')]
         for folder in [*folders, *([] if but_failed else self._failed_batches())]:
             shutil.rmtree(folder, ignore_errors=True)
-        for name in (METRICS, 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
+        for name in (METRICS, FRAMES, 'train.jsonl', 'recipe.yaml', *REPORT_FILES):
             (self.path / name).unlink(missing_ok=True)

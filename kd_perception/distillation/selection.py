@@ -28,6 +28,7 @@ from kd_perception.bags.sequence import FrameSequence
 from kd_perception.bundle import LOGITS, ModelBundle
 from kd_perception.distillation import choice
 from kd_perception.distillation.cache import SoftLabelCache
+from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.pooled_features import has_features, PooledFeatures
 from kd_perception.engines.loader import load_engine
 from kd_perception.errors import ConfigError, ImageError, TrainingError
@@ -100,7 +101,10 @@ def select(sources: Sequence[FrameSequence], by: str, count: int, *, models: Mod
     elif by == 'motion':
         places = choice.at_equal_steps(_way(sources, progress), count)
     else:
-        with _looking(by, measure, models) as (look, pictures, said):
+        with memory_advice(models.device, 'while networks looked at the frames',
+                           'choose a lower --precision, --device cpu, or the --cache of what the '
+                           'teacher said'), \
+                _looking(by, measure, models) as (look, pictures, said):
             made |= {'measure': measure, **said} if measure else said
             values = _values(sources, look, pictures, {'by': by, **made, 'count': 0}, kept_in,
                              progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 import logging
@@ -39,12 +39,18 @@ from kd_perception.distillation.losses import build_losses, loss_kinds, require_
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.order import require_share
 from kd_perception.distillation.picture_statistics import statistics_file
+from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.recipe import Recipe
-from kd_perception.distillation.run_directory import RunDirectory
+from kd_perception.distillation.run_directory import FRAMES, RunDirectory
 from kd_perception.distillation.strict import to_plain
-from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.distillation.targets.segmentation import (
+    Frames,
+    SegmentationTarget,
+    Validation,
+)
 from kd_perception.distillation.teachers.lessons import Lessons
 from kd_perception.distillation.teachers.teacher_set import choose_teachers
 from kd_perception.errors import TrainingError
@@ -82,8 +88,9 @@ def train(recipe: Recipe, out_dir: Path | str, *, progress: Progress | None = No
             raise TrainingError(f'{_names(learn)}: has no labels to learn from; give label_dir or '
                                 'label_topic (data.defaults), or distil from a teacher')
         require_share(recipe.data.labelled_share, [True])
-        identity = {'data': [s.identity for s in [*learn, *check]]}
         accelerator = _accelerator()
+        identity = {'data': [s.identity for s in [*learn, *check]],
+                    'processes': accelerator.num_processes}
         with RunDirectory(out_dir, recipe, 'train', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             accelerator.wait_for_everyone()  # until what was there before is gone
@@ -134,15 +141,16 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         if check or not any(s.class_map for s in learn):
             # Else some are held out, which needs no soft labels. Reading may take hours.
             teachers.require_frames([k for s in learn for k in s.keys], undecoded=True)
-        identity = {'data': [s.identity for s in [*learn, *check]], **teachers.identity}
         accelerator = _accelerator()
+        identity = {'data': [s.identity for s in [*learn, *check]],
+                    'processes': accelerator.num_processes, **teachers.identity}
         with RunDirectory(out_dir, recipe, 'distill', identity, overwrite=overwrite,
                           main=accelerator.is_main_process) as run:
             accelerator.wait_for_everyone()  # until what was there before is gone
             teachers = through_assistants(recipe, classes, losses, teachers, learn, run,
                                           accelerator, distill=distill, progress=progress)
             frames, held, how = read_frames(recipe, learn, check, labels_only=False,
-                                            progress=progress)
+                                            decodable=teachers.has_seen, progress=progress)
             tell_of_teachers(teachers.bundles, held)
             frames = teachers.known_part(frames)
             require_share(recipe.data.labelled_share, frames.has_labels)
@@ -158,24 +166,27 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
-         truth: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], run: RunDirectory,
-         accelerator: Accelerator, *, held_out: HeldOut,
+         truth: Frames, run: RunDirectory, accelerator: Accelerator, *, held_out: HeldOut,
          losses: Mapping[str, Loss] | None = None, lessons: Lessons | None = None,
          against: str = GROUND_TRUTH, progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
+    processes = Processes(accelerator.process_index, accelerator.num_processes,
+                          accelerator.device)
     input_spec = InputSpec(recipe.input.height, recipe.input.width, mean=recipe.input.mean,
                            std=recipe.input.std)
     network_spec = spec_of(recipe.network)
     network = build(network_spec, len(classes))
     taken = (None if lessons is None else
              initialise(network, recipe, classes, lessons.teachers))
-    pixels = frames.class_pixels(len(classes))
+    pixels = _class_pixels(frames, len(classes), run, processes)
     weighting = recipe.distillation.weighting
     seen = pixels
     if lessons is not None and not pixels.any() and (recipe.augment.focus or not weighting.off):
-        seen = lessons.seen(frames, len(classes))
+        with memory_advice(accelerator.device, 'while the teacher looked at some frames',
+                           'lower input.height and input.width of the recipe'):
+            seen = lessons.seen(frames, len(classes))
     target = SegmentationTarget(
         input_spec, losses=losses, teacher=None if lessons is None else lessons.teacher,
         guide=None if lessons is None else lessons.guide,
@@ -183,25 +194,28 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         class_weights=class_weights_from_pixels(pixels, optimization.class_weights),
         label_smoothing=optimization.label_smoothing, device=accelerator.device,
         channels_last=optimization.channels_last)
-    target.attach(network, recipe.crop, recipe.distillation.exits)
+    with memory_advice(accelerator.device, 'while layers were looked at',
+                       'lower augment.crop'):
+        target.attach(network, recipe.crop, recipe.distillation.exits)
     batches = Batches(frames, recipe.augment, crop=recipe.crop, seed=recipe.seed,
                       batch_size=optimization.batch_size,
                       labelled_share=recipe.data.labelled_share,
                       **({} if lessons is None else lessons.shown),
                       focus_weights=_focus_weights(seen),
-                      rank=accelerator.process_index, world=accelerator.num_processes)
-    validation = Validation(target, len(classes), truth, accelerator.device)
+                      rank=processes.rank, world=processes.world)
+    validation = Validation(target, len(classes), truth, processes)
     loop = Loop(network, target, batches, optimization, run, accelerator, validate=validation,
                 score='mIoU' if against == GROUND_TRUTH else 'mIoU against the teacher',
+                teacher_s=None if lessons is None or not lessons.online else lessons.seconds,
                 progress=progress)
     if lessons is not None:
         lessons.begin(loop.shipped, target.normalise)
     state = loop.fit()
     accelerator.wait_for_everyone()
+    metrics = {**_metrics(loop, state, validation, against, classes),
+               'held_out': held_out.to_dict(),
+               **({} if taken is None else {'from_teacher': taken})}
     if run.main:
-        metrics = {**_metrics(loop, state, validation, against, classes),
-                   'held_out': held_out.to_dict(),
-                   **({} if taken is None else {'from_teacher': taken})}
         run.write_json(METRICS, metrics)
         shipped, network_spec = without_unused_exits(loop.shipped, network_spec)
         spec = BundleSpec(
@@ -214,7 +228,9 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
         save_bundle(run.bundle, shipped.cpu().float(), spec,
                     extra_files={METRICS: run.path / METRICS, **statistics_file(frames)},
                     weights_dtype='fp16' if recipe.weights_dtype == 'fp16' else None)
-        run.event('finished', state.step, **_circumstances(held_out, lessons, accelerator))
+        taught = len(frames) + (len(held_out.places) if against == TEACHER else 0)
+        run.event('finished', state.step, taught_frames=taught,
+                  **_circumstances(held_out, lessons, accelerator))
     accelerator.wait_for_everyone()
     return load_bundle(run.bundle)
 
@@ -236,6 +252,7 @@ def _metrics(loop: Loop, state: State, validation: Validation, against: str,
     matrix = validation(loop.shipped)
     return {'steps': state.step, 'best_step': state.best_step,
             'training_minutes': round(state.elapsed_s / 60, 2), 'precision': loop.precision,
+            **({'teacher_s': round(state.teacher_s, 3)} if loop.taught_in_loop else {}),
             'validation_against': against, 'validation': matrix.to_dict(classes.names)}
 
 
@@ -281,14 +298,33 @@ def _opened(recipe: Recipe, classes: ClassSet, progress: Progress | None,
             entry.source.close()
 
 
-def _truth(store: FrameStore) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+def _truth(store: FrameStore) -> Frames:
     """Return pictures with their ground truth."""
-    def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for position in range(len(store)):
-            sample = store[position]
-            if sample.labels is not None:
+    def frames(processes: Processes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for position in processes.own(len(store)):
+            sample = store.own(position)
+            if sample is not None and sample.labels is not None:
                 yield sample.image, sample.labels
     return frames
+
+
+def _class_pixels(frames: FrameStore, classes: int, run: RunDirectory,
+                  processes: Processes) -> np.ndarray:
+    """
+    Return int64 ``[K]``: labelled pixels per class of the frames that are learned from.
+
+    All of them are read for it, by all processes together and once in a run.
+    """
+    known = run.read_json(FRAMES).get('labelled_pixels') if run.main else None
+    if not isinstance(known, list) or len(known) != 256:
+        known = None
+    # Nobody but the first process looks, or two could see different things on a slow disk.
+    told = processes.added_up(np.array([known is not None, *(known or [0] * 256)], np.int64))
+    if told[0]:
+        frames.pixels = told[1:]
+    pixels = frames.class_pixels(256, processes)
+    run.write_json(FRAMES, {'labelled_pixels': pixels.tolist()})
+    return pixels[:classes]
 
 
 def _focus_weights(pixels: np.ndarray) -> np.ndarray | None:

@@ -42,6 +42,21 @@ def test_frames_with_labels(labelled_bag, picture, label_image, stamp):
     source.close()
 
 
+def test_which_frames_have_labels_is_known_without_decoding(labelled_bag, tmp_path, picture,
+                                                            label_image, monkeypatch):
+    some = bag_with_labels(tmp_path / 'some', picture, [label_image(n) for n in range(4)],
+                           label_stamps=[0, None, 2, None])
+    for bag, options, expected in ((labelled_bag, {}, [1] * 6), (some, {}, [1, 0, 1, 0]),
+                                   (some, {'limit': 2}, [1, 0]),
+                                   (some, {'labels': False}, [0] * 4)):
+        source = open_source(bag, **options)
+        assert [frame.labels is not None for frame in source] == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(BagSource, '_frame', None)
+            assert source.labelled.tolist() == expected
+        source.close()
+
+
 def test_subsampled_frames_keep_their_keys(labelled_bag):
     source = open_source(labelled_bag, rate_hz=10.0, limit=2)
     assert [f.key.index for f in source] == [0, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 import json
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import torch
 
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import ModelBundle
+from kd_perception.distillation import loop, pooled_features
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.failed_batch import save_failed_batch
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.memory import asked_for, is_out_of_memory, memory_advice
 from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.selection import Models, select
+from kd_perception.distillation.teachers import network
 from kd_perception.distillation.trainer import distill, train
+from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import TrainingError
 from kd_perception.networks.registry import register
 from kd_perception.tasks.soft_labels import SoftLabelCodec
@@ -203,6 +208,70 @@ def test_all_ways_to_run_out_of_memory_are_known(error: Exception, asked: str) -
     with pytest.raises(TrainingError, match='out of memory on cpu here'), \
             memory_advice(torch.device('cpu'), 'here', 'lower it'):
         raise error
+
+
+def hungry(*arguments: object, **options: object) -> None:
+    raise torch.OutOfMemoryError(CUDA)
+
+
+def refused(action: Callable[[], object], doing: str) -> None:
+    with pytest.raises(TrainingError, match=f'^out of memory on cpu {doing}: 2.50 GiB more were '
+                       'asked for; ') as caught:
+        action()
+    assert '\n' not in str(caught.value)
+
+
+def test_a_network_that_does_not_fit_is_one_line(make_recipe: Make, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, 'WeightAverage', hungry)
+    refused(lambda: train(make_recipe(), tmp_path / 'run'), 'while the network was loaded')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_teacher_that_does_not_fit_is_one_line(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(train=bare_stripes, distillation={'view': 'online'})
+    views = ViewPlan.of(recipe, 2)
+    source = open_source(bare_stripes, limit=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(network, 'load_module', hungry)
+        refused(lambda: distill(recipe, tmp_path / 'run', teacher=teacher, cache_dir=None),
+                'while the teacher was loaded in fp32')
+        refused(lambda: label(teacher, source, tmp_path / 'cache', views=views),
+                'while bare was labelled')
+    with monkeypatch.context() as patch:
+        patch.setattr(pooled_features, 'load_module', hungry)
+        refused(lambda: select([source], 'k-center', 1, models=Models(teacher)),
+                'while networks looked at the frames')
+
+
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError(CUDA), RuntimeError(CUDA)])
+def test_views_that_do_not_fit_are_one_line(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    views = ViewPlan.of(make_recipe(), 2)
+    monkeypatch.setattr(network, '_resized', fail)
+    refused(lambda: label(teacher, open_source(bare_stripes), tmp_path / 'cache', views=views),
+            'while bare was labelled')
+
+
+@pytest.mark.parametrize(('healthy', 'ends'), [(2, True), (100, False)])
+def test_fp16_does_not_leave_steps_out_for_ever(
+        make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: int,
+        ends: bool) -> None:
+    monkeypatch.setattr(loop, 'choose_precision', lambda wanted, device: 'fp16')
+    monkeypatch.setattr(loop, 'autocast', lambda precision, device: nullcontext())
+    monkeypatch.setattr(loop, '_MOST_SKIPPED', 5)
+    recipe = make_recipe(network=broken(healthy=healthy, gradient=True), steps=12)
+    if not ends:
+        train(recipe, tmp_path / 'run')
+        return
+    with pytest.raises(TrainingError, match='the gradient is nan at step 7; '):
+        train(recipe, tmp_path / 'run')
 
 
 def test_other_errors_pass() -> None:

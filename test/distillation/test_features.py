@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 import json
+import math
 from pathlib import Path
 import subprocess
 import sys
@@ -292,11 +293,11 @@ class Watched(loop.Loop):
         state = super().fit()
         assert isinstance(self._learner, DistributedDataParallel)
         tensors = self._learner.module.state_dict()
-        for name, tensor in tensors.items():
+        assert any('running' in name for name in tensors)
+        for name, tensor in [*tensors.items(), *self.shipped.state_dict().items()]:
             mine = tensor.float().clone()
             torch.distributed.broadcast(mine, 0)
-            # Statistics of normalisation are those of each process until the next step.
-            assert 'running' in name or torch.equal(mine, tensor.float()), name
+            assert torch.equal(mine, tensor.float()), name
         return state
 trainer.Loop = Watched
 root = Path({root!r})
@@ -318,4 +319,5 @@ def test_two_processes_keep_adapters_and_phases_together(
     assert done.returncode == 0, done.stderr
     terms = [set(e) & {'hint', 'kl'} for e in events(tmp_path / 'run')]
     assert terms == [{'hint'}] * 6 + [{'kl'}] * 6
+    assert all(math.isfinite(e['loss']) for e in events(tmp_path / 'run'))
     assert set(last(tmp_path / 'run', 'adapters.'))

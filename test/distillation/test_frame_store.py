@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import shutil
+import threading
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from kd_perception.bags.files import FolderSource
 from kd_perception.bags.source import open_source
 from kd_perception.classes import ClassSet, load_class_set
 from kd_perception.distillation.frame_store import FrameStore, labelled, open_sources
+from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.recipe import SourceRecipe
 from kd_perception.errors import ConfigError, ImageError, TrainingError
+from kd_perception.frames import Frame
 
 SIZE = (32, 48)
 
@@ -128,6 +134,122 @@ def test_labels_that_mean_nothing_stop(tmp_path: Path, driving: ClassSet) -> Non
     cv2.imwrite(str(tmp_path / 'a_labels' / '0.png'), np.zeros((16, 48), np.uint8))
     with pytest.raises(ImageError, match='48x16'):
         store(tmp_path / 'a', driving)
+
+
+PER_FRAME_GB = 4 * SIZE[0] * SIZE[1] / 1e9
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the places of the frames that are decoded, as it happens."""
+    places: list[int] = []
+    decode = FolderSource._frame
+
+    def counted(self: FolderSource, position: int) -> Frame:
+        places.append(position)
+        return decode(self, position)
+
+    monkeypatch.setattr(FolderSource, '_frame', counted)
+    return places
+
+
+def test_nothing_is_decoded_beforehand_but_what_fits_into_memory(
+        stripes: Path, driving: ClassSet, reads: list[int]) -> None:
+    told: list[tuple[int, int]] = []
+    frames = store(stripes, driving, memory_gb=5.5 * PER_FRAME_GB,
+                   progress=lambda done, total, note: told.append((done, total)))
+    assert reads == list(range(5))
+    assert told == [(n, 5) for n in range(1, 6)]
+    assert len(frames) == sum(frames.has_labels) == 24
+    assert [k.index for k in frames.keys] == list(range(24))
+    learn, held = frames.split_tail(0.25)
+    assert (len(learn), len(held)) == (18, 6)
+    assert reads == list(range(5))
+    held[0], learn[0]
+    assert reads[5:] == [18]
+
+
+def test_processes_of_a_machine_divide_the_memory_and_see_the_same(
+        stripes: Path, driving: ClassSet, reads: list[int]) -> None:
+    half = store(stripes, driving, memory_gb=10.5 * PER_FRAME_GB, sharers=2)
+    assert len(reads) == 10
+    assert sum(half[i] is half[i] for i in range(24)) == 5
+
+
+def test_only_frames_that_are_known_to_be_whole_are_left_for_later(
+        stripes: Path, driving: ClassSet, reads: list[int]) -> None:
+    store(stripes, driving, memory_gb=0, decodable=lambda key: key.index != 7)
+    assert reads == [7]
+    store(stripes, driving, memory_gb=0, whole=True)
+    assert reads[1:] == list(range(24))
+
+
+def damaged(stripes: Path, folder: Path, *places: int) -> Path:
+    """Return a copy of the frames, labels too, with some that are no pictures."""
+    for kind in ('', '_labels'):
+        shutil.copytree(stripes.with_name(stripes.name + kind),
+                        folder.with_name(folder.name + kind))
+    for place in places:
+        (folder / f'{place:04}.png').write_bytes(b'no picture')
+    return folder
+
+
+def test_the_next_frame_that_is_alike_stands_in_for_a_damaged_one(
+        stripes: Path, driving: ClassSet, tmp_path: Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    folder = damaged(stripes, tmp_path / 'drive', 3, 4, 23)
+    (tmp_path / 'drive_labels' / '0005.png').unlink()
+    beforehand = store(folder, driving)
+    assert len(beforehand) == 21
+    frames = store(folder, driving, memory_gb=3 * PER_FRAME_GB)
+    assert len(frames) == 24
+    for position in (3, 23, 4, 3):  # in any order, whoever asks first
+        assert frames[position].key.index == {3: 6, 4: 6, 23: 0}[position]
+    assert frames.own(3) is None
+    assert frames.own(6) is not None
+    assert [r.levelname for r in caplog.records if 'frame 3 left out' in r.message] == \
+        ['WARNING', 'WARNING']
+    # What is counted is of frames that are there.
+    assert frames.class_pixels(12).tolist() == beforehand.class_pixels(12).tolist()
+    with pytest.raises(TrainingError, match='none of 2 frames can be decoded'):
+        frames.subset([3, 4])[0]
+
+
+def test_a_picture_that_is_not_to_be_shown_is_not(stripes: Path, driving: ClassSet) -> None:
+    frames = store(stripes, driving, memory_gb=0, digests=True)
+    assert frames.digests == [None] * 24
+    held = store(stripes, driving, whole=True, digests=True).subset([5, 6])
+    frames.avoid(d for d in held.digests or () if d is not None)
+    assert [frames[p].key.index for p in (4, 5, 6, 7)] == [4, 7, 7, 7]
+
+
+def test_recordings_are_read_side_by_side(stripes: Path, bare_stripes: Path, driving: ClassSet,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = open_sources([SourceRecipe(str(stripes), classes='driving'),
+                            SourceRecipe(str(bare_stripes))], driving)
+    frames = FrameStore(sources, SIZE, memory_gb=0)
+    decode, together = FolderSource._frame, threading.Barrier(2, timeout=20)
+
+    def meeting(self: FolderSource, position: int) -> Frame:
+        together.wait()
+        return decode(self, position)
+
+    monkeypatch.setattr(FolderSource, '_frame', meeting)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(frames.__getitem__, (0, 24))
+    assert (one.key, two.key) == (frames.keys[0], frames.keys[24])
+
+
+def test_class_pixels_are_divided_and_added_up(stripes: Path, driving: ClassSet,
+                                               reads: list[int],
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = store(stripes, driving).class_pixels(12)
+    reads.clear()
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda tensor: None)
+    parts = [store(stripes, driving, memory_gb=0).class_pixels(12, Processes(rank, 2))
+             for rank in (0, 1)]
+    assert reads == [*range(0, 24, 2), *range(1, 24, 2)]
+    assert (parts[0] + parts[1]).tolist() == whole.tolist()
 
 
 def test_classes_without_a_map_are_refused(stripes: Path) -> None:

@@ -94,6 +94,21 @@ def test_the_same_frames_and_the_same_pictures_are_refused(
     assert not (tmp_path / 'run').exists()
 
 
+def test_a_shared_picture_that_is_seen_late_is_not_learned_from(
+        make_recipe: Make, stripes: Path, tmp_path: Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    copy = named(stripes, tmp_path / 'copy', {'Seq05VD': range(20, 24)})
+    recipe = make_recipe(steps=10, data={**data(copy), 'memory_gb': 0.0})
+    train(recipe, tmp_path / 'run')
+    told = {r.message.split(': ', 1)[1] for r in caplog.records if 'not learned from' in r.message}
+    assert told == {f'frame {n} is the same picture as a validation frame, and is not learned '
+                    'from' for n in range(20, 24)}
+    caplog.clear()
+    train(make_recipe(steps=10, data={**data(copy), 'memory_gb': 0.0,
+                                      'allow_shared_drives': True}), tmp_path / 'allowed')
+    assert 'not learned from' not in caplog.text
+
+
 def test_whole_drives_are_held_out_where_there_are_enough(
         make_recipe: Make, stripes: Path, driving: ClassSet, tmp_path: Path) -> None:
     several = named(stripes, tmp_path / 'several',

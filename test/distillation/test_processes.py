@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 import hashlib
+import json
 import os
 from pathlib import Path
 import random
@@ -17,16 +19,22 @@ from safetensors.torch import load_file
 import torch
 import yaml
 
-from kd_perception.bundle import BundleSpec, InputSpec, NetworkSpec
+from kd_perception.bags.source import open_source
+from kd_perception.bundle import BundleSpec, InputSpec, load_bundle, NetworkSpec
 from kd_perception.classes import ClassSet
+from kd_perception.distillation.frame_store import FrameStore, labelled
 from kd_perception.distillation.labelling_log import LABELLING_LOG
-from kd_perception.networks.deploy import save_bundle
+from kd_perception.distillation.processes import Processes
+from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
+from kd_perception.distillation.trainer import _truth
+from kd_perception.networks.deploy import load_module, save_bundle
 from kd_perception.networks.registry import build
 
 SCRIPT = Path(__file__).with_name('several.py')
 runpy.run_path(str(SCRIPT))  # its network is known here, too
 # Twenty for the full count; each costs the start of a process.
 KILLS = int(os.environ.get('KD_PERCEPTION_KILLS', '2'))
+pytestmark = pytest.mark.timeout(300 + 60 * KILLS)
 
 
 def command(*words: object, processes: int = 1) -> list[str]:
@@ -94,26 +102,65 @@ def test_two_processes_train_as_one_does(world: Path, bare_stripes: Path,
         assert not torch.allclose(tensor, begun[name], atol=1e-2), 'nothing was learned'
 
 
-def killed_again_and_again(words: list[object], out: Path, kills: int) -> int:
-    """Run a command to its end, killing it at random moments; return how often it was alive."""
+def test_two_processes_validate_every_frame_once(world: Path, stripes: Path,
+                                                 driving: ClassSet, tmp_path: Path) -> None:
+    run('train', world / 'recipe.yaml', '--data', stripes, '--out', tmp_path / 'run',
+        '--network.builder', 'normed', '--optimization.steps', 6, '--optimization.batch_size', 4,
+        '--data.validation_share', 0.3, '--no-report', processes=2)
+    told = json.loads((tmp_path / 'run' / 'metrics.json').read_text())['validation']
+    with closing(open_source(stripes, classes='driving')) as source:
+        held = FrameStore([labelled(source, driving)], (32, 48)).split_tail(0.3)[1]
+        bundle = load_bundle(tmp_path / 'run' / 'bundle')
+        alone = Validation(SegmentationTarget(bundle.spec.input), len(driving), _truth(held),
+                           Processes())(load_module(bundle).eval())
+    assert len(held) == 7  # of which one process looks at four
+    assert told == alone.to_dict(driving.names)
+
+
+def span_s(folder: Path) -> float:
+    """Return the seconds from the first to the last file that was written."""
+    times = [f.stat().st_mtime for f in folder.rglob('*') if f.is_file()]
+    return max(times) - min(times)
+
+
+def killed_again_and_again(words: list[object], out: Path, lasts_s: float,
+                           kills: int = KILLS) -> int:
+    """
+    Run a command to its end, killing it at random moments; return how often it was alive.
+
+    :param lasts_s: seconds that it writes for when nobody disturbs it.
+    """
     rng = random.Random(1)
-    hit, longest = 0, 12.0
+    hit, longest = 0, 60.0
     for _ in range(kills):
         child = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL)
         # From when it writes: the seconds before, while libraries are imported, say nothing.
         begun = time.monotonic()
-        seen = {f for f in out.rglob('*') if f.is_file()} if out.exists() else set()
+        seen = written(out)
         while child.poll() is None and time.monotonic() - begun < longest:
-            if out.exists() and any(f not in seen for f in out.rglob('*') if f.is_file()):
+            if written(out) != seen:
                 break
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.5))
+        # Anywhere in its work, and so that some of it is left for the last one.
+        time.sleep(rng.uniform(0, 2 * lasts_s / (kills + 1)))
         hit += child.poll() is None
         child.send_signal(signal.SIGKILL)
-        child.wait()
-    run(*words)
+        if child.wait() == 0:
+            return hit  # it came to its end
+    if not (out / 'bundle').is_dir():
+        run(*words)
     return hit
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """Return the files below a folder, with when each was written."""
+    found = {}
+    for file in folder.rglob('*') if folder.exists() else ():
+        with suppress(OSError):
+            if file.is_file():
+                found[file] = file.stat().st_mtime_ns
+    return found
 
 
 def test_a_labelling_that_is_killed_ends_with_the_same_bytes(world: Path, stripes: Path,
@@ -121,7 +168,8 @@ def test_a_labelling_that_is_killed_ends_with_the_same_bytes(world: Path, stripe
     words: list[object] = ['label', '--teacher', world / 'teacher', stripes, '--engine',
                            'onnxruntime', '--shard-size', 1, '--out']
     run(*words, tmp_path / 'whole')
-    assert killed_again_and_again([*words, tmp_path / 'cache'], tmp_path / 'cache', KILLS)
+    assert killed_again_and_again([*words, tmp_path / 'cache'], tmp_path / 'cache',
+                                  span_s(tmp_path / 'whole'))
     whole = {*content(tmp_path / 'whole'), LABELLING_LOG}
     left = [f for f in (tmp_path / 'cache').iterdir() if f.name not in whole]
     for file in left:
@@ -135,6 +183,22 @@ def test_a_training_that_is_killed_ends_with_the_same_weights(world: Path, strip
     words: list[object] = ['train', world / 'recipe.yaml', '--data', stripes, '--no-report',
                            '--optimization.steps', 60 + 40 * KILLS, '--out']
     run(*words, tmp_path / 'whole')
-    assert killed_again_and_again([*words, tmp_path / 'run'], tmp_path / 'run', KILLS)
+    assert killed_again_and_again([*words, tmp_path / 'run'], tmp_path / 'run',
+                                  span_s(tmp_path / 'whole'))
+    one, two = weights(tmp_path / 'whole'), weights(tmp_path / 'run')
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_distillation_that_is_killed_ends_with_the_same_weights(
+        world: Path, bare_stripes: Path, tmp_path: Path) -> None:
+    run('label', '--teacher', world / 'teacher', bare_stripes, '--out', tmp_path / 'cache',
+        '--engine', 'onnxruntime')
+    kills = max(1, KILLS // 2)
+    words: list[object] = ['distill', world / 'recipe.yaml', '--teacher', world / 'teacher',
+                           '--cache', tmp_path / 'cache', '--data', bare_stripes, '--no-report',
+                           '--optimization.steps', 20 + 40 * kills, '--out']
+    run(*words, tmp_path / 'whole')
+    assert killed_again_and_again([*words, tmp_path / 'run'], tmp_path / 'run',
+                                  span_s(tmp_path / 'whole'), kills)
     one, two = weights(tmp_path / 'whole'), weights(tmp_path / 'run')
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -66,6 +66,18 @@ def test_another_run_is_refused_by_what_differs(
         RunDirectory(tmp_path, make_recipe(steps=steps), kind, {'data': [data]})
 
 
+def test_a_run_does_not_go_on_in_another_number_of_processes(tmp_path: Path,
+                                                             make_recipe: Make) -> None:
+    with RunDirectory(tmp_path, make_recipe(), 'train', {**DATA, 'processes': 1}):
+        pass
+    with pytest.raises(TrainingError, match='was begun by 1 process, not 2; go on with as many'):
+        RunDirectory(tmp_path, make_recipe(), 'train', {**DATA, 'processes': 2})
+    with RunDirectory(tmp_path, make_recipe(), 'train', {**DATA, 'processes': 1}):
+        pass
+    stored = yaml.safe_load((tmp_path / 'recipe.yaml').read_text())
+    assert stored['identity'] == {**DATA, 'processes': 1}
+
+
 def test_finished_and_foreign_directories_are_refused(tmp_path: Path, make_recipe: Make) -> None:
     start(tmp_path / 'run', make_recipe())
     (tmp_path / 'run' / 'bundle').mkdir()

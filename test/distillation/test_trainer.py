@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 import json
 import os
 from pathlib import Path
+import shutil
 import signal
 import threading
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ import torch
 from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.distillation import held_out, trainer
+from kd_perception.distillation.frame_store import FrameStore
 from kd_perception.distillation.labelling import label
 from kd_perception.distillation.loop import Loop
 from kd_perception.distillation.recipe import Recipe
@@ -82,6 +85,48 @@ def test_a_stopped_run_goes_on_to_the_same_weights_to_the_bit(
     assert same_weights(whole, resumed)
 
 
+def test_what_does_not_fit_into_memory_teaches_the_same(
+        make_recipe: Make, stripes: Path, tmp_path: Path, stopped_at: Callable[..., Progress],
+        same_weights: Same, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(make_recipe(augment={'focus': 0.5}), tmp_path / 'whole')
+    data = {'memory_gb': 0.0, 'defaults': {'classes': 'driving'}, 'validation_share': 0.25}
+    recipe = make_recipe(augment={'focus': 0.5}, loader_threads=2, data=data)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / 'run', progress=stopped_at(5))
+    # Labels are counted once in a run.
+    monkeypatch.setattr(FrameStore, '_counted', None)
+    assert same_weights(whole, train(recipe, tmp_path / 'run'))
+    told = json.loads((tmp_path / 'run' / 'frames.json').read_text())['labelled_pixels']
+    assert sum(told[:12]) == 18 * 30 * 48
+
+
+def test_frames_that_turn_out_to_be_damaged_change_nothing_on_a_resume(
+        make_recipe: Make, stripes: Path, tmp_path: Path, resumes: Callable[..., None]) -> None:
+    for kind in ('', '_labels'):
+        shutil.copytree(stripes.with_name(stripes.name + kind), tmp_path / f'drive{kind}')
+    for place in (2, 9, 20):  # the last one is held out
+        (tmp_path / 'drive' / f'{place:04}.png').write_bytes(b'no picture')
+    data = {'memory_gb': 0.0, 'defaults': {'classes': 'driving'}, 'validation_share': 0.25}
+    resumes(partial(train, make_recipe(train=tmp_path / 'drive', data=data, steps=20)), at=9)
+    metrics = json.loads((tmp_path / 'run' / 'metrics.json').read_text())
+    assert metrics['validation']['pixels'] == 5 * 30 * 48
+
+
+def test_frames_that_the_teacher_could_not_see_are_left_out_beforehand(
+        make_recipe: Make, teacher: ModelBundle, bare_stripes: Path, tmp_path: Path) -> None:
+    shutil.copytree(bare_stripes, tmp_path / 'drive')
+    (tmp_path / 'drive' / '0004.png').write_bytes(b'no picture')
+    with closing(open_source(tmp_path / 'drive')) as source:
+        label(teacher, source, tmp_path / 'cache', engine='onnxruntime')
+    data = {'memory_gb': 0.0, 'validation_share': 0.25}
+    bundles = [distill(make_recipe(train=tmp_path / 'drive', data={**data, **more}, steps=4),
+                       tmp_path / name, teacher=teacher, cache_dir=tmp_path / 'cache')
+               for name, more in (('late', {}), ('soon', {'memory_gb': 4.0}))]
+    late, soon = map(weights, bundles)
+    assert all(torch.equal(late[name], soon[name]) for name in soon)
+    assert bundles[0].spec.statistics['frames'] == 8
+
+
 def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
         make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         same_weights: Same) -> None:
@@ -92,8 +137,8 @@ def test_ctrl_c_in_a_validation_stops_it_and_resumes_with_it(
     def interrupted(store: object) -> Callable:
         frames = truth(store)  # type: ignore[arg-type]
 
-        def one_frame_and_a_signal():  # noqa: ANN202
-            for index, pair in enumerate(frames()):
+        def one_frame_and_a_signal(processes):  # noqa: ANN001, ANN202
+            for index, pair in enumerate(frames(processes)):
                 yield pair
                 if index == 1:
                     os.kill(os.getpid(), signal.SIGTERM)

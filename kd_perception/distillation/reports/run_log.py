@@ -14,7 +14,7 @@ from kd_perception.errors import TrainingError
 
 # Scalars of a training event that are no term of the loss.
 _NO_TERMS = ('event', 'step', 'time', 'loss', 'learning_rate', 'gradient', 'step_s', 'wait_s',
-             'elapsed_s')
+             'teacher_s', 'elapsed_s')
 
 
 @dataclass(frozen=True, eq=False)

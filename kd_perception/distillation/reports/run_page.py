@@ -34,12 +34,10 @@ if TYPE_CHECKING:
     from kd_perception.distillation.reports.run_report import RunReport
 
 
-def render(report: RunReport, costs: Mapping[str, Any],
-           weights: Mapping[str, int | None]) -> str:
+def render(report: RunReport, weights: Mapping[str, int | None]) -> str:
     """
     Return the page.
 
-    :param costs: what the run took (``run_report.cost``).
     :param weights: number of parameters by role, None where it is not known.
     """
     names = report.bundle.spec.classes.names
@@ -48,11 +46,11 @@ def render(report: RunReport, costs: Mapping[str, Any],
         title=f'{report.recipe.name}: {what.lower()}', headline=headline(report),
         kicker=f'{what} of {report.recipe.name} · {len(report.study.frames)} frames · '
                f'{report.made}',
-        cards=_cards(report, costs),
+        cards=_cards(report),
         parts=[cautions(report.cautions), _curves(report), accuracy_section(report.study),
                calibration_section(report.study), agreement_section(report.study),
                attribution_section(report.pairs, names, report.no_attribution),
-               worst_section(report.study), _cost(report, costs), _method(report, weights)])
+               worst_section(report.study), _cost(report), _method(report, weights)])
 
 
 def headline(report: RunReport) -> str:
@@ -77,7 +75,7 @@ def headline(report: RunReport) -> str:
     return ', '.join(parts)
 
 
-def _cards(report: RunReport, costs: Mapping[str, Any]) -> list[str]:
+def _cards(report: RunReport) -> list[str]:
     found, out = report.study, []
     own = found.accuracies.get(STUDENT)
     if own is not None:
@@ -103,8 +101,8 @@ def _cards(report: RunReport, costs: Mapping[str, Any]) -> list[str]:
         total = summary(report.pairs, report.bundle.spec.classes.names)
         out.append(card(number(total['correlation'], 2), 'agreement on where to look',
                         f'random weights {number(total["random_weights"], 2)}'))
-    out.append(card(_duration(60 * costs['training_minutes']), 'of training',
-                    f'{costs["steps"]} steps'))
+    out.append(card(_duration(60 * report.cost['training_minutes']), 'of training',
+                    f'{report.cost["steps"]} steps'))
     return out
 
 
@@ -120,14 +118,11 @@ def _curves(report: RunReport) -> str:
                                    f'validation against the {against}.{resumed}')])
 
 
-def _cost(report: RunReport, costs: Mapping[str, Any]) -> str:
-    labelling = costs['labelling']
+def _cost(report: RunReport) -> str:
+    costs = report.cost
     step, waited = costs['step_s'], costs['waited_share']
     rows = {
-        'teacher': 'not known' if labelling is None else
-        f'{_duration(labelling["teacher_s"])} for {labelling["frames"]} frames, '
-        f'{_duration(labelling["seconds"])} with reading and writing '
-        f'({", ".join(labelling["ran_on"])})',
+        'teacher': _taught(costs),
         'training': f'{_duration(60 * costs["training_minutes"])} for {costs["steps"]} steps of '
                     f'{costs["batch_size"]} views, {costs["views"]} views',
         'a step': NONE if step is None else f'{1000 * step:.0f} ms'
@@ -139,7 +134,38 @@ def _cost(report: RunReport, costs: Mapping[str, Any]) -> str:
         'processes': str(costs['processes']), 'resumed': f'{costs["resumed"]} times'}
     if report.kind == 'train':
         del rows['teacher']
+    if costs['assistants']:
+        rows['with its assistants'] = _chain(costs)
     return section('What it took', [words(rows)])
+
+
+def _taught(costs: Mapping[str, Any]) -> str:
+    """Return what the teachers of a run took, in words."""
+    labelling, in_loop = costs['labelling'], costs['teacher_in_loop_s']
+    parts = []
+    if labelling is not None:
+        parts.append(f'{_duration(labelling["teacher_s"])} for {labelling["frames"]} frames, '
+                     f'{_duration(labelling["seconds"])} with reading and writing '
+                     f'({", ".join(labelling["ran_on"])})')
+        if labelling['used_frames'] is not None and \
+                labelling['used_seconds'] < labelling['seconds']:
+            parts.append(f'of which the part of the {labelling["used_frames"]} frames that the '
+                         f'run used is {_duration(labelling["used_teacher_s"])} and '
+                         f'{_duration(labelling["used_seconds"])}')
+    if in_loop is not None:
+        parts.append(f'{_duration(in_loop)} in the loop')
+    return ', '.join(parts) or 'not known'
+
+
+def _chain(costs: Mapping[str, Any]) -> str:
+    """Return what a run took together with the assistants before it, in words."""
+    total = costs['altogether']
+    if total is None:
+        return 'not known: the run of one is not there any more'
+    seconds = total['teacher_s']
+    return (f'{len(costs["assistants"])} of them, {_duration(60 * total["training_minutes"])} of '
+            f'training and {"an unknown time" if seconds is None else _duration(seconds)} of '
+            'teachers, all together')
 
 
 def _method(report: RunReport, weights: Mapping[str, int | None]) -> str:

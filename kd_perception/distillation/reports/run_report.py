@@ -22,11 +22,11 @@ import yaml
 
 from kd_perception.bundle import load_bundle, LOGITS, METRICS, ModelBundle, WEIGHTS
 from kd_perception.classes import ClassMap, ClassSet, load_class_map
-from kd_perception.distillation.labelling_log import LabellingCost, read_cost
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.reports.attribution import attend, compare_attention, FRAMES
 from kd_perception.distillation.reports.report_frames import open_frames, OtherData, ReportFrames
+from kd_perception.distillation.reports.run_cost import run_cost
 from kd_perception.distillation.reports.run_log import read_log, RunLog
 from kd_perception.distillation.reports.run_page import render
 from kd_perception.distillation.run_directory import REPORT_FILES
@@ -90,6 +90,7 @@ class RunReport:
 
     :param kind: ``train`` or ``distill``.
     :param made: when, as text.
+    :param cost: what the run took (``run_cost``).
     :param no_attribution: why there are no maps, where there is a teacher.
     """
 
@@ -103,7 +104,7 @@ class RunReport:
     frames: str
     pairs: tuple[AttributionPair, ...]
     no_attribution: str
-    labelling: LabellingCost | None
+    cost: Mapping[str, Any]
     cautions: tuple[str, ...]
     host: Mapping[str, str]
     versions: Mapping[str, str]
@@ -123,7 +124,7 @@ def write_run_report(path: Path | str, request: ReportRequest | None = None, *,
     weights = {m.role: parameters(m.bundle) for m in report.study.members}
     texts = {JSON_FILE: json.dumps(plain(report_dict(report, weights)), indent=1,
                                    allow_nan=False, ensure_ascii=False) + '\n',
-             HTML_FILE: render(report, cost(report), weights)}
+             HTML_FILE: render(report, weights)}
     for name, text in texts.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_text(text, encoding='utf-8')
@@ -174,7 +175,7 @@ def examine(folder: Path, request: ReportRequest, *,
         close(members)
     return RunReport(
         folder, kind, recipe, bundle, metrics, events, found, about, tuple(pairs), absent,
-        read_cost(Path(c) for c in events.finished.get('caches', ())), tuple(cautions),
+        run_cost(folder, recipe, bundle, metrics, events), tuple(cautions),
         events.finished.get('host') or host_info(),
         events.finished.get('versions') or package_versions(), time.strftime('%Y-%m-%d %H:%M'))
 
@@ -194,28 +195,7 @@ def report_dict(report: RunReport, weights: Mapping[str, int | None]) -> dict[st
         'attribution': summary(report.pairs, names) if report.pairs else None,
         'curves': {k: c.to_dict() for k, c in {**report.log.scalars, **report.log.terms}.items()},
         'validation': {k: c.to_dict() for k, c in report.log.validation.items()},
-        'cost': cost(report), 'host': dict(report.host), 'versions': dict(report.versions)}
-
-
-def cost(report: RunReport) -> dict[str, Any]:
-    """Return what the run took, as plain types; None where it is not known."""
-    optimization, finished = report.recipe.optimization, report.log.finished
-    steps = int(report.metrics['steps'])
-    step, wait = (report.log.scalars.get(k) for k in ('step_s', 'wait_s'))
-    processes = int(finished.get('processes', 1))
-    statistics = report.bundle.spec.statistics
-    return {
-        'labelling': None if report.labelling is None else report.labelling.to_dict(),
-        'training_minutes': report.metrics['training_minutes'], 'steps': steps,
-        'batch_size': optimization.batch_size * processes, 'processes': processes,
-        'views': steps * optimization.batch_size * processes,
-        'training_frames': statistics.get('frames'),
-        'labelled_training_frames': statistics.get('labelled_frames'),
-        'step_s': None if step is None else float(sorted(step.values)[len(step.values) // 2]),
-        'waited_share': None if step is None or wait is None else
-        float(wait.values.sum() / max(1e-9, step.values.sum() + wait.values.sum())),
-        'resumed': report.log.resumed, 'precision': report.metrics['precision'],
-        'device': finished.get('device')}
+        'cost': dict(report.cost), 'host': dict(report.host), 'versions': dict(report.versions)}
 
 
 def parameters(bundle: ModelBundle) -> int | None:

@@ -22,11 +22,15 @@ from kd_perception.distillation.losses.cross_entropy import CrossEntropy, upsamp
 from kd_perception.distillation.losses.loss import FEATURES, LABELS, Loss, Signals
 from kd_perception.distillation.losses.weighting import PixelWeighting
 from kd_perception.distillation.precision import in_full
+from kd_perception.distillation.processes import Processes, Stopped
 from kd_perception.distillation.recipe import ExitsRecipe
 from kd_perception.distillation.teachers.teacher import Guide, Teacher
 from kd_perception.networks.exits import ExitNet
 from kd_perception.networks.taps import Taps
 from kd_perception.tasks.metrics import ConfusionMatrix
+
+# Pictures with their truth, as much of them as is this process's.
+Frames = Callable[[Processes], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 class SegmentationTarget:
@@ -203,17 +207,19 @@ class Validation:
     """
     Confusion matrix of a network on fixed frames.
 
-    :param frames: yields uint8 ``[H, W, 3]`` pictures and uint8 ``[H, W]`` truth, the same frames
-        at every call.
+    Several processes divide the frames, and each returns the matrix of all of them.
+
+    :param frames: yields uint8 ``[H, W, 3]`` pictures and uint8 ``[H, W]`` truth of the frames
+        that a process looks at, the same at every call.
+    :param processes: which of them this is; its device is the network's.
     """
 
-    def __init__(self, target: SegmentationTarget, num_classes: int,
-                 frames: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
-                 device: torch.device) -> None:
+    def __init__(self, target: SegmentationTarget, num_classes: int, frames: Frames,
+                 processes: Processes) -> None:
         self._target = target
         self._num_classes = num_classes
         self._frames = frames
-        self._device = device
+        self._processes = processes
 
     def __call__(self, network: nn.Module,
                  stop: Callable[[], bool] = lambda: False) -> ConfusionMatrix:
@@ -221,20 +227,28 @@ class Validation:
         Return the matrix; the network's mode is left as it was.
 
         :param stop: asked before every frame.
-        :raises KeyboardInterrupt: when ``stop`` says so.
+        :raises Stopped: when ``stop`` says so in any process.
         """
         matrix = ConfusionMatrix(self._num_classes)
-        training = network.training
+        training, stopped = network.training, False
         network.eval()
         try:
             with torch.no_grad():
-                for image, truth in self._frames():
-                    if stop():
-                        raise KeyboardInterrupt
-                    images = torch.from_numpy(image[None]).to(self._device)
+                for image, truth in self._frames(self._processes):
+                    stopped = stop()
+                    if stopped:
+                        break
+                    images = torch.from_numpy(image[None]).to(self._processes.device)
                     size = (truth.shape[0], truth.shape[1])
                     ids = self._target.predict(network, images, size)
                     matrix.update(truth, ids[0].to(torch.uint8).cpu().numpy())
         finally:
             network.train(training)
+        # One who leaves alone would let the others wait for ever.
+        told = self._processes.added_up(np.concatenate(
+            [matrix.counts.ravel(), matrix.on_void, [int(stopped)]]))
+        if told[-1]:
+            raise Stopped
+        matrix.counts = told[:matrix.counts.size].reshape(matrix.counts.shape)
+        matrix.on_void = told[matrix.counts.size:-1]
         return matrix

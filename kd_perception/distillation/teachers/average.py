@@ -17,6 +17,7 @@ from torch import nn
 
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.precision import autocast
+from kd_perception.distillation.teachers.stopwatch import Stopwatch
 from kd_perception.distillation.teachers.teacher import finer, Lesson, shown
 from kd_perception.errors import TrainingError
 
@@ -26,10 +27,12 @@ class AverageTeacher:
     The averaged network of a run that is about to begin; :meth:`follow` names it.
 
     :param precision: ``fp32``, ``bf16`` or ``fp16``: what it computes in.
+    :param watch: counts the seconds that it takes.
     """
 
-    def __init__(self, precision: str = 'fp32') -> None:
+    def __init__(self, precision: str = 'fp32', watch: Stopwatch | None = None) -> None:
         self._precision = precision
+        self._watch = watch or Stopwatch(torch.device('cpu'))
         self._network: nn.Module | None = None
 
     def follow(self, network: nn.Module,
@@ -45,7 +48,8 @@ class AverageTeacher:
         """Return what the average says of the views in their own light."""
         if self._network is None or batch.calm is None:
             raise TrainingError('the averaged teacher has no network or no views to look at')
-        with torch.no_grad(), autocast(self._precision, batch.calm.device):
+        with torch.no_grad(), autocast(self._precision, batch.calm.device), \
+                self._watch.running():
             logits = self._network(self._normalise(batch.calm)).float()
         logits = finer(logits, grid)
         return Lesson(logits, shown(batch, logits))

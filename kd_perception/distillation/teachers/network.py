@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from kd_perception.bundle import LOGITS, ModelBundle
+from kd_perception.distillation.memory import is_out_of_memory
 from kd_perception.distillation.precision import autocast
 from kd_perception.distillation.teachers.spread import spread_over
 from kd_perception.engines.loader import load_engine
@@ -116,9 +117,9 @@ class TeacherNetwork:
                     self._taps.open(self.module, size, stop=stop) as seen:
                 pixels = self._normalise(_resized(images, size))
                 logits = self.module(pixels).float().to(self.device)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # a network may not take every size
+            if is_out_of_memory(error):
+                raise
             if self.places is not None:
                 raise TrainingError(f'{self.bundle.path}: does not run on {self.places}: '
                                     f'{first_line(error)}; set distillation.teacher_devices to '

@@ -14,6 +14,7 @@ import torch
 from kd_perception.bundle import ModelBundle
 from kd_perception.distillation.dataset import Batch
 from kd_perception.distillation.teachers.network import TeacherNetwork
+from kd_perception.distillation.teachers.stopwatch import Stopwatch
 from kd_perception.distillation.teachers.teacher import finer, Lesson, shown
 
 
@@ -26,6 +27,7 @@ class OnlineTeacher:
     :param frame: height and width that whole frames are brought to (``TeacherNetwork``).
     :param crop: height and width of views (``TeacherNetwork``).
     :param spread: over all devices, where one is too small (``TeacherNetwork``).
+    :param watch: counts the seconds that it takes.
     :raises KdPerceptionError: as ``TeacherNetwork``.
     """
 
@@ -33,16 +35,19 @@ class OnlineTeacher:
                  precision: str = 'fp32', layers: Sequence[str] = (),
                  frame: tuple[int, int] | None = None,
                  crop: tuple[int, int] | None = None, spread: bool = False,
-                 memory: Mapping[Any, Any] | None = None) -> None:
+                 memory: Mapping[Any, Any] | None = None, watch: Stopwatch | None = None) -> None:
+        self._watch = watch or Stopwatch(torch.device(device))
         self.network = TeacherNetwork(bundle, device=device, precision=precision, layers=layers,
                                       frame=frame, crop=crop, spread=spread, memory=memory)
 
     def teach(self, batch: Batch, grid: tuple[int, int]) -> Lesson:
         """Return what the teacher says of the views, on the finer grid of both."""
-        logits, features = self.network.look(batch.images)
+        with self._watch.running():
+            logits, features = self.network.look(batch.images)
         logits = finer(logits, grid)
         return Lesson(logits, shown(batch, logits), features)
 
     def look_inside(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Return the layers alone: what lies behind the last of them is not computed."""
-        return self.network.look_inside(batch.images)
+        with self._watch.running():
+            return self.network.look_inside(batch.images)

@@ -28,6 +28,7 @@ from kd_perception.distillation.losses.loss import (
     SoftenedLoss,
     SOFTMAX,
 )
+from kd_perception.distillation.processes import world_size
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_checks import NUMBERED, ONLINE
 from kd_perception.distillation.student_recipe import ASSISTANT
@@ -35,6 +36,7 @@ from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.cached import CachedTeacher, ViewTeacher
 from kd_perception.distillation.teachers.ensemble import Ensemble
 from kd_perception.distillation.teachers.online import OnlineTeacher
+from kd_perception.distillation.teachers.stopwatch import Stopwatch
 from kd_perception.distillation.teachers.teacher import Guide, Teacher
 from kd_perception.distillation.teachers.translated import TranslatedTeacher
 from kd_perception.distillation.views import ViewPlan
@@ -126,6 +128,10 @@ class TeacherSet:
                 frames = member.cache.labelled_part(frames)
         return frames
 
+    def has_seen(self, key: FrameKey) -> bool:
+        """Return whether all teachers with a cache have seen a frame, which was decoded then."""
+        return all(key in cache for cache in self.caches if not cache.imported)
+
     def require_frames(self, keys: Iterable[FrameKey], *, undecoded: bool = False) -> None:
         """
         Check that every frame can be taught.
@@ -152,22 +158,30 @@ class TeacherSet:
                                 'ground truth beside: labelled recordings to learn from and to '
                                 'validate on')
 
-    def load(self, device: torch.device, precision: str,
-             layers: Sequence[str] = ()) -> tuple[Teacher, Guide | None]:
+    @property
+    def online(self) -> bool:
+        """Return whether a network teaches in the loop; one may also show its layers there."""
+        return not self.members or any(m.cache is None for m in self.members)
+
+    def load(self, device: torch.device, precision: str, layers: Sequence[str] = (),
+             watch: Stopwatch | None = None) -> tuple[Teacher, Guide | None]:
         """
         Return the teacher, and who gives the layers that losses look at.
 
         :param precision: what a network computes in.
         :param layers: names of submodules of the first teacher; with none there is no guide.
+        :param watch: counts the seconds of networks in the loop.
         """
+        watch = watch or Stopwatch(device)
         if not self.members:
-            return AverageTeacher(precision), None
+            return AverageTeacher(precision, watch), None
         guide: Guide | None = None
         loaded = []
         for place, member in enumerate(self.members):
             teacher: Teacher
             if member.cache is None:
-                teacher = own = self._online(member, device, precision, () if place else layers)
+                teacher = own = self._online(member, device, precision, () if place else layers,
+                                             watch)
                 guide = own if layers and not place else guide
             elif self.views is None:
                 teacher = CachedTeacher((self.recipe.input.height, self.recipe.input.width), place)
@@ -179,19 +193,20 @@ class TeacherSet:
             loaded.append(teacher)
         if layers and guide is None:
             first = next(m for m in self.members if m.bundle is not None)
-            guide = self._online(first, device, precision, layers)
+            guide = self._online(first, device, precision, layers, watch)
         together = self.recipe.distillation.teachers
         return (loaded[0] if len(loaded) == 1 else
                 Ensemble(loaded, together.combine, together.weights)), guide
 
     def _online(self, member: Member, device: torch.device, precision: str,
-                layers: Sequence[str]) -> OnlineTeacher:
+                layers: Sequence[str], watch: Stopwatch) -> OnlineTeacher:
         assert member.bundle is not None
         settings = self.recipe.distillation
         return OnlineTeacher(
             member.bundle, device=device, precision=precision, layers=layers,
             frame=(self.recipe.input.height, self.recipe.input.width), crop=self.recipe.crop,
-            spread=settings.teacher_devices == 'auto', memory=settings.teacher_memory)
+            spread=settings.teacher_devices == 'auto', memory=settings.teacher_memory,
+            watch=watch)
 
 
 def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss],
@@ -204,6 +219,9 @@ def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss
     :raises TrainingError: one line that says what does not fit.
     """
     settings = recipe.distillation
+    if settings.teacher_devices == 'auto' and world_size() > 1:
+        raise ConfigError('distillation.teacher_devices auto: takes all devices for one process; '
+                          'leave torchrun out, or set it to one')
     if settings.ema_teacher:
         _check_own_average(losses, bundles, cache_dirs)
         return TeacherSet(recipe, len(classes), ())

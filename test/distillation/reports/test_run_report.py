@@ -123,6 +123,7 @@ def test_a_distillation_beside_its_teacher(distilled: Path, world: Path, stripes
     assert data['frames']['labelled'] == 6
     assert data['cost']['labelling']['frames'] == 24
     assert data['cost']['labelling']['seconds'] >= data['cost']['labelling']['teacher_s'] > 0
+    assert data['cost']['labelling']['used_frames'] == 18
     assert data['cost']['views'] == 12 * 4
     assert set(data['curves']) >= {'loss', 'kl', 'cross_entropy', 'learning_rate'}
     assert data['validation']['mean_iou']['steps'] == [6, 12]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,13 @@ from kd_perception.distillation.losses import build_losses, loss_kinds
 from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.distillation.losses.loss import FEATURES
 from kd_perception.distillation.losses.weighting import PixelWeighting
+from kd_perception.distillation.processes import Processes, Stopped
 from kd_perception.distillation.recipe import WeightingRecipe
 from kd_perception.distillation.targets.segmentation import SegmentationTarget, Validation
 from kd_perception.distillation.teachers.average import AverageTeacher
 from kd_perception.distillation.teachers.cached import CachedTeacher, warp_logits
 from kd_perception.distillation.teachers.teacher import Lesson, view_grid
+from kd_perception.tasks.metrics import ConfusionMatrix
 
 SPEC = InputSpec(16, 24)
 
@@ -125,8 +128,8 @@ def test_validation_counts_every_pixel_and_keeps_the_mode() -> None:
     truth[:, 12:] = 2
     truth[0] = 255
     network = Painter().train()
-    validation = Validation(SegmentationTarget(SPEC), 3, lambda: [(image, truth)] * 2,
-                            torch.device('cpu'))
+    validation = Validation(SegmentationTarget(SPEC), 3, lambda part: [(image, truth)] * 2,
+                            Processes())
     matrix = validation(network)
     assert network.training
     assert matrix.pixels == 2 * 15 * 24
@@ -134,6 +137,34 @@ def test_validation_counts_every_pixel_and_keeps_the_mode() -> None:
     with pytest.raises(KeyboardInterrupt):
         validation(network, lambda: True)
     assert network.training
+
+
+def test_processes_divide_the_frames_and_stop_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 256, (16, 24, 3), np.uint8),
+              rng.choice(np.array([0, 1, 2, 255], np.uint8), (16, 24))) for _ in range(5)]
+    looked: list[int] = []
+
+    def frames(part: Processes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for place in part.own(len(pairs)):
+            looked.append(place)
+            yield pairs[place]
+
+    def counts(part: Processes) -> ConfusionMatrix:
+        return Validation(SegmentationTarget(SPEC), 3, frames, part)(Painter())
+
+    whole = counts(Processes())
+    looked.clear()
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda tensor: None)
+    parts = [counts(Processes(rank, 2)) for rank in (0, 1)]
+    assert looked == [0, 2, 4, 1, 3]
+    assert (parts[0].counts + parts[1].counts).tolist() == whole.counts.tolist()
+    assert (parts[0].on_void + parts[1].on_void).tolist() == whole.on_void.tolist()
+    assert whole.on_void.any()
+    # The other one was asked to stop.
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda tensor: tensor[-1].add_(1))
+    with pytest.raises(Stopped):
+        counts(Processes(0, 2))
 
 
 def test_a_loss_counts_in_its_part_of_the_run() -> None:

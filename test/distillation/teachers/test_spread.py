@@ -87,6 +87,17 @@ def test_a_teacher_in_parts_labels_whole_frames(unet: ModelBundle, bare_stripes:
         label(unet, source, tmp_path / 'x', engine='onnxruntime', spread=True)
 
 
+def test_one_process_alone_has_all_devices(make_recipe: Make, unet: ModelBundle,
+                                           bare_stripes: Path, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(train=bare_stripes, distillation={
+        'view': 'online', 'teacher_devices': 'auto'})
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ConfigError, match='teacher_devices auto: .*leave torchrun out'):
+        distill(recipe, tmp_path / 'run', teacher=unet, cache_dir=None)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_what_cannot_be_spread_is_told(make_recipe: Make) -> None:
     with pytest.raises(ConfigError, match='no teacher is in the loop'):
         make_recipe(distillation={'teacher_devices': 'auto'})
