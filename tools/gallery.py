@@ -27,8 +27,9 @@ from kd_perception.simulation.worlds import load_world
 
 TILE = (320, 180)
 QUALITY = 78
+OWN_WORLD = ('crowd', 'cyclists', 'far_small')
 SCENARIOS = ('clear', 'sunset', 'overcast', 'dense_fog', 'rain', 'night', 'night_rain', 'glare',
-             'crowd', 'far_small')
+             *OWN_WORLD)
 WORLDS = ('street', 'downtown', 'intersection', 'highway', 'suburb')
 CAMERA = ('fov_deg=40', 'fov_deg=110', 'height_m=2.6', 'shutter_s=0.05', 'drops=1', 'dirt=1',
           'shot_noise=1', 'roughness=3')
@@ -56,7 +57,7 @@ def sheet(tiles: Iterable[tuple[str, np.ndarray]], columns: int) -> np.ndarray:
 
 def scenarios() -> np.ndarray:
     """Show one moment in each scenario."""
-    return sheet(((s, shot(s, 7, 20., '' if s in ('crowd', 'far_small') else 'downtown'))
+    return sheet(((s, shot(s, 7, 20., '' if s in OWN_WORLD else 'downtown'))
                   for s in SCENARIOS), 2)
 
 

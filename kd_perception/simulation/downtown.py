@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kd_perception.simulation.layers import greenery, houses, people, posts, SIDES, stream
+from kd_perception.simulation.layers import (
+    greenery,
+    houses,
+    people,
+    posts,
+    riders,
+    SIDES,
+    stream,
+)
 from kd_perception.simulation.life import add_life, Life, Walker, Wishes
 from kd_perception.simulation.lookalikes import add_lookalikes, add_van_picture
 from kd_perception.simulation.parts import Builder
@@ -27,6 +35,7 @@ def build_downtown(b: Builder, plan: StreetPlan, movers: list[tuple[float, ...]]
     greenery(b, plan)
     posts(b, plan)
     people(b, plan, movers, cross=False)
+    riders(b, plan, movers)
     if wishes.lookalikes:
         add_lookalikes(b, stream(plan, 12), plan, fronts, wishes.lookalikes)
     kerb, walkers = add_kerb(b, plan, wishes, lambda s: plan.away_from_crossings(s, 11.))

@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_perception.simulation.crossing import side_queues
 from kd_perception.simulation.downtown import add_kerb, at_zebra, ZEBRA_STOP_M
-from kd_perception.simulation.layers import Front, greenery, posts, SIDES, stream
+from kd_perception.simulation.layers import Front, greenery, posts, riders, SIDES, stream
 from kd_perception.simulation.layouts import ZEBRA_M
 from kd_perception.simulation.life import add_life, Life, Wishes
 from kd_perception.simulation.lookalikes import add_lookalikes
@@ -39,6 +39,7 @@ def build_intersection(b: Builder, plan: StreetPlan, movers: list[tuple[float, .
     posts(b, plan, lights=False)
     _lights(b, plan)
     _people(b, plan, movers)
+    riders(b, plan, movers)
     if wishes.lookalikes:
         add_lookalikes(b, stream(plan, 12), plan, fronts, wishes.lookalikes)
     kerb, walkers = add_kerb(b, plan, wishes, lambda s: plan.away_from_junctions(s, 14.))

@@ -1,5 +1,5 @@
 """
-The layers of a street: houses, greenery, posts, parked cars and people.
+The layers of a street: houses, greenery, posts, parked cars, people and cyclists.
 
 Each layer draws from its own random stream, so that a change in one layer leaves the others of the
 same seed as they were. Comes in: a plan. Goes out: rows in the builder and trajectories.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kd_perception.simulation.cyclists import add_rider, RIDER_HALF_M
 from kd_perception.simulation.meshes import MeshId
 from kd_perception.simulation.motion import free_crossing_time, Movers
 from kd_perception.simulation.parts import (
@@ -24,10 +25,14 @@ from kd_perception.simulation.parts import (
     Material,
     Tag,
 )
-from kd_perception.simulation.plan import EGO_SPEED_MPS, LAMP_HEAD_M, PERIOD_M, StreetPlan
+from kd_perception.simulation.plan import EGO_SPEED_MPS, LAMP_HEAD_M, LANE_M, PERIOD_M, StreetPlan
 from kd_perception.simulation.vehicles import add_car
 
 SIDES = (1, -1)
+CAR_REACH_M = 1.325         # of the widest car from the middle of its lane
+PARKING_M = 5.              # cars park where the half road is wider
+PARKED_REACH_M = 2.525      # of the widest parked car from the kerb
+RIDER_GAP_M = 4.
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def parked(b: Builder, plan: StreetPlan) -> None:
     g = stream(plan, 5)
     for side in SIDES:
         road, _ = plan.side(side)
-        if road < 5.:
+        if road < PARKING_M:
             continue
         s = g.uniform(3., 12.)
         while s < PERIOD_M - 9.:
@@ -167,3 +172,40 @@ def people(b: Builder, plan: StreetPlan, movers: list[tuple[float, ...]], *,
             movers.append((s, side * (road + .9), 0., 0., 0., g.uniform(0, 6.28), span, start,
                            yaw))
             add_pedestrian(b, g, 0., 0., yaw=yaw, mover=len(movers) - 1)
+
+
+def riders(b: Builder, plan: StreetPlan, movers: list[tuple[float, ...]]) -> None:
+    """Add cyclists who ride with the traffic, each side at a pace of its own, 3 to 6 m/s."""
+    if not plan.riders:
+        return
+    g = stream(plan, 7)
+    for side in SIDES:
+        line = rider_line(plan, side)
+        places = np.cumsum(RIDER_GAP_M + g.exponential(
+            max(1 / plan.riders - RIDER_GAP_M, 0.), int(PERIOD_M / RIDER_GAP_M)))
+        places = places[places < PERIOD_M]
+        if line is None or not places.size:
+            continue
+        pace = g.uniform(3.6, 5.2)
+        # As cars of a lane: who swings less than half the gap never meets the next one.
+        gaps = np.diff(places, append=places[0] + PERIOD_M)
+        slack = np.minimum(gaps, np.roll(gaps, 1)) - RIDER_GAP_M + 1.
+        yaw = 0. if side < 0 else np.pi
+        for s, room in zip(places, slack):
+            rate = 2 * np.pi / g.uniform(25., 60.)
+            movers.append((s, side * line, -side * pace, min(.45 * room, .15 * pace / rate), rate,
+                           g.uniform(0, 2 * np.pi), 0., 0., yaw))
+            add_rider(b, g, mover=len(movers) - 1)
+
+
+def rider_line(plan: StreetPlan, side: int) -> float | None:
+    """
+    Return metres from the middle of the road at which cyclists of a side ride.
+
+    That is halfway between the cars of the lane and the kerb, or the cars parked there; None where
+    these leave less room than a cyclist is wide.
+    """
+    road, _ = plan.side(side)
+    inner = LANE_M + CAR_REACH_M
+    outer = road if road < PARKING_M else road - PARKED_REACH_M
+    return (inner + outer) / 2 if outer - inner > 1.99 * RIDER_HALF_M else None

@@ -19,11 +19,12 @@ HIGHWAY_LANES_M = (4.4, 8.0, 11.6)     # laterals of the lanes; lines at 2.6, 6.
 HIGHWAY_HALF_M = 16.2
 ZEBRA_M = 2.6                          # from the edge of a side street to the middle of a zebra
 NO_LAMPS_M = 1e5
+RIDERS_PER_M = 1 / 65.
 
 
 def plan_world(seed: int, spec: WorldSpec, content: Content) -> StreetPlan:
     """Return the plan of that seed in that kind of world."""
-    plan = plan_street(seed)
+    plan = replace(plan_street(seed), riders=content.riders * RIDERS_PER_M)
     amounts = spec.amounts
     if not spec.alive:
         factor = max(content.traffic * amounts.traffic, .3)
@@ -65,7 +66,7 @@ def _highway(plan: StreetPlan, g: np.random.Generator, density: float) -> Street
     other = tuple(Lane(d, -1) for d in HIGHWAY_LANES_M)
     return replace(
         plan, curves=curves, lanes=own + other, road=(HIGHWAY_HALF_M, HIGHWAY_HALF_M),
-        walk=(.5, .5), crossings=np.zeros(0), gap=(34. / density, 90. / density),
+        walk=(.5, .5), crossings=np.zeros(0), gap=(34. / density, 90. / density), riders=0.,
         lamp_spacing=NO_LAMPS_M, lamp_offset=NO_LAMPS_M / 2, lamp_sides=1,
         green=float(g.uniform(.5, 1.)),
         marking=(18., .34, float(g.uniform(.85, 1.3)), float(g.uniform(-.3, .4))))

@@ -3,7 +3,7 @@ Where moving things are at a time: pure functions of the trajectory and the time
 
 Cars of one lane share its mean speed and swing about their slots by less than half the gaps, so
 they never drive through each other, for however long the drive is. Pedestrians walk along the
-sidewalk, stand, or cross the street once per round.
+sidewalk, stand, or cross the street once per round. Cyclists keep to their line as cars do.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from kd_perception.simulation.settings import CameraSettings
 
 ROUND_S = PERIOD_M / EGO_SPEED_MPS
 WALK_MPS = 1.4
+FASTEST_WALK_MPS = 2.5       # who is faster rides
+STEPS_RAD_PER_M, PEDALS_RAD_PER_M = 4.8, 1.5
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,12 @@ def poses(movers: Movers, time_s: float) -> MoverPoses:
     d = movers.lateral + np.sign(movers.span) * way
     walking = np.where(length > 0, (way > 0) & (way < length), np.abs(movers.speed) > 0)
     pace = np.where(length > 0, WALK_MPS, np.abs(movers.speed))
-    stride = np.where(walking, 4.8 * pace * t + movers.phase, 0.)
+    turns = np.where(pace > FASTEST_WALK_MPS, PEDALS_RAD_PER_M, STEPS_RAD_PER_M)
+    stride = np.where(walking, turns * pace * t + movers.phase, 0.)
     # Who swings without a speed walks to and fro and turns at the ends.
     paces = (movers.speed == 0) & (movers.swing > 0)
     back = paces & (np.cos(movers.rate * t + movers.phase) < 0)
-    stride = np.where(paces, 4.8 * (s - movers.start), stride)
+    stride = np.where(paces, STEPS_RAD_PER_M * (s - movers.start), stride)
     return MoverPoses(s, d, np.where(back, movers.yaw + np.pi, movers.yaw), stride,
                       np.zeros(len(movers)), np.zeros(len(movers)))
 

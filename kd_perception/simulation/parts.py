@@ -36,8 +36,10 @@ class Tag(IntEnum):
     TERRAIN = 10
     SKY = 11
     PEDESTRIAN = 12
+    RIDER = 13
     CAR = 14
     TRUCK = 15
+    BICYCLE = 19
     STATIC = 20
     ROAD_LINE = 24
     GROUND = 25
@@ -68,7 +70,8 @@ class InstanceTable:
     :param mover: int ``[N]``, row of the moving thing it belongs to, -1 for fixed ones.
     :param place: ``[N, 3]`` s, d, z in metres; s and d are unused for movers.
     :param offset: ``[N, 2]`` forward and left of the thing's own centre.
-    :param size: ``[N, 3]``; ``yaw`` ``[N]`` against the street; ``swing`` ``[N]`` of limbs.
+    :param size: ``[N, 3]``; ``yaw`` ``[N]`` against the street; ``tilt`` ``[N]`` radians that
+        the top leans forward; ``swing`` ``[N]`` of limbs about it.
     :param look: ``[N, 5]`` material, variant, red, green, blue.
     :param ids: ``[N, 2]`` tag and instance id.
     """
@@ -82,6 +85,7 @@ class InstanceTable:
     swing: np.ndarray
     look: np.ndarray
     ids: np.ndarray
+    tilt: np.ndarray
 
     def __len__(self) -> int:
         return len(self.mesh)
@@ -106,18 +110,18 @@ class Builder:
     def add(self, mesh: MeshId, place: Vector, size: Vector, color: Vector, tag: Tag, *,
             ident: int = 0, material: Material = Material.MATTE, variant: float = 0.,
             yaw: float = 0., offset: Vector = (0., 0.), swing: float = 0.,
-            mover: int = -1) -> None:
+            tilt: float = 0., mover: int = -1) -> None:
         """Add one mesh; see ``InstanceTable`` for the meaning of the arguments."""
         self._rows.append((mesh, mover, *place, *offset, *size, yaw, swing, material, variant,
-                           *color, tag, ident))
+                           *color, tag, ident, tilt))
 
     def table(self) -> InstanceTable:
         """Return all rows as arrays."""
-        r = np.array(self._rows, np.float64).reshape(-1, 19)
+        r = np.array(self._rows, np.float64).reshape(-1, 20)
         return InstanceTable(
             mesh=r[:, 0].astype(int), mover=r[:, 1].astype(int), place=r[:, 2:5],
             offset=r[:, 5:7], size=r[:, 7:10], yaw=r[:, 10], swing=r[:, 11], look=r[:, 12:17],
-            ids=r[:, 17:19])
+            ids=r[:, 17:19], tilt=r[:, 19])
 
 
 def part_of(b: Builder, s: float, d: float, tag: Tag, *, yaw: float = 0., mover: int = -1,
@@ -126,9 +130,11 @@ def part_of(b: Builder, s: float, d: float, tag: Tag, *, yaw: float = 0., mover:
     number = b.new_id() if ident is None else ident
 
     def add(mesh: MeshId, forward: float, left: float, z: float, size: Vector, color: Vector,
-            material: Material = Material.MATTE, variant: float = 0., swing: float = 0.) -> None:
+            material: Material = Material.MATTE, variant: float = 0., swing: float = 0.,
+            tilt: float = 0.) -> None:
         b.add(mesh, (s, d, z), size, color, tag, ident=number, material=material,
-              variant=variant, yaw=yaw, offset=(forward, left), swing=swing, mover=mover)
+              variant=variant, yaw=yaw, offset=(forward, left), swing=swing, tilt=tilt,
+              mover=mover)
     return add
 
 

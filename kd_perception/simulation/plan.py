@@ -40,7 +40,7 @@ class StreetPlan:
     :param crossings: sorted positions ``[C]`` along the street.
     :param lamp_spacing: metres between street lamps; they stand on ``lamp_sides`` sides.
     :param gap: shortest and longest gap between cars of one lane.
-    :param people: pedestrians per metre and side.
+    :param people: pedestrians per metre and side; ``riders``: people on bicycles, the same.
     :param marking: dash length, share of it painted, asphalt tone, dryness of grass.
     :param sun_turn: rotation of the sun about z in radians.
     :param lanes: from the own one on; ``speed``: what cars wish to drive, metres per second.
@@ -75,6 +75,7 @@ class StreetPlan:
     junctions: np.ndarray = field(default_factory=lambda: np.zeros(0))
     side_half: float = 0.
     cycle: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    riders: float = 0.
 
     def side(self, sign: int) -> tuple[float, float]:
         """Return half road and sidewalk width of the left (+1) or right (-1) side."""

@@ -3,7 +3,7 @@ Scenarios: the weather and light in which a world is drawn, the camera, and who 
 
 A weather changes light, air and sensor only: ``clear``, ``sunset``, ``overcast``, ``dense_fog``,
 ``rain``, ``night``, ``night_rain`` and ``glare`` of one world, seed and time share labels,
-instance ids and depth. ``crowd`` and ``far_small`` change the content. Files:
+instance ids and depth. ``crowd``, ``cyclists`` and ``far_small`` change the content. Files:
 ``config/scenarios/<name>.yaml``.
 """
 

@@ -69,6 +69,7 @@ class Content:
     :param people, traffic, parked: density of pedestrians, of moving and of parked cars.
     :param events: how often cars brake and cut in and people step out.
     :param lookalikes: how many posters, mannequins, statues and reflections.
+    :param riders: how many people on bicycles; 0 as usual, 1 for one every 65 m and direction.
     :param headway_s: time gap that the own car keeps to the one before it; 0 for the usual.
     :param palette: 0 for the usual colours of houses, cars and clothes, 1 for others.
     """
@@ -80,6 +81,13 @@ class Content:
     lookalikes: float = ranged(1., 0., 3.)
     headway_s: float = ranged(0., 0., 20.)
     palette: float = ranged(0., 0., 1.)
+    riders: float = ranged(0., 0., 8.)
+
+    def __repr__(self) -> str:
+        # Drives are told apart by this text, so those without riders keep the one they had.
+        told = [f'{f.name}={getattr(self, f.name)!r}' for f in fields(self)
+                if f.name != 'riders' or self.riders]
+        return f'Content({", ".join(told)})'
 
 
 def read_group(kind: type[T], data: Any, where: str) -> T:

@@ -39,8 +39,8 @@ class SimulatedFrame:
 
     :param image: uint8 ``[H, W, 3]``, RGB.
     :param labels: uint8 ``[H, W]`` CARLA tags.
-    :param instances: uint16 ``[H, W]``; an id of its own for each car, pedestrian, sign, light and
-        pole of the street, 0 for everything else.
+    :param instances: uint16 ``[H, W]``; an id of its own for each car, pedestrian, rider, bicycle,
+        sign, light and pole of the street, 0 for everything else.
     :param stamp_ns: simulated time in nanoseconds.
     :param depth: float32 ``[H, W]`` metres along the optical axis, infinite for the sky; None
         where it was not asked for.

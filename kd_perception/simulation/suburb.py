@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kd_perception.simulation.downtown import add_kerb
-from kd_perception.simulation.layers import people, posts, SIDES, stream
+from kd_perception.simulation.layers import people, posts, riders, SIDES, stream
 from kd_perception.simulation.life import add_life, Life, Walker, Wishes
 from kd_perception.simulation.lookalikes import add_billboard, add_statue
 from kd_perception.simulation.meshes import MeshId
@@ -34,6 +34,7 @@ def build_suburb(b: Builder, plan: StreetPlan, movers: list[tuple[float, ...]],
     _woods(b, plan)
     posts(b, plan, lights=False)
     people(b, plan, movers, cross=False)
+    riders(b, plan, movers)
     kerb, walkers = add_kerb(b, plan, wishes, lambda s: plan.away_from_crossings(s, 11.))
     g = stream(plan, 17)
     for s in np.arange(40., PERIOD_M - 40., 110.):       # children run out of their gardens

@@ -64,9 +64,9 @@ def visible(world: World, poses: MoverPoses, camera: CameraModel,
     moving = table.mover >= 0
     who = table.mover[moving]
     s, d, yaw, pitch = (table.place[:, 0].copy(), table.place[:, 1].copy(), table.yaw.copy(),
-                        np.zeros(len(table)))
+                        table.tilt.copy())
     s[moving], d[moving], yaw[moving] = poses.s[who], poses.d[who], poses.yaw[who]
-    pitch[moving] = table.swing[moving] * np.sin(poses.stride[who])
+    pitch[moving] += table.swing[moving] * np.sin(poses.stride[who])
     along = (s - pose.s + BEHIND_M + 10.) % PERIOD_M - BEHIND_M - 10.
     kept = np.flatnonzero(along < AHEAD_M + 20.)
     s, d, yaw, pitch = pose.s + along[kept], d[kept], yaw[kept], pitch[kept]

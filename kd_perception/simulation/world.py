@@ -15,7 +15,7 @@ from kd_perception.simulation.camera import CameraPose
 from kd_perception.simulation.downtown import build_downtown
 from kd_perception.simulation.highway import build_highway
 from kd_perception.simulation.intersection import build_intersection
-from kd_perception.simulation.layers import greenery, houses, parked, people, posts, stream
+from kd_perception.simulation.layers import greenery, houses, parked, people, posts, riders, stream
 from kd_perception.simulation.layouts import plan_world
 from kd_perception.simulation.life import Life, Wishes
 from kd_perception.simulation.motion import camera_pose, MoverPoses, Movers, poses
@@ -27,7 +27,7 @@ from kd_perception.simulation.vehicles import add_car
 from kd_perception.simulation.worlds import load_world, WorldSpec
 
 ONCOMING_MPS = 8.5
-_TINTED = (Tag.BUILDING, Tag.WALL, Tag.CAR, Tag.TRUCK, Tag.PEDESTRIAN)
+_TINTED = (Tag.BUILDING, Tag.WALL, Tag.CAR, Tag.TRUCK, Tag.PEDESTRIAN, Tag.RIDER, Tag.BICYCLE)
 TAIL_GAP_M = 13.          # between the last car of a lane and the camera's slot, or the first
 
 _BUILDERS: dict[str, Callable[[Builder, StreetPlan, list[tuple[float, ...]], Wishes], Life]] = {
@@ -80,6 +80,7 @@ def build_world(seed: int, spec: WorldSpec | None = None,
         _traffic(builder, plan, movers)
         parked(builder, plan)
         people(builder, plan, movers)
+        riders(builder, plan, movers)
         return World(plan, _tinted(builder.table(), content.palette), Movers.from_rows(movers))
     wishes = Wishes(
         events=spec.amounts.events * content.events,

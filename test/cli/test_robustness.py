@@ -42,7 +42,7 @@ def test_scenarios_by_name():
         'clear', 'night,fog=0.01,camera.fov_deg=60', 'rain')
     everything = scenarios_of('all')
     assert everything[0] == 'clear'
-    assert len(everything) == 10
+    assert len(everything) == 11
     with pytest.raises(ConfigError, match='twice'):
         scenarios_of('night,night')
 

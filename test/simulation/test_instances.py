@@ -108,6 +108,27 @@ def test_lookalikes_are_labelled_as_what_they_are(downtown):
     assert roles['step_out'] == {Tag.PEDESTRIAN}
 
 
+def test_riders_and_their_bicycles_are_in_the_table():
+    """Both keep their ids while they are in view, the bicycle under its rider."""
+    seen = 0
+    with StreetSimulator('cyclists', seed=12, width=320, height=180) as street:
+        for time_s in (6., 31.):
+            frame = street.render(time_s)
+            rows = frame.instances_table()
+            assert set(frame.labels[np.isin(frame.instances, rows.ids[rows.tags == Tag.RIDER])]
+                       ) == {Tag.RIDER}
+            at = {int(i): p for i, p in zip(rows.ids, rows.positions)}
+            for ident in rows.ids[(rows.tags == Tag.RIDER) & (rows.distance_m < 40.)]:
+                bicycle = at.get(int(ident) - 1)
+                if bicycle is not None:
+                    assert np.linalg.norm(at[int(ident)] - bicycle) < 1.
+                    assert at[int(ident)][1] < bicycle[1]
+                    seen += 1
+            near = np.isin(rows.tags, (Tag.RIDER, Tag.BICYCLE)) & (rows.distance_m < 40.)
+            assert ((rows.visible[near] > 0) & (rows.visible[near] <= 1)).all()
+    assert seen > 3
+
+
 def test_an_empty_picture_and_a_frame_without_geometry(downtown):
     frame = downtown.render(6.)
     assert frame.scene is not None

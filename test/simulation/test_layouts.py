@@ -18,6 +18,9 @@ def test_the_plain_street_is_the_street_of_its_seed():
     assert repr(asdict(plan)) == repr(asdict(plan_street(5)))
     fuller = plan_world(5, load_world('street'), Content(people=3.))
     assert fuller.people == pytest.approx(3 * plan.people)
+    ridden = plan_world(5, load_world('street'), Content(riders=2.))
+    assert ridden.riders == pytest.approx(2 / 65)
+    assert (ridden.people, ridden.gap) == (plan.people, plan.gap)
 
 
 @pytest.mark.parametrize('name', ALIVE)

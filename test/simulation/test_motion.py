@@ -95,6 +95,12 @@ def test_legs_swing_only_while_walking(world):
     assert (now.stride[np.abs(movers.speed) > .5] != 0).all()
 
 
+def test_pedals_turn_once_in_four_metres():
+    rider = Movers.from_rows([(0., 3., 4., 0., 0., 0., 0., 0., 0.)])
+    turns = (poses(rider, 11.).stride - poses(rider, 10.).stride) / (2 * np.pi)
+    assert 1 / 5 < turns[0] / 4. < 1 / 3.5
+
+
 def test_the_camera_drives_in_the_right_lane():
     plan = plan_street(7)
     a, b = camera_pose(plan, 10.), camera_pose(plan, 11.)

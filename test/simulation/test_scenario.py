@@ -18,7 +18,7 @@ def shipped() -> list[str]:
 
 def test_the_promised_scenarios_are_shipped_and_named_as_their_files():
     assert {'clear', 'sunset', 'overcast', 'dense_fog', 'rain', 'night', 'night_rain', 'crowd',
-            'far_small', 'glare'} <= set(shipped())
+            'cyclists', 'far_small', 'glare'} <= set(shipped())
     assert [load_scenario(name).name for name in shipped()] == shipped()
 
 

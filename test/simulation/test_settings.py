@@ -36,3 +36,6 @@ def test_content_is_made_of_factors():
     assert read_group(Content, {'people': 3}, 'x').people == 3.0
     with pytest.raises(ConfigError, match='x.people: -1 must be 0 to 8'):
         read_group(Content, {'people': -1}, 'x')
+    assert read_group(Content, {}, 'x').riders == 0.0
+    with pytest.raises(ConfigError, match='x.riders: 9 must be 0 to 8'):
+        read_group(Content, {'riders': 9}, 'x')

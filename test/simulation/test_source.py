@@ -63,6 +63,16 @@ def test_the_fingerprint_tells_drives_apart(source):
     assert SimulatorSource('rain', seed=24, frames=3).fingerprint != source.fingerprint
 
 
+def test_fingerprints_of_drives_that_were_labelled_stay(source):
+    """Soft labels are found by them; a setting at its usual value must not change them."""
+    for scenario, world, fingerprint in (('clear', 'street', 'fba3bbceff1aaae5'),
+                                         ('crowd', 'downtown', '1db31f1809c030dd')):
+        drive = SimulatorSource(scenario, seed=7, frames=1, world=world)
+        assert drive.fingerprint == fingerprint
+    few, many = (SimulatorSource(f'clear,content.riders={r}', seed=7, frames=1) for r in (1, 2))
+    assert len({few.fingerprint, many.fingerprint, 'fba3bbceff1aaae5'}) == 3
+
+
 @pytest.mark.parametrize('settings', [{'frames': 0}, {'frames': 1, 'rate_hz': 0.},
                                       {'frames': 1, 'start_s': -1.},
                                       {'frames': 1, 'start_s': float('nan')}])

@@ -16,7 +16,8 @@ from kd_perception.simulation.street import StreetSimulator
 
 WEATHERS = ('clear', 'sunset', 'overcast', 'dense_fog', 'rain', 'night', 'night_rain', 'glare')
 WORLDS = ('street', 'downtown', 'intersection', 'highway', 'suburb')
-OF_OTHER_WORLDS = (Tag.WALL, Tag.FENCE, Tag.STATIC, Tag.GROUND, Tag.BRIDGE, Tag.GUARD_RAIL)
+OF_OTHER_WORLDS = (Tag.WALL, Tag.FENCE, Tag.STATIC, Tag.GROUND, Tag.BRIDGE, Tag.GUARD_RAIL,
+                   Tag.RIDER, Tag.BICYCLE)
 STUFF = (Tag.ROAD, Tag.SIDEWALK, Tag.BUILDING, Tag.VEGETATION, Tag.TERRAIN, Tag.SKY,
          Tag.ROAD_LINE)
 

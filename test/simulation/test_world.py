@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kd_perception.simulation.cyclists import FEET_HALF_M, RIDER_HALF_M
+from kd_perception.simulation.layers import rider_line
+from kd_perception.simulation.meshes import MeshId
+from kd_perception.simulation.motion import poses
 from kd_perception.simulation.parts import InstanceTable, Tag
 from kd_perception.simulation.plan import PERIOD_M
 from kd_perception.simulation.settings import Content
-from kd_perception.simulation.world import build_world
+from kd_perception.simulation.world import build_world, World
 from kd_perception.simulation.worlds import load_world
 
 ALIVE = ('downtown', 'intersection', 'highway', 'suburb')
@@ -117,6 +121,82 @@ def test_content_decides_how_many_there_are():
     assert not set(roles.values()) & {'statue', 'poster_person', 'step_out', 'pulls_out'}
 
 
+def cyclists(world: World) -> np.ndarray:
+    """Return the movers that carry a rider."""
+    return np.unique(world.instances.mover[world.instances.ids[:, 0] == Tag.RIDER])
+
+
+@pytest.mark.parametrize('name', ['street', *ALIVE])
+def test_riders_come_only_where_they_are_asked_for_and_not_on_the_highway(name):
+    spec = load_world(name)
+    usual = build_world(7, spec)
+    assert not np.isin(usual.instances.ids[:, 0], (Tag.RIDER, Tag.BICYCLE)).any()
+    few, many = (build_world(7, spec, Content(riders=r)) for r in (1., 4.))
+    if name == 'highway':
+        assert len(cyclists(many)) == 0
+        return
+    assert 8 < len(cyclists(few)) < .4 * len(cyclists(many))
+    table = many.instances
+    bicycles = table.mover[table.ids[:, 0] == Tag.BICYCLE]
+    assert set(bicycles) == set(cyclists(many))
+    assert set(table.mover[table.mover >= 0]) == set(range(len(many.poses(10.).s)))
+    # What else there is comes from streams of its own.
+    riding = np.isin(table.ids[:, 0], (Tag.RIDER, Tag.BICYCLE))
+    for field in ('mesh', 'place', 'offset', 'size', 'yaw', 'look'):
+        assert np.array_equal(getattr(table, field)[~riding], getattr(usual.instances, field))
+
+
+@pytest.mark.parametrize('name', ['street', 'downtown', 'intersection', 'suburb'])
+@pytest.mark.parametrize('seed', [2, 24])       # cars park on both sides of the first street
+def test_riders_keep_right_and_apart_and_hit_nothing_that_stands(name, seed):
+    world = build_world(seed, load_world(name), Content(riders=8.))
+    movers, table, who = world.movers, world.instances, cyclists(world)
+    assert len(who) > 100
+    assert (np.sign(movers.lateral[who]) == -np.sign(movers.speed[who])).all()
+    pace = np.abs(movers.speed[who])
+    change = movers.swing[who] * movers.rate[who]
+    assert (pace - change).min() > 3.
+    assert (pace + change).max() < 6.
+    for time_s in np.linspace(0., 400., 21):
+        now = poses(movers, time_s)
+        for side in (1, -1):
+            s = np.sort(now.s[who[movers.lateral[who] * side > 0]] % PERIOD_M)
+            assert len(s) < 2 or np.diff(np.r_[s, s[0] + PERIOD_M]).min() > 2.
+    lines = np.unique(movers.lateral[who])
+    standing = (table.mover < 0) & (table.ids[:, 0] != Tag.VEGETATION) & (
+        table.place[:, 2] - table.size[:, 2] / 2 < 1.9)
+    centre = table.place[:, 1] + table.offset @ [0, 1] * np.cos(table.yaw) + (
+        table.offset @ [1, 0] * np.sin(table.yaw))
+    reach = half_width(table)
+    apart = np.abs(centre[standing, None] - lines).min(axis=1) - reach[standing]
+    low = (table.place[:, 2] + table.size[:, 2] < .95)[standing]             # wheels
+    assert apart[~low].min() >= RIDER_HALF_M - .005
+    assert (apart[low] >= FEET_HALF_M).all()
+
+
+def half_width(table: InstanceTable) -> np.ndarray:
+    """Return metres from the middle of each mesh to its sides, across the street."""
+    solid = np.isin(table.mesh, (MeshId.BOX, MeshId.CABIN, MeshId.ROOF))
+    long, wide = np.where(solid[:, None], .5, 1.).T * table.size[:, :2].T
+    wide = np.where(table.mesh == MeshId.WHEEL, .5 * table.size[:, 1], wide)
+    return np.abs(np.sin(table.yaw)) * long + np.abs(np.cos(table.yaw)) * wide
+
+
+@pytest.mark.parametrize('seed', [0, 2, 5])
+def test_cars_of_the_street_pass_riders(seed):
+    world = build_world(seed, content=Content(riders=8.))
+    table, movers = world.instances, world.movers
+    cars = np.isin(table.ids[:, 0], (Tag.CAR, Tag.TRUCK)) & (table.mover >= 0)
+    outer = np.abs(movers.lateral[table.mover[cars]]) + np.abs(table.offset[cars, 1]) + (
+        half_width(table)[cars])
+    tall = table.place[cars, 2] + table.size[cars, 2] / 2 > 1.          # where riders are widest
+    for side in (1, -1):
+        mine = np.sign(movers.lateral[table.mover[cars]]) == side
+        line = rider_line(world.plan, side)
+        assert line is not None
+        assert outer[mine & tall].max() < line - RIDER_HALF_M + .005
+
+
 @pytest.mark.parametrize('name', ['street', *ALIVE])
 def test_a_world_without_people_has_none(name):
     table = build_world(7, load_world(name), Content(people=0., events=0.)).instances
@@ -132,3 +212,18 @@ def test_the_street_of_the_shipped_teacher_is_untouched():
         assert len(table) == rows
         assert table.place.sum() == pytest.approx(place, abs=1e-3)
         assert table.look.sum() == pytest.approx(look, abs=1e-3)
+
+
+@pytest.mark.parametrize(('name', 'seed', 'rows', 'place', 'look'), [
+    ('downtown', 7, 15723, 5817345.80843, 33108.86551),
+    ('downtown', 24, 13686, 5837466.25743, 31191.03240),
+    ('intersection', 7, 14091, 5427707.58838, 32833.51854),
+    ('highway', 7, 7533, 3332495.73245, 26401.25484),
+    ('suburb', 12, 13229, 6413905.01253, 27817.25050)])
+def test_live_worlds_of_recorded_drives_are_untouched(name, seed, rows, place, look):
+    """Suites and figures were made of these; what is added must draw from a stream of its own."""
+    table = build_world(seed, load_world(name)).instances
+    assert len(table) == rows
+    assert table.place.sum() == pytest.approx(place, abs=1e-3)
+    assert table.look.sum() == pytest.approx(look, abs=1e-3)
+    assert not table.tilt.any()

@@ -18,6 +18,7 @@ from kd_perception.evaluation.metrics.objects import (
 )
 from kd_perception.evaluation.statistics.shares import measured
 from kd_perception.frames import InstanceTable
+from kd_perception.simulation.source import SimulatorSource
 
 CARLA, DRIVING = load_class_set('carla'), load_class_set('driving')
 PEDESTRIAN, SIGN, CAR, BUILDING = (CARLA.names.index(n) for n in
@@ -61,6 +62,24 @@ def test_a_perfect_mask_finds_all_and_an_open_one_nothing(counter):
     np.testing.assert_array_equal(right[:, 4], right[:, 5])
     assert right[:, 1].tolist() == [0, 4, 2]
     assert not counter.count(rows, instances, np.full_like(truth, 255))[:, 5].any()
+
+
+def test_cyclists_of_the_street_are_counted_as_riders_on_vehicles(counter):
+    pytest.importorskip('moderngl')
+    source = SimulatorSource('cyclists', seed=12, frames=3, rate_hz=.1, start_s=6., width=320,
+                             height=180)
+    frames = []
+    for index in range(3):
+        truth, mask = source.known_truth(index), source[index].labels
+        assert truth is not None
+        mask = load_class_map(CARLA, DRIVING).table[mask]
+        frames.append(counter.count(truth.table, truth.instances, mask))
+    source.close()
+    recall = object_recall('a', frames, resamples=50)
+    riders = recall.cell('rider')
+    assert riders.things > 3
+    assert riders.found.estimate == riders.pixel_recall.estimate == 1.
+    assert recall.cell('rider', '0-10 m') or recall.cell('rider', '10-20 m')
 
 
 def test_classes_that_the_map_leaves_out_are_not_asked_for():
