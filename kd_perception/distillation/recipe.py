@@ -194,24 +194,27 @@ class OptimizationRecipe:
 @dataclass(frozen=True)
 class WeightingRecipe:
     """
-    What pixels count in the losses that are a mean over pixels; all at 0: all the same.
+    What pixels count in the losses that are a mean over pixels; by default all the same.
 
     :param boundary: so much more within ``boundary_width`` of a boundary between classes.
     :param boundary_width: cells of the soft labels.
     :param confidence: exponent of the teacher's largest probability; below 0 dwells on pixels of
         which it is unsure.
     :param class_balance: exponent of 1 / share of the class; 1 gives all classes the same say.
+    :param labelled: what pixels with ground truth count; 0: there the teacher has no say, in
+        losses of any kind.
     """
 
     boundary: float = 0.0
     boundary_width: int = 1
     confidence: float = 0.0
     class_balance: float = 0.0
+    labelled: float = 1.0
 
     @property
     def off(self) -> bool:
         """Whether all pixels count the same."""
-        return not (self.boundary or self.confidence or self.class_balance)
+        return self == WeightingRecipe(boundary_width=self.boundary_width)
 
 
 @dataclass(frozen=True)

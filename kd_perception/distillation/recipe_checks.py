@@ -75,6 +75,7 @@ def validate(recipe: Recipe) -> None:
         ('distillation.weighting.confidence', recipe.distillation.weighting.confidence, -4, 16),
         ('distillation.weighting.class_balance', recipe.distillation.weighting.class_balance,
          0, 2),
+        ('distillation.weighting.labelled', recipe.distillation.weighting.labelled, 0, 1000),
         ('data.validation_share', recipe.data.validation_share, 0, 0.9),
         ('data.labelled_share', recipe.data.labelled_share, 0, 1),
         ('data.memory_gb', recipe.data.memory_gb, 0, 4096),

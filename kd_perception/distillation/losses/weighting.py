@@ -1,7 +1,9 @@
 """
 What each pixel counts in losses that are a mean over pixels, beyond being valid or not.
 
-    w_i = v_i (1 + boundary b_i) c_i^confidence h_i^(-class_balance),  then sum_i w_i = sum_i v_i
+    w_i = v_i (1 + boundary b_i) c_i^confidence h_i^(-class_balance) g_i
+
+and then scaled so that sum_i w_i = sum_i v_i.
 
 - ``b_i`` is 1 within ``boundary_width`` cells of a boundary between classes, else 0: that is where
   small students fail, and there are few such pixels.
@@ -9,6 +11,8 @@ What each pixel counts in losses that are a mean over pixels, beyond being valid
   negative ones dwell on those of which it is unsure.
 - ``h_i`` is how often the class of the pixel occurs in the training data. An exponent of 1 gives
   every class the same say, 0.5 is halfway; no class counts more than 50 times another.
+- ``g_i`` is ``labelled`` where there is ground truth, else 1. With 0 a teacher that is worse there
+  than the labels does not draw the student away from them.
 
 The class of a pixel is its ground truth where it is labelled, elsewhere the teacher's decision.
 """
@@ -63,6 +67,9 @@ class PixelWeighting:
         if recipe.confidence:
             sure = functional.softmax(teacher.float(), dim=1).amax(dim=1)
             weights = weights * sure ** recipe.confidence
+        if recipe.labelled != 1:
+            known = ground_truth(labels, weights) != UNLABELLED
+            weights = torch.where(known, recipe.labelled * weights, weights)
         return weights * (total / weights.sum().clamp(min=1e-6))
 
 
@@ -71,13 +78,23 @@ def decisions(teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Return int64 ``[N, h, w]``: ground truth where it is labelled, else the teacher's decision.
 
     :param teacher: float logits ``[N, K, h, w]``.
-    :param labels: uint8 ``[N, H, W]``; the nearest one of each cell is taken.
+    :param labels: uint8 ``[N, H, W]``.
     """
-    size = (teacher.shape[2], teacher.shape[3])
-    near = functional.interpolate(labels[:, None].float(), size=size, mode='nearest-exact')
-    truth = near[:, 0].long()
+    truth = ground_truth(labels, teacher)
     # Across classes torch's max is four times as fast as its argmax on a CPU.
     return torch.where(truth == UNLABELLED, teacher.max(dim=1).indices, truth)
+
+
+def ground_truth(labels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """
+    Return int64 ``[N, h, w]``: the nearest label of each cell.
+
+    :param labels: uint8 ``[N, H, W]``.
+    :param grid: ``[…, h, w]``.
+    """
+    size = (grid.shape[-2], grid.shape[-1])
+    near = functional.interpolate(labels[:, None].float(), size=size, mode='nearest-exact')
+    return near[:, 0].long()
 
 
 def near_boundary(classes: torch.Tensor, valid: torch.Tensor, width: int) -> torch.Tensor:

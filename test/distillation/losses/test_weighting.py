@@ -95,5 +95,31 @@ def test_all_together_are_a_product_over_valid_pixels() -> None:
     np.testing.assert_allclose(got, product / product[1:].mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize('factor', [0.0, 0.25, 3.0])
+def test_where_there_is_ground_truth_the_teacher_has_another_say(factor: float) -> None:
+    labels = unlabelled(6, 4)
+    labels[0, :6] = 3  # at twice the grid: three rows of cells
+    valid = torch.ones(1, 6, 4)
+    valid[0, :, 0] = 0
+    got = PixelWeighting(WeightingRecipe(labelled=factor), SEEN)(
+        teacher(STRIPES), valid, labels)[0].numpy()
+    assert not got[:, 0].any()
+    np.testing.assert_allclose(got[:3, 1:], factor * got[3, 1], rtol=1e-5)
+    np.testing.assert_allclose(got[3:, 1:], got[3, 1], rtol=1e-5)
+    assert got[:, 1:].mean() == pytest.approx(1)
+
+
+def test_a_batch_that_is_labelled_all_over_teaches_nothing_then() -> None:
+    labels = torch.zeros(1, 12, 8, dtype=torch.uint8)
+    got = PixelWeighting(WeightingRecipe(labelled=0.0), SEEN)(
+        teacher(STRIPES), torch.ones(1, 6, 4), labels)
+    assert not got.any()
+
+
+def test_a_recipe_that_weighs_nothing_is_off() -> None:
+    assert WeightingRecipe(boundary_width=3).off
+    assert not WeightingRecipe(labelled=0.0).off
+
+
 def test_nothing_valid_stays_nothing() -> None:
     assert not weigh(STRIPES, np.zeros((6, 4)), boundary=1.0, confidence=1.0).any()
