@@ -6,11 +6,11 @@ What an unlabelled bag of fog and night is worth to a student that has labels of
 Simulated drives (config/suites/domain_shift.yaml, 640x360, 12 classes). The baseline learns from
 labelled day. The student learns from the same labels and from an unlabelled bag of fog and night,
 by soft labels of a teacher that knows both: it was trained on the same day drives and on labelled
-fog and night drives of its own. Checkpoints of both are chosen on day drives. The recipe is the one
-that comes with the package, the loss is that of the CamVid benchmark, with one choice beside, made
-on the validation drives of the first seed: where there are labels they teach alone, since this
-teacher, which divides its steps among day, fog and night, knows the day less well than they do.
-Tests are drives that nobody has seen, the same by day as in fog and night.
+fog and night drives of its own. Checkpoints of both are chosen on day drives. The recipe is the
+one that comes with the package, the loss is that of the CamVid benchmark, with one choice beside,
+made on the validation drives of the first seed: where there are labels they teach alone, since
+this teacher, which divides its steps among day, fog and night, knows the day less well than they
+do. Tests are drives that nobody has seen, the same by day as in fog and night.
 
 Held equal are the network, the number of steps, which is the recipe's own, and how many labelled
 views a step has: what is asked is what the bag adds to the same supervision. So a step of the
