@@ -103,15 +103,6 @@ class Bench:
         self.node.create_subscription(kind, topic, found.append, profile)
         return found
 
-    def logs(self) -> list[Any]:
-        """Subscribe to what nodes log; return the list that messages are appended to."""
-        from rcl_interfaces.msg import Log
-        from rclpy.qos import DurabilityPolicy, QoSProfile
-
-        # Deep: several lines may come between two looks.
-        return self.collect(Log, '/rosout', QoSProfile(
-            depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-
     def set_parameters(self, name: str, **values: Any) -> list[Any]:
         """Set parameters of a node one by one; return the results."""
         from rcl_interfaces.srv import SetParameters

@@ -86,7 +86,7 @@ def test_what_is_read_once_cannot_be_set_in_vain(name):
     assert all(spec.read_only for spec in TABLES[name])
 
 
-def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
+def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path, capfd):
     from rclpy.logging import LoggingSeverity, set_logger_level
 
     from kd_perception.nodes.perception.node import PerceptionNode
@@ -96,15 +96,21 @@ def test_mistyped_parameters_of_a_file_are_named(bench, tmp_path):
                     '    autostart: false\n    use_sim_time: false\n'
                     '    qos_overrides:\n      /image:\n        subscription:\n'
                     '          depth: 2\n')
-    lines = bench.logs()
     set_logger_level('car.perception', LoggingSeverity.WARN)
 
     def make(**given):
         return PerceptionNode(cli_args=['--ros-args', '--params-file', str(path)], **given)
 
     with bench.running(make, namespace='car'):
-        bench.spin_until(lambda: [m for m in lines if 'without effect' in m.msg])
-    told, = (m.msg for m in lines if 'without effect' in m.msg)
+        said = ''
+
+        def heard():
+            nonlocal said
+            said += capfd.readouterr().err
+            return 'without effect' in said and said.endswith('\n')
+
+        bench.spin_until(heard)
+    told, = (line for line in said.splitlines() if 'without effect' in line)
     assert told.endswith('without effect: confidence_treshold (did you mean '
                          'confidence_threshold?), zzz')
 
