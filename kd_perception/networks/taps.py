@@ -58,7 +58,7 @@ class Taps:
         """
         wanted = self.names if names is None else tuple(names)
         seen: dict[str, torch.Tensor] = {}
-        enough = _EnoughSeen()  # of this look alone: a network may look into itself by another
+        this_look = object()  # a network may look into itself by another one
 
         def take(name: str) -> Callable[..., None]:
             def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
@@ -66,7 +66,8 @@ class Taps:
                 # What the next layer overwrites in place would be that layer's output.
                 seen[name] = value.clone() if name in self._overwritten else value
                 if stop and len(seen) == len(wanted):
-                    raise enough
+                    # Made anew: one that is kept would keep, by its traceback, all activations.
+                    raise _EnoughSeen(this_look)
             return hook
 
         handles = [module.get_submodule(name).register_forward_hook(take(name))
@@ -74,7 +75,7 @@ class Taps:
         try:
             yield seen
         except _EnoughSeen as said:
-            if said is not enough:
+            if said.args[0] is not this_look:
                 raise
         finally:
             for handle in handles:

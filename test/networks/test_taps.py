@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -80,6 +82,20 @@ def test_what_comes_behind_the_last_layer_is_not_computed() -> None:
     assert set(seen) == {'stem', 'down8'}
     assert int(network.down8[0][1].num_batches_tracked) == 1
     assert int(network.down16[0][1].num_batches_tracked) == 0
+
+
+def test_a_pass_that_ended_early_keeps_nothing_alive() -> None:
+    network = CompactNet(5, width=8)
+    taps = Taps(network, ['stem'], SIZE)
+    gc.disable()  # who waits for it holds the activations of many steps
+    try:
+        with taps.open(network, SIZE, stop=True) as seen:
+            network(torch.randn(2, 3, *SIZE))
+        kept = weakref.ref(seen['stem'])
+        del seen
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_look_within_another_does_not_end_it() -> None:
