@@ -40,7 +40,12 @@ from kd_perception.evaluation.comparison_files import (
     RUN_FILE,
 )
 from kd_perception.evaluation.metrics.detail_counter import chosen_measures
-from kd_perception.evaluation.reports.report import write_analysis
+from kd_perception.evaluation.reports.report import (
+    CSV_FILE,
+    HTML_FILE,
+    JSON_FILE,
+    write_analysis,
+)
 from kd_perception.frames import FrameSource
 from kd_perception.interrupts import deferred
 from kd_perception.nodes.bringup.graph import comparison_graph, in_namespace, RunGraph
@@ -217,7 +222,7 @@ def run_comparison(request: ComparisonRequest, out: Path,
                   isolated=request.source != 'topic')
     except (KeyboardInterrupt, GraphError):
         if written_at(recording) not in (0, before):  # what was measured before
-            with suppress(KdPerceptionError):  # too little for a report
+            with suppress(KdPerceptionError, OSError):  # too little for a report; a full disk
                 _report(out)
         raise
     if written_at(recording) in (0, before):
@@ -237,6 +242,8 @@ def _report(out: Path, judge: Callable[[Analysis], BaselineComparison] | None = 
             ) -> ComparisonResult:
     """Write the report of the recording in ``out``, which no signal interrupts half way."""
     with deferred():
+        for name in (JSON_FILE, CSV_FILE, HTML_FILE):
+            (out / name).unlink(missing_ok=True)  # of an older recording, which is no more
         analysis = analyse(load_run(out / RECORDING))
         found = judge(analysis) if judge is not None else None
         return ComparisonResult(analysis, write_analysis(analysis, out, found).html, found)

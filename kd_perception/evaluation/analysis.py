@@ -50,6 +50,7 @@ from kd_perception.evaluation.statistics.class_difference import class_differenc
 from kd_perception.evaluation.statistics.paired import (
     arm_statistics,
     ArmStatistics,
+    pair_rows,
     paired_latency,
     PairedLatency,
     with_stretches,
@@ -178,7 +179,9 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             flicker=paired_flicker(both, arms[0], other, **strict), objects_by_kind=by_kind))
         if latency is not None:
             findings += tail_caution(labels[other], latency, tails)
-        findings += _blind_spots(run, labels[other], comparisons[-1], rows[arms[0]])
+        pairs, _, _ = pair_rows(both, arms[0], other)
+        findings += _blind_spots(run, labels[other], comparisons[-1], [
+            first for first, second in pairs if second.counts is not None])
     return Analysis(
         run=run, labels=labels, statistics=statistics, accuracies=accuracies,
         comparisons=tuple(comparisons), intervals=intervals,
@@ -197,7 +200,7 @@ def _blind_spots(run: ComparisonRun, label: str, found: ArmComparison,
     """
     Return on what an arm loses more than the margin.
 
-    :param rows: of the reference, which say how often each class is seen.
+    :param rows: of the reference where both were counted: how often each class is seen there.
     """
     seen = seen_classes(rows, run.classes.names)
     shares = dict(found.objects_by_kind)

@@ -80,11 +80,7 @@ def judge_latency(reference: str, other: str, latency: PairedLatency | None, mar
     if median.low > 0 and not against:
         return ('faster', '', f'{short}, {times(ratio.estimate)}',
                 f'{other} answers {times(ratio.estimate)} faster than {reference}: {numbers}.')
-    # All that is shown must be within the margin, not the median alone.
-    worst = replace(median, low=min(v.low for v in (median, *against.values())),
-                    high=min(v.high for v in (median, *against.values())))
-    word, words = (slack(worst, margin, f'your margin of {margin:g} ms') if margin > 0
-                   else ('', ''))
+    word, words = _slack(median, slower_figures(latency, tails), margin)
     elsewhere = _listed([f'{amount(v, "ms", negative=v.high < 0)} {_word(v)} in {name}'
                          for name, v in against.items()])
     if not median.excludes(0.0):
@@ -106,6 +102,26 @@ def judge_latency(reference: str, other: str, latency: PairedLatency | None, mar
     return ('slower', word, f'{short}{words}',
             f'{other} answers {times(1 / ratio.estimate)} slower than {reference}{words}: '
             f'{numbers}.')
+
+
+def slower_figures(latency: PairedLatency, tails: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return which of ``the mean``, ``p95`` and ``p99`` are shown to be slower."""
+    return {name: value for name, value in {'the mean': latency.mean_difference, **tails}.items()
+            if _side(value) < 0}
+
+
+def _slack(median: Interval, slower: Mapping[str, Interval], margin: float) -> tuple[str, str]:
+    """Return what the margin says, as a word and in words: all that is shown must be within."""
+    if not margin:
+        return '', ''
+    name = f'your margin of {margin:g} ms'
+    worst = replace(median, low=min(v.low for v in (median, *slower.values())),
+                    high=min(v.high for v in (median, *slower.values())))
+    word, words = slack(worst, margin, name)
+    if word != slack(median, margin, name)[0]:
+        figure = min(slower, key=lambda key: slower[key].low)
+        words += f' for {figure}, {amount(slower[figure], "ms", negative=True)} slower'
+    return word, words
 
 
 def _side(interval: Interval) -> int:

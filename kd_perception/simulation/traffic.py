@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kd_perception.simulation.motion import STEPS_RAD_PER_M
 from kd_perception.simulation.signals import must_stop, position
 from kd_perception.simulation.traffic_setup import NO_LANE, TrafficSetup, TrafficState
 
@@ -256,7 +257,7 @@ def crossing_poses(setup: TrafficSetup, state: TrafficState) -> tuple[np.ndarray
     """Return lateral, yaw and stride ``[P]`` of those who cross or wait to."""
     d = _beside(setup, state)
     toward = np.sign(setup.step_span) * np.where(state.far > 0, -1, 1)
-    stride = np.where(state.way > 0, 4.8 * state.way, 0.)
+    stride = np.where(state.way > 0, STEPS_RAD_PER_M * state.way, 0.)
     return d, toward * np.pi / 2, stride
 
 

@@ -90,6 +90,24 @@ def test_kinds_of_objects_are_compared_one_by_one(make_run):
     assert 'vehicle' not in said
 
 
+def test_frames_that_one_arm_lost_do_not_make_a_class_sure(make_run):
+    """Vehicles are in 33 frames of the one arm, and in 3 that both answered."""
+    run = make_run(frames=60, warmup=0, pictures=0)
+    vehicle = run.classes.names.index('vehicle')
+    rows = []
+    for row in run.rows:
+        counts = list(row.counts)
+        if 3 <= row.index < 30:
+            counts[vehicle] = (0, 0, 0)
+        elif row.arm == 'b':
+            counts[vehicle] = (0, counts[vehicle][1], 0)
+        row = replace(row, counts=tuple(counts))
+        rows.append(replace(row, status='lost', received_ns=None, counts=None)
+                    if row.arm == 'b' and row.index >= 30 else row)
+    assert any('vehicle' in c for c in analyse(run).cautions)
+    assert not any('vehicle' in c for c in analyse(replace(run, rows=tuple(rows))).cautions)
+
+
 def test_a_class_of_a_few_frames_is_not_sure_enough(make_run):
     run = make_run(frames=20, warmup=0, pictures=0)
     rows = [r for r in run.rows if r.arm == 'a']

@@ -44,6 +44,18 @@ def test_so_are_percentiles_and_an_arm_that_is_slower_in_the_median():
         'the mean' in slower.headline
 
 
+def test_what_agrees_with_the_median_must_be_within_the_margin_too():
+    slower = latency(Interval(-0.3, -0.4, -0.2), Interval(-20.0, -22.0, -18.0))
+    verdict = judge('T', 'S', slower, None, 2.0, margin_ms=2.0,
+                    tails={'p99': Interval(-50.0, -60.0, -40.0)})
+    assert verdict.latency_margin == 'beyond margin'
+    assert 'beyond your margin of 2 ms for p99, 50.0 ms [40.0, 60.0] slower' in verdict.headline
+    far = latency(Interval(-5.0, -6.0, -4.0), Interval(-20.0, -22.0, -18.0))
+    verdict = judge('T', 'S', far, None, 2.0, margin_ms=2.0)
+    assert verdict.latency_margin == 'beyond margin'
+    assert 'beyond your margin of 2 ms,' in verdict.headline
+
+
 @pytest.mark.parametrize('tails', [
     {}, {'p95': Interval(-3.0, -9.0, 3.0)}, {'p95': Interval(3.0, 1.0, 5.0)},
     {'p99': Interval(-3.0, -float('inf'), float('inf'))}])

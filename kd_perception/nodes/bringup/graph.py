@@ -22,8 +22,9 @@ from kd_perception.simulation.carla.spec import ONCE
 PACKAGE = 'kd_perception'
 SAMPLES = 6
 SHARED = 'shared'  # namespace of the one node of placement alternate
-# Seconds from an interrupt to the next, ruder signal. An interrupted monitor still writes its
-# report, which takes most of a minute for three arms, ten minutes and a busy machine.
+# Seconds from an interrupt to the next, ruder signal. An interrupted monitor still saves what it
+# measured; its report, where it writes that too, takes most of a minute for three arms, ten
+# minutes and a busy machine.
 _PATIENCE_S, _REPORT_PATIENCE_S = 20.0, 300.0
 
 

@@ -19,7 +19,6 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from kd_perception.nodes.bringup.graph import NodeSpec, PACKAGE, RunGraph
-from kd_perception.nodes.bringup.inputs import check_inputs
 from kd_perception.nodes.bringup.launch_arguments import Argument, FILES
 from kd_perception.nodes.bringup.viewer import missing_rviz, rviz_command
 from kd_perception.nodes.environment import tuning
@@ -43,6 +42,9 @@ def _start(context: LaunchContext, name: str) -> list[LaunchDescriptionEntity]:
     values = {a.name: LaunchConfiguration(a.name).perform(context) for a in launch_file.arguments}
     graph = launch_file.make(values)
     if graph.ends_with:
+        # Not above: a vehicle that serves needs neither street nor bundles in its launch process.
+        from kd_perception.nodes.bringup.inputs import check_inputs
+
         check_inputs(graph)
     nodes: list[LaunchDescriptionEntity] = [_node(spec, graph, values) for spec in graph.nodes]
     if values.get('rviz') == 'true':

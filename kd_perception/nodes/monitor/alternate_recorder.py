@@ -71,9 +71,11 @@ class AlternateRecorder:
 
     def flush(self) -> None:
         """Give what has no answer to the arm that was expected to serve it."""
-        for frame in self._open.values():
+        for key, frame in self._open.items():
             if frame.record is not None:
                 self._recorder.on_published(frame.record)
+                if frame.stages is not None and not frame.received_ns:
+                    self._recorder.on_stages(frame.record.arm, key, frame.stages)
         self._open.clear()
 
     def outstanding(self) -> int:

@@ -78,8 +78,6 @@ class ArmState:
             self._since = time.monotonic()
         except psutil.Error:
             self._process = None
-        if self._process is not None and self.model['device'] != 'cpu':
-            self._gpu = GpuMemory(self._process.pid)
         self.sample_usage()
 
     def sample_usage(self) -> None:
@@ -89,12 +87,23 @@ class ArmState:
                 self._rss = max(self._rss, self._process.memory_info().rss)
             except psutil.Error:
                 self._process = None
+
+    def gpu_due(self) -> bool:
+        """Return whether it is time to ``sample_gpu``."""
         now = time.monotonic()
-        if self._gpu is not None and now >= self._next_gpu:
+        due = (self._process is not None and self.model['device'] != 'cpu'
+               and now >= self._next_gpu)
+        if due:
             self._next_gpu = now + _GPU_EVERY_S
-            used = self._gpu.used()
-            if used is not None:
-                self._gpu_bytes = max(self._gpu_bytes or 0, used)
+        return due
+
+    def sample_gpu(self) -> None:
+        """Ask the driver, which takes milliseconds: not in the thread that takes times."""
+        if self._gpu is None and self._process is not None:
+            self._gpu = GpuMemory(self._process.pid)
+        used = None if self._gpu is None else self._gpu.used()
+        if used is not None:
+            self._gpu_bytes = max(self._gpu_bytes or 0, used)
 
     def usage(self) -> ResourceUsage | None:
         """Return the use since ``begin_usage``; None when it could not be measured."""

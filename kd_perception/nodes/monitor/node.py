@@ -242,6 +242,8 @@ class MonitorNode(Node):
             return
         for arm in self._arms.values():
             arm.sample_usage()
+            if arm.gpu_due():
+                self._work.put(arm.sample_gpu)
         if self._source.ended_ns is None:
             duration_s = self._values['duration_s']
             if duration_s and self._measuring_since and \
@@ -302,7 +304,7 @@ class MonitorNode(Node):
                             source=labelled, measures=self._measures)
         recorder.notes += [note] if note else []
         self._out.prepare()
-        if values['pacing'] == 'realtime':
+        if values['pacing'] != 'lockstep':
             # Nobody waits for a slow arm, whose answer counts until it is called lost.
             recorder.kept_frames = max(FRESH_FRAMES + math.ceil(
                 values['timeout_s'] * values['rate_hz']), _KEPT_LIVE)

@@ -77,6 +77,7 @@ class _FrameState:
     image: np.ndarray | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     index: int | None = None
+    served: set[str] = field(default_factory=set)
     counted: set[str] = field(default_factory=set)
     calibrated: set[str] = field(default_factory=set)
     packed: dict[str, _Packed] = field(default_factory=dict)
@@ -184,6 +185,7 @@ class Recorder:
         key = (record.stamp_ns, record.frame_id)
         frame = self._frame(key)
         frame.index, frame.known.parts = record.index, frozenset(record.truth)
+        frame.served.add(record.arm)
         self._settle(key)
 
     def on_skipped(self, index: int) -> None:
@@ -307,7 +309,7 @@ class Recorder:
             notes.append(f'The monitor did not keep up: it has not looked at {self._unseen} of '
                          f'{self.answered} masks. They count for latency and losses, not for '
                          'accuracy and agreement.')
-        notes += [*self._late_answers(), *self._unheard(published)]
+        notes += [*self._late_answers(published), *self._unheard(published)]
         height, width = self._size
         return ComparisonRun(
             spec=replace(self.spec, width=width, height=height), arms=self.arms,
@@ -319,12 +321,13 @@ class Recorder:
             confidences=self._details.confidences,
             flicker_method=self._details.flicker_method)
 
-    def _late_answers(self) -> list[str]:
+    def _late_answers(self, published: Sequence[Published]) -> list[str]:
         """Return notes on answers that found the truth of their frame gone."""
         notes = []
         for arm in self.arms:
+            known = _frames_of(published, arm.name) & self._labelled
             first = {key: answers[0] for (name, key), answers in self._answers.items()
-                     if name == arm.name and key in self._labelled}
+                     if name == arm.name and key in known}
             late = sum(answer.seen and answer.counts is None for answer in first.values())
             if late:
                 notes.append(
@@ -337,7 +340,7 @@ class Recorder:
         """Return notes on masks that a node published, by its timing, and that never came here."""
         notes = []
         for arm in self.arms:
-            known = {(p.stamp_ns, p.frame_id) for p in published if p.arm == arm.name}
+            known = _frames_of(published, arm.name)
             lost = sum(name == arm.name and key in known and (name, key) not in self._answers
                        for name, key in self._stages)
             if lost:
@@ -353,7 +356,8 @@ class Recorder:
         while len(self._frames) > self.kept_frames:
             self._let_go(next(iter(self._frames)))
         for resting in islice(reversed(self._frames.values()), FRESH_FRAMES, FRESH_FRAMES + 1):
-            resting.pack(truth_returns=self.spec.placement == 'isolated')
+            resting.pack(truth_returns=self.spec.placement == 'isolated'
+                         and len(resting.served) < len(self.arms))
         frame.unpack()
         return frame
 
@@ -411,3 +415,7 @@ class Recorder:
         if frame.image is not None and len(frame.masks) == len(self.arms):
             self._pictures.append(SamplePicture(
                 frame.index, key[0], frame.image, frame.truth, dict(frame.masks)))
+
+
+def _frames_of(published: Sequence[Published], arm: str) -> set[Key]:
+    return {(p.stamp_ns, p.frame_id) for p in published if p.arm == arm}

@@ -172,6 +172,31 @@ def test_an_arm_that_lags_is_held_against_truth_and_first_arm():
     assert not run.notes
 
 
+def test_the_last_of_isolated_arms_may_lag_too():
+    recorder = make(warmup=0, kept_frames=200, placement='isolated')
+    for arm, lag in (('a', 0), ('b', 20)):
+        for index in range(100 + lag):
+            if index < 100:
+                recorder.on_labels(key(index), mask(1))
+                publish(recorder, index, arm)
+            if index >= lag:
+                recorder.on_result(arm, key(index - lag), 10**9, mask(1))
+    run = finish(recorder)
+    assert run.confusion['a'].sum() == run.confusion['b'].sum() == 100 * 24
+    assert not run.notes
+
+
+def test_answers_after_the_end_are_no_late_ones():
+    """A camera goes on after the run was stopped; these frames are not on record."""
+    recorder = make(arms=('a',), warmup=0)
+    for index in range(6):
+        if index < 3:
+            publish(recorder, index, 'a')
+        recorder.on_labels(key(index), mask(1))
+        recorder.on_result('a', key(index), 10**9, mask(1))
+    assert not finish(recorder).notes
+
+
 def test_answers_that_come_after_the_truth_has_gone_are_noted():
     recorder = make(warmup=0)
     for index in range(60):
