@@ -56,6 +56,10 @@ class EngineError(KdPerceptionError):
     """A runtime is missing, refuses a graph, or cannot run the asked precision or device."""
 
 
+class BuildError(EngineError):
+    """A process beside cannot build what an engine needs: it says nothing of this process."""
+
+
 class SimulationError(KdPerceptionError):
     """The simulator cannot start or was asked for an impossible scene."""
 

@@ -40,15 +40,18 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_from_arguments(args)
     teachers = [find_bundle(name) for name in args.teacher]
     # torch takes seconds to import; a wrong recipe is told before.
-    from kd_perception.distillation.trainer import distill
+    from kd_perception.distillation.trainer import distill, require_teachable
 
     def one(recipe: Recipe, out: Path, update: ProgressCallback, overwrite: bool) -> ModelBundle:
         return distill(recipe, out, teacher=teachers, cache_dir=args.cache, progress=update,
                        overwrite=overwrite)
 
+    def check(recipe: Recipe) -> None:
+        require_teachable(recipe, teacher=teachers, cache_dir=args.cache)
+
     identity: dict[str, Any] = {'teachers': [t.hash for t in teachers]}
     if args.search:
         from kd_perception.distillation.cache import SoftLabelCache
         identity['soft_labels'] = [SoftLabelCache(path).made_with for path in args.cache]
-    run_recipe(args, recipe, one, doing='distilling', identity=identity)
+    run_recipe(args, recipe, one, doing='distilling', identity=identity, check=check)
     return 0

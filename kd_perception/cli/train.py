@@ -48,13 +48,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: str,
-               identity: Mapping[str, Any] | None = None) -> None:
+               identity: Mapping[str, Any] | None = None,
+               check: Callable[[Recipe], None] | None = None) -> None:
     """
     Run a recipe into ``--out``, or search with ``--search``, and print what came out.
 
     :param one: trains one recipe.
     :param doing: for the progress bar.
     :param identity: what else than the recipe must agree when a search goes on.
+    :param check: as ``search`` takes it.
     :raises ConfigError: for ``--prune`` without ``--search``.
     """
     if args.prune and not args.search:
@@ -69,7 +71,7 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
                 bundle = search(recipe, args.out, args.search,
                                 lambda r, out, told: one(r, out, told, False), kind=args.verb,
                                 identity=identity, prune=args.prune, overwrite=args.overwrite,
-                                progress=update)
+                                progress=update, check=check)
         else:
             with progress(f'{doing} {recipe.name}') as update:
                 bundle = one(recipe, args.out, update, args.overwrite)

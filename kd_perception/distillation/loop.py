@@ -312,7 +312,7 @@ class Loop:
         except RuntimeError:
             if not stop.is_set():
                 raise
-            return fraction, True  # the others were validating, and left that
+            return fraction, True  # another process was asked, too, and has ended already
         return float(said[0]), bool(said[1])
 
     def _report(self, at: float, note: str) -> None:

@@ -201,8 +201,8 @@ class WeightingRecipe:
     :param confidence: exponent of the teacher's largest probability; below 0 dwells on pixels of
         which it is unsure.
     :param class_balance: exponent of 1 / share of the class; 1 gives all classes the same say.
-    :param labelled: what pixels with ground truth count; 0: there the teacher has no say, in
-        losses of any kind.
+    :param labelled: what pixels count whose frame has ground truth; 0: there the teacher has no
+        say, in losses of any kind.
     """
 
     boundary: float = 0.0

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 import fcntl
 import json
+import logging
 from pathlib import Path
 import re
 import shutil
@@ -30,6 +31,8 @@ from kd_perception.distillation.recipe_file import recipe_from_dict
 from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file, is_left_over
+
+log = logging.getLogger(__name__)
 
 REPORT_FILES = ('report.json', 'report.html')
 _FAILED = 'failed_batch'
@@ -117,7 +120,7 @@ class RunDirectory:
         """Return the content of such a file; nothing where there is none."""
         try:
             return dict(json.loads((self.path / name).read_text()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return {}
 
     def _open(self, plain: dict[str, Any], overwrite: bool) -> None:
@@ -161,16 +164,20 @@ class RunDirectory:
             raise TrainingError(f'{stored}: not readable ({first_line(error)}); choose '
                                 'another --out or pass --overwrite') from None
         # Said in words of its own below.
-        was, now = (p['identity'].get('processes', 1) for p in (old, plain))
-        old['identity']['processes'] = plain['identity']['processes'] = now
-        difference = first_difference(old, plain)
+        new = {**plain, 'identity': dict(plain['identity'])}
+        was, now = (p['identity'].pop('processes', None) for p in (old, new))
+        difference = first_difference(old, new)
         if difference:
             raise TrainingError(f'{self.path}: holds a run of another recipe ({difference}); '
                                 'choose another --out or pass --overwrite')
         if self.bundle.is_dir():
             raise TrainingError(f'{self.path}: is finished already; choose another --out or pass '
                                 '--overwrite')
-        if was != now:
+        if was is None and now is not None:
+            log.warning('%s: was begun by an earlier release, which does not say by how many '
+                        'processes; goes on with %d. If it was another number, steps have other '
+                        'frames from here on', self.path, now)
+        elif was != now:
             # Each step would have other frames, and an epoch another number of steps.
             raise TrainingError(f'{self.path}: was begun by {was} process{"es" * (was != 1)}, '
                                 f'not {now}; go on with as many (torchrun --nproc_per_node), '

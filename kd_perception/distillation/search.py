@@ -96,7 +96,8 @@ class _PrunedError(Exception):
 
 def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kind: str,
            identity: Mapping[str, Any] | None = None, prune: bool = False,
-           overwrite: bool = False, progress: Progress | None = None) -> ModelBundle:
+           overwrite: bool = False, progress: Progress | None = None,
+           check: Callable[[Recipe], None] | None = None) -> ModelBundle:
     """
     Try values of ``recipe.search`` and keep the best.
 
@@ -108,6 +109,7 @@ def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kin
     :param kind: ``train``, which asks for no losses, ``distill`` or another name, and
     :param identity: what else must agree when the search goes on.
     :param prune: stop trials that are below the median of the others at the same validation.
+    :param check: raises for a recipe that ``run`` would refuse; asked before the first trial.
     :returns: the bundle of the best trial.
     :raises KdPerceptionError: for bad ranges, another search in the directory, a missing optuna,
         or when every trial failed.
@@ -132,6 +134,8 @@ def search(recipe: Recipe, out_dir: Path | str, trials: int, run: Runner, *, kin
                                   tried.optimization.batch_size)
             except ConfigError as error:
                 raise ConfigError(f'search.{key}: {error}') from None
+    if check is not None:
+        _check_ends(recipe, space, check)
     made = {'schema_version': _SCHEMA, 'kind': kind, 'identity': dict(identity or {}),
             'data': _data(recipe, progress), 'recipe': recipe.to_dict()}
     folder = Path(out_dir)
@@ -332,6 +336,26 @@ def is_behind(own: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
     if len(own) < _FIRST_VALIDATION or len(reached) < _LEAST_OTHERS:
         return False
     return max(own) < statistics.median(reached)
+
+
+def _check_ends(recipe: Recipe, space: Mapping[str, Dimension],
+                check: Callable[[Recipe], None]) -> None:
+    """
+    Check a recipe with every end of every dimension, the others being as in the first trial.
+
+    :raises KdPerceptionError: what ``check`` raises, with the key of the search.
+    """
+    # A loss without weight is not looked at, so weights are the largest.
+    first = {key: max(dimension.ends) if key.endswith('.weight')
+             else value if dimension.holds(value := _value(recipe, key)) else dimension.ends[0]
+             for key, dimension in space.items()}
+    check(_with(recipe, first))
+    for key, dimension in space.items():
+        for value in dimension.ends:
+            try:
+                check(_with(recipe, {**first, key: value}))
+            except KdPerceptionError as error:
+                raise ConfigError(f'search.{key}: {error}') from None
 
 
 def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

@@ -52,7 +52,7 @@ from kd_perception.distillation.targets.segmentation import (
     Validation,
 )
 from kd_perception.distillation.teachers.lessons import Lessons
-from kd_perception.distillation.teachers.teacher_set import choose_teachers
+from kd_perception.distillation.teachers.teacher_set import choose_teachers, TeacherSet
 from kd_perception.errors import TrainingError
 from kd_perception.evaluation.host import host_info, package_versions
 from kd_perception.evaluation.study import spread
@@ -118,22 +118,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
     :raises KdPerceptionError: as ``train``, and when the cache is of another teacher or lacks
         frames.
     """
-    losses = build_losses(recipe.distillation.losses)
-    recipe = replace(recipe, distillation=replace(recipe.distillation, losses=to_plain(losses)))
-    if not recipe.distillation.weighting.off and not any(x.per_pixel for x in losses.values()):
-        takers = ', '.join(n for n, kind in loss_kinds().items() if kind.per_pixel)
-        raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
-                            f'mean over pixels that it could weigh; these are: {takers}')
-    bundles = [teacher] if isinstance(teacher, ModelBundle) else list(teacher or ())
-    caches = [cache_dir] if isinstance(cache_dir, (str, Path)) else list(cache_dir or ())
-    first = bundles[0] if bundles else None
-    recipe = resolve_networks(recipe, first)
-    classes = load_class_set(recipe.classes)
-    teachers = choose_teachers(recipe, classes, losses, bundles, caches)
-    # What makes no sense in an assistant is told before anything is written, too.
-    for learner in (*assistant_recipes(recipe), recipe):
-        require_batch(losses, learner.optimization.batch_size)
-        require_layers_of(losses, spec_of(learner.network), len(classes), first)
+    recipe, classes, losses, teachers = _prepared(recipe, teacher, cache_dir)
     with _opened(recipe, classes, progress) as (learn, check):
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
@@ -163,6 +148,39 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
             return _fit(recipe, classes, frames, truth, run, accelerator, losses=losses,
                         lessons=lessons, held_out=how, progress=progress,
                         against=GROUND_TRUTH if labelled else TEACHER)
+
+
+def require_teachable(recipe: Recipe, *, teacher: ModelBundle | Sequence[ModelBundle] | None,
+                      cache_dir: Path | str | Sequence[Path | str] | None) -> None:
+    """
+    Check what ``distill`` checks before it looks at recordings; arguments as there.
+
+    :raises KdPerceptionError: where teachers or soft labels cannot serve the recipe.
+    """
+    _prepared(recipe, teacher, cache_dir)
+
+
+def _prepared(recipe: Recipe, teacher: ModelBundle | Sequence[ModelBundle] | None,
+              cache_dir: Path | str | Sequence[Path | str] | None,
+              ) -> tuple[Recipe, ClassSet, dict[str, Loss], TeacherSet]:
+    """Return the recipe with all spelled out, and what it learns from; all checked."""
+    losses = build_losses(recipe.distillation.losses)
+    recipe = replace(recipe, distillation=replace(recipe.distillation, losses=to_plain(losses)))
+    if not recipe.distillation.weighting.off and not any(x.per_pixel for x in losses.values()):
+        takers = ', '.join(n for n, kind in loss_kinds().items() if kind.per_pixel)
+        raise TrainingError(f'distillation.weighting: none of the losses {", ".join(losses)} is a '
+                            f'mean over pixels that it could weigh; these are: {takers}')
+    bundles = [teacher] if isinstance(teacher, ModelBundle) else list(teacher or ())
+    caches = [cache_dir] if isinstance(cache_dir, (str, Path)) else list(cache_dir or ())
+    first = bundles[0] if bundles else None
+    recipe = resolve_networks(recipe, first)
+    classes = load_class_set(recipe.classes)
+    teachers = choose_teachers(recipe, classes, losses, bundles, caches)
+    # What makes no sense in an assistant is told before anything is written, too.
+    for learner in (*assistant_recipes(recipe), recipe):
+        require_batch(losses, learner.optimization.batch_size)
+        require_layers_of(losses, spec_of(learner.network), len(classes), first)
+    return recipe, classes, losses, teachers
 
 
 def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,

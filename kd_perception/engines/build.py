@@ -22,7 +22,7 @@ from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.engines.choice import load_fastest, remembered
 from kd_perception.engines.engine import Engine, PRECISIONS
 from kd_perception.engines.loader import ENGINES, is_built, load_engine
-from kd_perception.errors import EngineError, KdPerceptionError
+from kd_perception.errors import BuildError, EngineError, KdPerceptionError
 from kd_perception.interrupts import end_with
 from kd_perception.paths import child_environment, module_command
 
@@ -69,15 +69,15 @@ class SideBuild:
         """
         Return when the artefact is there.
 
-        :raises EngineError: why not, in one line.
+        :raises BuildError: why not, in one line.
         """
         _, words = self._process.communicate()
         code = self._process.returncode
         if code < 0:
-            raise EngineError(f'{self._what} was killed by {signal.Signals(-code).name}')
+            raise BuildError(f'{self._what} was killed by {signal.Signals(-code).name}')
         if code:
             lines = [line.strip() for line in words.splitlines() if line.strip()]
-            raise EngineError(lines[-1] if lines else f'{self._what} ended with {code}')
+            raise BuildError(lines[-1] if lines else f'{self._what} ended with {code}')
 
     def stop(self) -> None:
         """Kill the build if it still runs, from any thread; nothing half-built stays."""

@@ -135,6 +135,16 @@ def remembered_choices(cache: ArtefactCache | None = None) -> list[dict[str, str
     return [data for _, data in sorted(found, key=lambda pair: -pair[0])]
 
 
+def engines_for(bundle: ModelBundle, device: str) -> list[str]:
+    """Return the installed engines that may take part on a device; imports and opens nothing."""
+    kind = device.partition(':')[0]
+    present = [name for name, state in available_engines().items()
+               if not state.startswith('missing') and kind in DEVICES[name]]
+    # Torch takes seconds to import and memory to keep: only where nothing else can.
+    others = [name for name in present if name != 'torch']
+    return others if others and bundle.has(DEPLOY) else present
+
+
 def candidates(bundle: ModelBundle, device: str, precision: str) -> list[tuple[str, str]]:
     """
     Return the engines that ``load_fastest`` considers, each with the precision to ask for.
@@ -142,11 +152,7 @@ def candidates(bundle: ModelBundle, device: str, precision: str) -> list[tuple[s
     At least one pair: where no engine that is installed has such a device, it is ``auto``.
     """
     kind = device.partition(':')[0]
-    present = [name for name, state in available_engines().items()
-               if not state.startswith('missing') and kind in DEVICES[name]]
-    # Torch takes seconds to import and memory to keep: only where nothing else can.
-    others = [name for name in present if name != 'torch']
-    names = others if others and bundle.has(DEPLOY) else present
+    names = engines_for(bundle, device)
     if not names:
         return [('auto', precision)]  # the loader knows how to say it
     offered = {'openvino': ('auto', 'fp32'), 'tensorrt': ('fp16', 'fp32'),

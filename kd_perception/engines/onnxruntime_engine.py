@@ -17,7 +17,7 @@ import numpy as np
 from kd_perception.bundle import ModelBundle
 from kd_perception.engines.artefacts import ArtefactCache, is_whole
 from kd_perception.engines.engine import check_batch, check_device, check_images
-from kd_perception.engines.gpu_loss import gpu_of, is_for_good, is_of_memory
+from kd_perception.engines.gpu_loss import gpu_of, is_for_a_while, is_for_good
 from kd_perception.engines.machine import nvidia
 from kd_perception.engines.typed_graph import typed_graph
 from kd_perception.errors import EngineError, first_line
@@ -180,7 +180,7 @@ def _built(opened: Callable[[Path | None], Any], cache: ArtefactCache, folder: P
         try:
             return opened(folder)
         except EngineError as error:
-            if is_for_good(str(error)) or is_of_memory(str(error)):
+            if is_for_good(str(error)) or is_for_a_while(str(error)):
                 raise  # the GPU's fault, not the file's
             log.warning('%s cannot be loaded and is built again: %s', folder, error)
             shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,8 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
+from kd_perception.engines.gpu_loss import is_for_a_while, is_for_good
+
 if TYPE_CHECKING:
     import torch
 
@@ -170,6 +172,8 @@ class TorchRunner:
                                       capture_error_mode='thread_local'):
                     outputs = self._outputs(source)
         except RuntimeError as error:
+            if is_for_good(str(error)) or is_for_a_while(str(error)):
+                raise  # the GPU's fault, not the network's
             # A network that waits for the GPU in its middle cannot be recorded.
             log.info('torch runs without a CUDA graph: %s', error)
             return None

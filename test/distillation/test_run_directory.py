@@ -78,6 +78,28 @@ def test_a_run_does_not_go_on_in_another_number_of_processes(tmp_path: Path,
     assert stored['identity'] == {**DATA, 'processes': 1}
 
 
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_run_of_unknown_processes_goes_on_in_any_number(
+        tmp_path: Path, make_recipe: Make, caplog: pytest.LogCaptureFixture,
+        processes: int) -> None:
+    start(tmp_path, make_recipe())
+    with RunDirectory(tmp_path, make_recipe(), 'train', {**DATA, 'processes': processes}) as run:
+        assert run.resuming
+    assert f'does not say by how many processes; goes on with {processes}' in caplog.text
+    caplog.clear()
+    with RunDirectory(tmp_path, make_recipe(), 'train', {**DATA, 'processes': processes}):
+        pass
+    assert not caplog.text
+
+
+@pytest.mark.parametrize('text', ['7', '[1]', 'null', '{"half'])
+def test_a_result_file_that_is_no_mapping_is_none(tmp_path: Path, make_recipe: Make,
+                                                  text: str) -> None:
+    with RunDirectory(tmp_path, make_recipe(), 'train', DATA) as run:
+        (tmp_path / 'frames.json').write_text(text)
+        assert run.read_json('frames.json') == {}
+
+
 def test_finished_and_foreign_directories_are_refused(tmp_path: Path, make_recipe: Make) -> None:
     start(tmp_path / 'run', make_recipe())
     (tmp_path / 'run' / 'bundle').mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -20,14 +21,16 @@ import optuna
 import pytest
 import yaml
 
+from kd_perception.bags.source import open_source
 from kd_perception.bundle import load_bundle, ModelBundle
 from kd_perception.classes import load_class_set
 from kd_perception.cli.main import main
+from kd_perception.distillation.labelling import label
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.search import curve, is_behind, search
-from kd_perception.distillation.trainer import train
-from kd_perception.errors import ConfigError, TrainingError
+from kd_perception.distillation.trainer import require_teachable, train
+from kd_perception.errors import ConfigError, KdPerceptionError, TrainingError
 
 Make = Callable[..., Recipe]
 SPACE = {'optimization.learning_rate': {'low': 1e-5, 'high': 0.05, 'log': True},
@@ -251,6 +254,39 @@ def test_what_is_wrong_for_every_trial_ends_the_search_and_leaves_nothing(
     assert [p.name for p in out.iterdir()] == ['notes.txt']
 
 
+@pytest.mark.parametrize(('losses', 'space', 'key'), [
+    ({'kl': {}}, {'kl.temperature': {'choices': [1, 2, 8]}}, 'kl.temperature'),
+    ({'kl': {}}, {'kl.temperature': {'low': 1, 'high': 8}}, 'kl.temperature'),
+    ({'kl': {}}, {'kl.weight': {'low': 1, 'high': 2}, 'cwd.weight': {'low': 0, 'high': 1}}, ''),
+    ({'kl': {'weight': 0}, 'dist': {}},
+     {'kl.weight': {'low': 0, 'high': 1}, 'kl.temperature': {'low': 1, 'high': 8}},
+     'kl.temperature')])
+def test_what_soft_labels_cannot_serve_is_refused_before_the_first_trial(
+        make_recipe: Make, light: Callable, teacher: ModelBundle, bare_stripes: Path,
+        tmp_path: Path, losses: dict, space: dict, key: str) -> None:
+    label(teacher, open_source(bare_stripes, limit=1), tmp_path / 'cache', engine='onnxruntime')
+    recipe = searching(make_recipe(train=bare_stripes, distillation={'losses': losses}),
+                       **{f'distillation.losses.{k}': v for k, v in space.items()})
+    begins = f'search.distillation.losses.{key}: ' if key else ''
+    with pytest.raises(KdPerceptionError, match=f"^{begins}{tmp_path}.*'packed' cannot serve"):
+        search(recipe, tmp_path / 'out', 2, light, kind='distill', check=partial(
+            require_teachable, teacher=teacher, cache_dir=tmp_path / 'cache'))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_recipe_is_checked_with_values_that_the_search_can_take(make_recipe: Make,
+                                                                  light: Callable,
+                                                                  tmp_path: Path) -> None:
+    seen = []
+    recipe = searching(
+        make_recipe(distillation={'losses': {'kl': {'temperature': 8}}}),
+        **{'distillation.losses.kl.temperature': {'low': 1, 'high': 4},
+           'optimization.learning_rate': {'low': 0.01, 'high': 0.03}})
+    search(recipe, tmp_path / 'out', 1, light, kind='distill', check=seen.append)
+    assert [(r.distillation.losses['kl']['temperature'], r.optimization.learning_rate)
+            for r in seen] == [(1, 0.02), (1, 0.02), (4, 0.02), (1, 0.01), (1, 0.03)]
+
+
 def test_the_median_rule_by_hand() -> None:
     others = [[0.1, 0.5], [0.2, 0.4, 0.9], [0.3, 0.1], [0.1, 0.6]]
     # Best so far at the second validation: 0.5, 0.4, 0.3, 0.6; their median is 0.45.
@@ -356,6 +392,10 @@ def test_a_distillation_is_searched_without_ground_truth(
              str(world / 'cache'), '--data', str(world / 'drive'), '--out', str(world / 'out'),
              '--optimization.steps', '2', '--search', '2',
              '--search.distillation.losses.kl.temperature', '{choices: [1, 4]}']
+    assert main([*words[:-1], '{choices: [1, 8]}']) == 2
+    assert 'kl.temperature: ' in (told := capsys.readouterr().err)
+    assert "'packed' cannot serve" in told
+    assert not (world / 'out').exists()
     assert main(words) == 0
     said = ' '.join(capsys.readouterr().out.split())
     assert 'agreement, not accuracy' in said

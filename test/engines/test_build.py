@@ -18,7 +18,7 @@ from kd_perception.engines.artefacts import ArtefactCache
 from kd_perception.engines.build import is_prepared, main, SideBuild
 from kd_perception.engines.choice import load_fastest
 from kd_perception.engines.loader import is_built, load_engine
-from kd_perception.errors import EngineError
+from kd_perception.errors import BuildError
 from kd_perception.paths import child_environment, code_command, module_command
 
 openvino = pytest.importorskip('openvino')
@@ -153,7 +153,7 @@ def test_why_it_failed(small: ModelBundle, cache: ArtefactCache, tmp_path: Path,
     assert main(arguments(bundle)) == 2
     assert 'refuses the graph' in capfd.readouterr().err
     side = SideBuild(bundle, 'openvino', precision='fp32')
-    with pytest.raises(EngineError, match='refuses the graph') as caught:
+    with pytest.raises(BuildError, match='refuses the graph') as caught:
         side.wait()
     assert '\n' not in str(caught.value)
 
@@ -161,7 +161,7 @@ def test_why_it_failed(small: ModelBundle, cache: ArtefactCache, tmp_path: Path,
 def test_a_build_that_is_stopped_says_so(small: ModelBundle, cache: ArtefactCache) -> None:
     side = SideBuild(small, 'openvino')
     side.stop()
-    with pytest.raises(EngineError, match='openvino on cpu was killed by SIGKILL'):
+    with pytest.raises(BuildError, match='openvino on cpu was killed by SIGKILL'):
         side.wait()
     side.stop()
     assert not is_prepared(small, 'openvino')

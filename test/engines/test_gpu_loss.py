@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kd_perception.engines.gpu_loss import gpu_of, is_for_good, is_of_memory
+from kd_perception.engines.gpu_loss import gpu_of, is_for_a_while, is_for_good
 from kd_perception.engines.onnxruntime_engine import _reason
 
 
@@ -13,18 +13,26 @@ from kd_perception.engines.onnxruntime_engine import _reason
     'torch failed: CUDA error: unspecified launch failure',
     'onnxruntime failed: CUDA failure 700: an illegal memory access was encountered ; GPU=0',
     'tensorrt failed: Error Code 1: Cuda Runtime (misaligned address)',
-    'CUDA: uncorrectable ECC error encountered',
-    'CUDA: CUDA-capable device(s) is/are busy or unavailable'])
+    'CUDA: uncorrectable ECC error encountered'])
 def test_for_good(words: str) -> None:
     assert is_for_good(words)
-    assert not is_of_memory(words)
+    assert not is_for_a_while(words)
 
 
 @pytest.mark.parametrize('words', [
     'torch failed: CUDA out of memory. Tried to allocate 20.00 MiB', 'CUDA: out of memory',
-    'onnxruntime failed: CUDA failure 2: out of memory ; GPU=0', 'tensorrt failed: ',
-    'torch failed: CUDA error: invalid argument', 'the graph takes exactly 4 images'])
+    'onnxruntime failed: CUDA failure 2: out of memory ; GPU=0',
+    'CUDA: CUDA-capable device(s) is/are busy or unavailable'])
 def test_for_a_while(words: str) -> None:
+    assert is_for_a_while(words)
+    assert not is_for_good(words)
+
+
+@pytest.mark.parametrize('words', [
+    'tensorrt failed: ', 'torch failed: CUDA error: invalid argument',
+    'the graph takes exactly 4 images'])
+def test_none_of_both(words: str) -> None:
+    assert not is_for_a_while(words)
     assert not is_for_good(words)
 
 

@@ -170,7 +170,8 @@ def test_what_the_tensorrt_provider_cannot_read_is_built_again(
     engine, = tmp_path.rglob('*.engine')
     engine.write_text('half')
     # Not where the GPU is at fault: another time it may be read.
-    for words in ('CUDA failure 2: out of memory', 'CUDA failure 719: unspecified launch failure'):
+    for words in ('CUDA failure 2: out of memory', 'CUDA failure 719: unspecified launch failure',
+                  'CUDA failure 46: all CUDA-capable devices are busy or unavailable'):
         provider.refusal = words
         with pytest.raises(EngineError, match=words):
             load_engine(small, **WISH)

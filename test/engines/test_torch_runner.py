@@ -163,6 +163,27 @@ def test_a_network_that_cannot_be_recorded(small: ModelBundle, images: Images,
     assert len(recordings.options) == 1
 
 
+@pytest.mark.parametrize('words', ['CUDA out of memory. Tried to allocate 20.00 MiB',
+                                   'CUDA error: an illegal memory access was encountered'])
+def test_a_gpu_that_fails_while_recording_is_no_fault_of_the_network(
+        small: ModelBundle, images: Images, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    graph = graph_of(small)
+    module = Remembering(graph)
+    recordings = Recordings(module)
+    recordings.install(monkeypatch)
+    runner = recording_runner(module)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError(words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings.names['graph'], '__enter__', refuse)
+        with pytest.raises(RuntimeError, match=words):
+            runner(images(1))
+    check(runner, graph, images(1))
+    assert recordings.replays, 'it is recorded when that is over'
+
+
 def test_one_recording_at_a_time(small: ModelBundle, images: Images,
                                  monkeypatch: pytest.MonkeyPatch) -> None:
     module = Remembering(graph_of(small))

@@ -11,8 +11,9 @@ and then scaled so that sum_i w_i = sum_i v_i.
   negative ones dwell on those of which it is unsure.
 - ``h_i`` is how often the class of the pixel occurs in the training data. An exponent of 1 gives
   every class the same say, 0.5 is halfway; no class counts more than 50 times another.
-- ``g_i`` is ``labelled`` where there is ground truth, else 1. With 0 a teacher that is worse there
-  than the labels does not draw the student away from them.
+- ``g_i`` is ``labelled`` where its frame has ground truth, else 1: all over a frame with any
+  label, for else the few void pixels in it would carry all that the teacher says. With 0 a teacher
+  that is worse there than the labels does not draw the student away from them.
 
 The class of a pixel is its ground truth where it is labelled, elsewhere the teacher's decision.
 """
@@ -68,7 +69,7 @@ class PixelWeighting:
             sure = functional.softmax(teacher.float(), dim=1).amax(dim=1)
             weights = weights * sure ** recipe.confidence
         if recipe.labelled != 1:
-            known = ground_truth(labels, weights) != UNLABELLED
+            known = (labels != UNLABELLED).flatten(1).any(dim=1)[:, None, None]
             weights = torch.where(known, recipe.labelled * weights, weights)
         return weights * (total / weights.sum().clamp(min=1e-6))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import threading
 
 from kd_perception.bundle import ModelBundle
+from kd_perception.errors import KdPerceptionError
 from kd_perception.nodes.perception.loading import LoadRequest, ModelLoader
 from kd_perception.nodes.perception.serving import ServingModel, ServingSettings
 from kd_perception.nodes.perception.worker import InferenceWorker
@@ -85,8 +86,9 @@ class LightModel:
                            'take its place')
         self._worker.exchange(model, 'light')
 
-    def _on_failure(self, request: LoadRequest, reason: str, took_ms: float) -> None:
-        self._complain(f'light model {request.bundle.spec.name} was not taken: {reason}')
+    def _on_failure(self, request: LoadRequest, error: KdPerceptionError,
+                    took_ms: float) -> None:
+        self._complain(f'light model {request.bundle.spec.name} was not taken: {error}')
 
     def _complain(self, reason: str) -> None:
         self._trouble = reason

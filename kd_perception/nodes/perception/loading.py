@@ -9,7 +9,7 @@ interpreter, and with it the frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import logging
 import threading
 import time
@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from kd_perception.bundle import ModelBundle
 from kd_perception.engines.build import is_prepared, SideBuild
-from kd_perception.errors import EngineError, first_line, KdPerceptionError
+from kd_perception.engines.loader import is_built
+from kd_perception.errors import BuildError, first_line, KdPerceptionError
 from kd_perception.nodes.perception.serving import ServingModel, ServingSettings
 
 _log = logging.getLogger(__name__)
@@ -58,12 +59,12 @@ class ModelLoader:
 
     :param on_ready: called in that thread with a warm model, the request and the milliseconds it
         took.
-    :param on_failure: called in that thread with the request, the reason and the milliseconds.
+    :param on_failure: called in that thread with the request, the error and the milliseconds.
     :param pause: called in that thread before each inference that warms a model.
     """
 
     def __init__(self, on_ready: Callable[[ServingModel, LoadRequest, float], None],
-                 on_failure: Callable[[LoadRequest, str, float], None],
+                 on_failure: Callable[[LoadRequest, KdPerceptionError, float], None],
                  pause: Callable[[], None] = lambda: None) -> None:
         self._on_ready = on_ready
         self._on_failure = on_failure
@@ -119,18 +120,20 @@ class ModelLoader:
                     self._thread = None
                     return
                 self._began = began = time.monotonic()
-            reason = ''
+            failure: KdPerceptionError | None = None
             try:
                 self._load(request, began)
             except KdPerceptionError as error:
-                reason = str(error)
+                failure = error
             except Exception as error:
                 _log.exception('loading %s failed', request.wanted.model)
-                reason = f'{type(error).__name__}: {error}'
-            if reason:
-                self._tell(request, reason, _since_ms(began))
+                failure = KdPerceptionError(f'{type(error).__name__}: {error}')
+            if failure is not None:
+                self._tell(request, failure, _since_ms(began))
 
     def _load(self, request: LoadRequest, began: float) -> None:
+        if request.kind == 'fallback':
+            request = _without_building(request)
         if not self._prepare(request):
             return
         model = load_first(request, self._pause)
@@ -149,7 +152,7 @@ class ModelLoader:
         """
         Build beside what the engine needs; return whether it is wanted still.
 
-        :raises EngineError: when it cannot be built.
+        :raises BuildError: when it cannot be built.
         """
         wish, bundle = request.first, request.bundle
         options: dict[str, Any] = {'device': wish.device, 'precision': wish.precision,
@@ -169,7 +172,7 @@ class ModelLoader:
                 side.stop()
         try:
             side.wait()
-        except EngineError:
+        except BuildError:
             if not self._unwanted:
                 raise
         finally:
@@ -177,9 +180,9 @@ class ModelLoader:
                 self._side = None
         return not self._unwanted
 
-    def _tell(self, request: LoadRequest, reason: str, took_ms: float) -> None:
+    def _tell(self, request: LoadRequest, error: KdPerceptionError, took_ms: float) -> None:
         try:
-            self._on_failure(request, reason, took_ms)
+            self._on_failure(request, error, took_ms)
         except Exception:
             # Without a guard the loader would count as busy for good.
             _log.exception('nobody could be told that %s was not loaded', request.wanted.model)
@@ -205,6 +208,29 @@ def load_first(request: LoadRequest, pause: Callable[[], None] = lambda: None) -
         except Exception as error:  # a runtime may raise anything, and the next may do
             reasons.append(f'{settings.engine} on {settings.device}: {first_line(error)}')
     raise KdPerceptionError('; '.join(dict.fromkeys(reasons)))
+
+
+def takes_minutes(settings: ServingSettings, bundle: ModelBundle) -> bool:
+    """
+    Return whether TensorRT has to build before these can be loaded.
+
+    It may import TensorRT and open the GPU: not for the ROS thread.
+    """
+    slow = settings.engine == 'tensorrt' or settings.device.startswith('tensorrt')
+    return slow and not is_built(bundle, settings.engine, device=settings.device,
+                                 precision=settings.precision)
+
+
+def _without_building(request: LoadRequest) -> LoadRequest:
+    """
+    Return a request without candidates that must be built first: frames fail meanwhile.
+
+    :raises KdPerceptionError: when no others are left.
+    """
+    quick = tuple(s for s in request.candidates if not takes_minutes(s, request.bundle))
+    if not quick:
+        raise KdPerceptionError('every other engine would have to be built first')
+    return replace(request, candidates=quick)
 
 
 def _since_ms(began: float) -> float:

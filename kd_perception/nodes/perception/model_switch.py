@@ -14,11 +14,16 @@ from typing import Any
 
 from kd_perception.bundle import ModelBundle
 from kd_perception.engines.gpu_loss import ADVICE, gpu_of, is_for_good
-from kd_perception.engines.loader import available_engines, is_built
-from kd_perception.errors import KdPerceptionError
+from kd_perception.engines.loader import available_engines
+from kd_perception.errors import BuildError, KdPerceptionError
 from kd_perception.nodes.perception.fallback import alternatives, EngineFallback, FallbackOptions
 from kd_perception.nodes.perception.light_model import LightModel
-from kd_perception.nodes.perception.loading import load_first, LoadRequest, ModelLoader
+from kd_perception.nodes.perception.loading import (
+    load_first,
+    LoadRequest,
+    ModelLoader,
+    takes_minutes,
+)
 from kd_perception.nodes.perception.serving import check_settings, ServingModel, ServingSettings
 from kd_perception.nodes.perception.swap_history import Swap, SwapHistory
 from kd_perception.nodes.perception.worker import InferenceWorker
@@ -134,7 +139,8 @@ class ModelSwitch:
         if candidates:
             self._loader.request(request)
         else:
-            self._on_failure(request, 'no other engine is installed that could serve it', 0.0)
+            self._on_failure(request, KdPerceptionError(
+                'no other engine is installed that could serve it'), 0.0)
 
     def _on_ready(self, model: ServingModel, request: LoadRequest, took_ms: float) -> None:
         now = time.monotonic()
@@ -152,13 +158,15 @@ class ModelSwitch:
         self._worker.exchange(model)
         self.light.follow(model)
 
-    def _on_failure(self, request: LoadRequest, reason: str, took_ms: float) -> None:
+    def _on_failure(self, request: LoadRequest, error: KdPerceptionError,
+                    took_ms: float) -> None:
+        reason = str(error)
         after = f'{request.bundle.spec.name} by {request.wanted.engine}'
         gpu = gpu_of(request.wanted.device)
-        if request.kind != 'fallback':
-            reason = self._noted(request.wanted.device, reason)
-        else:
+        if request.kind == 'fallback':
             after = f'{request.bundle.spec.name} by another engine'
+        elif not isinstance(error, BuildError):  # the GPU of another process is not ours
+            reason = self._noted(request.wanted.device, reason)
         self._record(after, took_ms, f'not taken: {reason}')
         if request.kind == 'asked':
             self._fallback.answered()
@@ -199,10 +207,10 @@ def load_soon(settings: ServingSettings, warmup: int, batch: int) -> ServingMode
     :raises KdPerceptionError: when nothing can be loaded.
     """
     request = LoadRequest(settings, check_settings(settings), warmup, batch=batch)
-    if _takes_minutes(settings, request.bundle):
+    if takes_minutes(settings, request.bundle):
         others = alternatives(settings, engine=settings.engine, device=settings.device,
                               precision=settings.precision, available=installed())
-        quick = tuple(s for s in others if not _takes_minutes(s, request.bundle))
+        quick = tuple(s for s in others if not takes_minutes(s, request.bundle))
         try:
             return load_first(replace(
                 request, candidates=quick,
@@ -210,13 +218,6 @@ def load_soon(settings: ServingSettings, warmup: int, batch: int) -> ServingMode
         except KdPerceptionError:
             pass  # then it must be waited for
     return load_first(request)
-
-
-def _takes_minutes(settings: ServingSettings, bundle: ModelBundle) -> bool:
-    """Return whether TensorRT has to build before these can be loaded."""
-    slow = settings.engine == 'tensorrt' or settings.device.startswith('tensorrt')
-    return slow and not is_built(bundle, settings.engine, device=settings.device,
-                                 precision=settings.precision)
 
 
 def installed() -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import sys
 
 from kd_perception.bundle import ModelBundle
-from kd_perception.engines.choice import candidates
+from kd_perception.engines.choice import engines_for
 from kd_perception.engines.engine import check_device
 from kd_perception.engines.machine import nvidia
 from kd_perception.errors import EngineError
@@ -29,10 +29,10 @@ def check_together(wanted: ServingSettings, bundle: ModelBundle) -> None:
     engine, device = wanted.engine, wanted.device
     kind = device.partition(':')[0]
     if engine == 'auto':
-        names = {name for name, _ in candidates(bundle, device, wanted.precision)} - {'auto'}
+        names = engines_for(bundle, device)
         if not names:
             raise EngineError(f'no engine that is installed has a device {device!r}')
-        if names == {'onnxruntime'} and not _in_onnxruntime(kind):
+        if names == ['onnxruntime'] and not _in_onnxruntime(kind):
             raise EngineError(f'{_built_without(kind)}, and auto finds nothing else for '
                               f'{device}; to name another engine set {_TOGETHER}')
         return
@@ -70,7 +70,10 @@ def _in_onnxruntime(kind: str, *, unknown: bool = True) -> bool:
         return True
     loaded = sys.modules.get('onnxruntime')
     if loaded is not None:
-        return _PROVIDERS[kind] in loaded.get_available_providers()
+        try:
+            return _PROVIDERS[kind] in loaded.get_available_providers()
+        except AttributeError:  # another thread imports it just now
+            return unknown
     spec = util.find_spec('onnxruntime')
     if spec is None or spec.origin is None:
         return False

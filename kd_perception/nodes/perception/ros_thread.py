@@ -24,7 +24,7 @@ class RosThread:
     def __init__(self, node: Any) -> None:
         self._node = node
         self._posted: deque[Act] = deque()
-        self._told = ''
+        self._told = dict[str, str]()  # by name of the act, until it succeeds
         self._wake = node.create_guard_condition(self._run_posted)
 
     def post(self, act: Act) -> None:
@@ -33,14 +33,16 @@ class RosThread:
         self._wake.trigger()
 
     def guarded(self, act: Act) -> None:
-        """Run ``act`` now; log the traceback where it raises, the same one only once in a row."""
+        """Run ``act`` now; log the traceback where it raises, once until it succeeds again."""
+        name = getattr(act, '__qualname__', '')
         try:
             act()
+            self._told.pop(name, None)
         except Exception:
             # Without a context a signal came meanwhile: nothing in ROS works after that.
             told = traceback.format_exc()
-            if told != self._told and self._node.context.ok():
-                self._told = told
+            if told != self._told.get(name) and self._node.context.ok():
+                self._told[name] = told
                 self._node.get_logger().error(told)
 
     def _run_posted(self) -> None:

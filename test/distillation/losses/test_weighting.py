@@ -97,20 +97,22 @@ def test_all_together_are_a_product_over_valid_pixels() -> None:
 
 @pytest.mark.parametrize('factor', [0.0, 0.25, 3.0])
 def test_where_there_is_ground_truth_the_teacher_has_another_say(factor: float) -> None:
-    labels = unlabelled(6, 4)
-    labels[0, :6] = 3  # at twice the grid: three rows of cells
-    valid = torch.ones(1, 6, 4)
-    valid[0, :, 0] = 0
+    labels = unlabelled(6, 4).repeat(3, 1, 1)
+    labels[0] = 3
+    labels[1, :6] = 3  # the rest of this frame is void
+    valid = torch.ones(3, 6, 4)
+    valid[:, :, 0] = 0
     got = PixelWeighting(WeightingRecipe(labelled=factor), SEEN)(
-        teacher(STRIPES), valid, labels)[0].numpy()
-    assert not got[:, 0].any()
-    np.testing.assert_allclose(got[:3, 1:], factor * got[3, 1], rtol=1e-5)
-    np.testing.assert_allclose(got[3:, 1:], got[3, 1], rtol=1e-5)
-    assert got[:, 1:].mean() == pytest.approx(1)
+        teacher(STRIPES).repeat(3, 1, 1, 1), valid, labels).numpy()
+    assert not got[..., 0].any()
+    np.testing.assert_allclose(got[:2, :, 1:], factor * got[2, 0, 1], rtol=1e-5)
+    np.testing.assert_allclose(got[2, :, 1:], got[2, 0, 1], rtol=1e-5)
+    assert got[..., 1:].mean() == pytest.approx(1)
 
 
 def test_a_batch_that_is_labelled_all_over_teaches_nothing_then() -> None:
     labels = torch.zeros(1, 12, 8, dtype=torch.uint8)
+    labels[0, 0] = 255  # of a few void pixels nothing is learned either
     got = PixelWeighting(WeightingRecipe(labelled=0.0), SEEN)(
         teacher(STRIPES), torch.ones(1, 6, 4), labels)
     assert not got.any()

@@ -103,6 +103,23 @@ def test_an_onnxruntime_that_is_not_imported_is_known_by_its_files(
     assert 'onnxruntime' not in possible.sys.modules
 
 
+def test_the_gpu_is_not_opened_to_look_what_is_built(machine, bundle, monkeypatch):
+    asked = []
+    monkeypatch.setattr(choice, 'is_built', lambda *_, **__: asked.append(1) or False)
+    machine(INSTALLED, (CUDA,))
+    check_together(ServingSettings(device='cuda'), bundle)
+    assert not asked
+
+
+def test_an_onnxruntime_that_is_half_imported_refuses_nothing(machine, bundle, monkeypatch):
+    machine(INSTALLED)
+    monkeypatch.setitem(possible.sys.modules, 'onnxruntime', SimpleNamespace())
+    check_together(ServingSettings(engine='onnxruntime', device='cuda'), bundle)
+    monkeypatch.setattr(possible, 'nvidia', lambda: 'GeForce')
+    monkeypatch.setattr(possible.util, 'find_spec', lambda name: None)
+    assert idle_gpu(ServingSettings()) == ''
+
+
 def test_a_node_refuses_and_keeps_what_serves(bench, camera, options, machine):
     with bench.running(PerceptionNode, **options):
         front = camera()

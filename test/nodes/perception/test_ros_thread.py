@@ -46,6 +46,20 @@ def test_what_is_posted_behind_a_defect_is_done(bench, camera, options, tracebac
         bench.spin_until(tracebacks)
 
 
+def test_a_defect_that_comes_back_is_told_again(bench, camera, options, tracebacks):
+    with bench.running(PerceptionNode, **options) as node:
+        broken = [True, True, False, True]
+
+        def act():
+            if broken.pop(0):
+                break_down()
+
+        while broken:
+            node._ros.guarded(act)
+            node._ros.guarded(lambda: None)  # what others do is no matter
+        bench.spin_until(lambda: tracebacks() == 2)
+
+
 def test_an_engine_is_left_though_leaving_failed_once(bench, camera, options, monkeypatch):
     left = []
 

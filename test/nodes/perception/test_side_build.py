@@ -1,7 +1,9 @@
 """What an engine must build first: in a process beside, while another model serves."""
 
+from dataclasses import replace
 import json
 import threading
+import time
 
 from diagnostic_msgs.msg import DiagnosticArray
 import pytest
@@ -9,13 +11,15 @@ from std_msgs.msg import String
 
 from kd_perception.engines.artefacts import ArtefactCache
 from kd_perception.engines.build import SideBuild
-from kd_perception.errors import EngineError
+from kd_perception.engines.gpu_loss import ADVICE
+from kd_perception.errors import BuildError, EngineError
 from kd_perception.nodes import qos
 from kd_perception.nodes.conversion import values_of
 from kd_perception.nodes.perception import loading, model_switch, serving
 from kd_perception.nodes.perception.fallback import FallbackOptions
+from kd_perception.nodes.perception.loading import LoadRequest, ModelLoader
 from kd_perception.nodes.perception.node import PerceptionNode
-from kd_perception.nodes.perception.serving import ServingSettings
+from kd_perception.nodes.perception.serving import check_settings, ServingSettings
 
 NAME = '/perception'
 
@@ -80,7 +84,7 @@ class Build:
     def wait(self):
         assert self.ended.wait(60)
         if self.stopped or self.reason:
-            raise EngineError(self.reason or 'was killed by SIGKILL')
+            raise BuildError(self.reason or 'was killed by SIGKILL')
 
     def stop(self):
         self.stopped = True
@@ -101,7 +105,7 @@ def tensorrt(monkeypatch, options):
     monkeypatch.setattr(serving, 'load_engine', load)
     monkeypatch.setattr(loading, 'SideBuild', Build)
     monkeypatch.setattr(loading, 'is_prepared', lambda bundle, engine, **_: engine != 'tensorrt')
-    monkeypatch.setattr(model_switch, 'is_built', lambda bundle, engine, **_: False)
+    monkeypatch.setattr(loading, 'is_built', lambda bundle, engine, **_: False)
     monkeypatch.setattr(model_switch, 'available_engines', lambda: {
         'openvino': 'missing: pip install openvino', 'onnxruntime': '1', 'tensorrt': '11'})
     return {**options, 'engine': 'tensorrt', 'device': 'cuda'}
@@ -172,6 +176,48 @@ def test_a_build_that_fails_is_tried_again(bench, camera, tensorrt, monkeypatch)
         bench.spin_until(lambda: model()['engine'] == 'tensorrt')
         front.ask()
         assert model()['stands_in'] == ''
+
+
+def test_a_gpu_that_a_build_loses_is_not_lost_here(bench, camera, tensorrt, monkeypatch):
+    monkeypatch.setattr(model_switch, 'OPTIONS', FallbackOptions(first_retry_s=0.3))
+    told = bench.collect(DiagnosticArray, '/diagnostics', 10)
+    model = active(bench)
+    with bench.running(PerceptionNode, **tensorrt) as node:
+        camera().ask()
+        words = 'tensorrt failed: CUDA failure 700: an illegal memory access was encountered'
+        Build.made[0].reason = words
+        Build.made[0].ended.set()
+        bench.spin_until(lambda: told and words in values_of(told[-1].status[0])['fallback'])
+        assert ADVICE not in values_of(told[-1].status[0])['fallback']
+        assert not node._switch._lost
+        bench.spin_until(lambda: len(Build.made) > 1)
+        Build.made[1].ended.set()
+        bench.spin_until(lambda: model()['engine'] == 'tensorrt')
+
+
+def test_nothing_that_must_be_built_takes_over_from_what_fails(bundles, tensorrt, monkeypatch):
+    """In the process of the node, where frames fail meanwhile."""
+    settings = ServingSettings(model='one', models_dir=str(bundles), engine='onnxruntime',
+                               device='tensorrt')
+    slow = replace(settings, engine='tensorrt', device='cuda')
+    quick = replace(settings, device='cpu')
+    tried, ended = [], []
+    load = serving.load_engine
+    monkeypatch.setattr(serving, 'load_engine', lambda bundle, engine, **more: (
+        tried.append(engine), load(bundle, engine, **more))[1])
+    loader = ModelLoader(lambda model, *_: ended.append(model),
+                         lambda request, error, _: ended.append(error))
+    for candidates in ((slow, quick), (slow,)):
+        loader.request(LoadRequest(settings, check_settings(settings), 0, 'fallback', candidates,
+                                   'onnxruntime failed'))
+        deadline = time.monotonic() + 60
+        while loader.busy and time.monotonic() < deadline:
+            time.sleep(0.01)
+    loader.close()
+    assert tried == ['onnxruntime']
+    assert ended[0].settings == quick
+    ended[0].close()
+    assert str(ended[1]) == 'every other engine would have to be built first'
 
 
 def test_a_newer_wish_ends_the_build(bench, camera, tensorrt):

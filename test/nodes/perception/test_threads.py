@@ -57,10 +57,10 @@ def test_the_inference_thread_outlives_a_failed_announcement(settings):
 def test_the_loader_is_free_again_after_a_failed_handover(settings, on_failure):
     told = threading.Event()
 
-    def fail(failed, reason, took_ms):
+    def fail(failed, error, took_ms):
         assert failed.wanted == settings
         assert took_ms > 0
-        assert 'publisher is gone' in reason
+        assert 'publisher is gone' in str(error)
         told.set()
         on_failure()
 
