@@ -165,7 +165,7 @@ def analyse(run: ComparisonRun, *, seed: int = 0) -> Analysis:
             latency = paired_latency(both, arms[0], other, **strict)
             quality = paired_accuracy(both, arms[0], other, **strict)
         agreement, agreement_miou = _agreement(run.agreement.get(other))
-        tails = latency_tails(intervals[arms[0]], intervals[other])
+        tails = latency_tails(intervals[arms[0]], intervals[other], len(arms) - 1)
         by_kind = {kind: share for kind in KINDS if (share := paired_objects(
             both, arms[0], other, kind, **strict)) is not None}
         comparisons.append(ArmComparison(

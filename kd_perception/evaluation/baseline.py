@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 import math
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from kd_perception.evaluation.accuracy import paired_accuracy
 from kd_perception.evaluation.comparison import ComparisonRun, FrameRow
-from kd_perception.evaluation.statistics.bootstrap import CONFIDENCE, Interval
+from kd_perception.evaluation.statistics.bootstrap import family_factor, Interval
 from kd_perception.evaluation.statistics.class_difference import class_differences
 from kd_perception.evaluation.statistics.unpaired import difference, mirrored, relative_change
 
@@ -347,7 +346,7 @@ def _classes(old: Mapping[str, Any], new: Mapping[str, Any], before: str, after:
     classes = class_differences(both, 'old', 'new') if both else ()
     olds = old['arms'][before]['intervals']['iou']
     news = new['arms'][after]['intervals']['iou']
-    widen = _family(len([s for s in now['share'] if (s or 0.0) >= new['min_share']]))
+    widen = family_factor(len([s for s in now['share'] if (s or 0.0) >= new['min_share']]))
     for i, name in enumerate(new['classes']):
         # Classes below the share of the headline are too few pixels to judge by.
         if (now['share'][i] or 0.0) < new['min_share']:
@@ -379,13 +378,6 @@ def _what_is_missing(new: Mapping[str, Any], changes: Sequence[Change]) -> list[
                 f'IoU of {name}' if change.kind == 'class' else name)
     return [f'{new["arms"][arm]["label"]}: the older report has what this one has not, or too '
             f'little of: {", ".join(names)}. It was not judged.' for arm, names in found.items()]
-
-
-def _family(count: int) -> float:
-    """Return how much wider intervals are that all hold together in 95 % (Bonferroni)."""
-    normal = NormalDist()
-    tail = (1.0 - CONFIDENCE) / 2.0
-    return normal.inv_cdf(1.0 - tail / max(1, count)) / normal.inv_cdf(1.0 - tail)
 
 
 def _widened(interval: Interval, factor: float) -> Interval:

@@ -12,21 +12,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kd_perception.evaluation.statistics.arm_intervals import ArmIntervals
-from kd_perception.evaluation.statistics.bootstrap import Interval
+from kd_perception.evaluation.statistics.bootstrap import family_factor, Interval
 from kd_perception.evaluation.statistics.paired import PairedLatency
 from kd_perception.evaluation.statistics.unpaired import difference
 from kd_perception.evaluation.words import amount, milliseconds, slack, times
 
 
-def latency_tails(reference: ArmIntervals, other: ArmIntervals) -> dict[str, Interval]:
+def latency_tails(reference: ArmIntervals, other: ArmIntervals,
+                  comparisons: int = 1) -> dict[str, Interval]:
     """
     Return by how many milliseconds p95 and p99 of the other arm are lower.
 
     Percentiles of two arms are not paired: both intervals are put together as if they were
     independent, which is too wide where the same frames are slow in both.
+
+    :param comparisons: of several arms the intervals of one figure hold together.
     """
-    return {'p95': difference(other.p95, reference.p95),
-            'p99': difference(other.p99, reference.p99)}
+    widen = family_factor(comparisons)
+    return {'p95': difference(other.p95, reference.p95, widen),
+            'p99': difference(other.p99, reference.p99, widen)}
 
 
 def against_median(latency: PairedLatency,

@@ -97,3 +97,6 @@ def test_an_arm_with_rare_slow_frames(make_run):
     tails = latency_tails(*(tailed.intervals[arm] for arm in 'ab'))
     assert tails['p95'].estimate == pytest.approx(
         tailed.intervals['a'].p95.estimate - tailed.intervals['b'].p95.estimate)
+    wider = latency_tails(*(tailed.intervals[arm] for arm in 'ab'), comparisons=4)['p95']
+    assert wider.low < tails['p95'].low
+    assert wider.high > tails['p95'].high

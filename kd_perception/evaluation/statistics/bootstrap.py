@@ -39,6 +39,13 @@ class Interval:
         return value < self.low or value > self.high
 
 
+def family_factor(count: int) -> float:
+    """Return how much wider ``count`` intervals are that all hold together (Bonferroni)."""
+    normal = NormalDist()
+    tail = (1.0 - CONFIDENCE) / 2.0
+    return normal.inv_cdf(1.0 - tail / max(1, count)) / normal.inv_cdf(1.0 - tail)
+
+
 def block_length(values: np.ndarray) -> int:
     """
     Return how many neighbours to draw together, from the autocorrelation of ``values``.
