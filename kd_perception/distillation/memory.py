@@ -8,7 +8,7 @@ import re
 
 import torch
 
-from kd_perception.errors import TrainingError
+from kd_perception.errors import EngineError, TrainingError
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def memory_advice(device: torch.device | str, doing: str, advice: str) -> Iterat
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, EngineError) as error:
         if not is_out_of_memory(error):
             raise
         asked = asked_for(str(error))
@@ -32,12 +32,13 @@ def memory_advice(device: torch.device | str, doing: str, advice: str) -> Iterat
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of torch, CUDA's libraries or numpy is about memory."""
+    """Return whether an error of torch, CUDA, numpy or a runtime is about memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # Of CPU allocations torch knows no class of errors; neither do CUDA's libraries.
+    # Of CPU allocations torch knows no class of errors; neither do CUDA's libraries and runtimes.
     return bool(re.search(r"can't allocate memory|not enough memory|CUDA out of memory|"
-                          r'ALLOC_FAILED', str(error)))
+                          r'ALLOC_FAILED|Failed to allocate memory|bad_alloc|bad allocation',
+                          str(error)))
 
 
 def asked_for(message: str) -> str:

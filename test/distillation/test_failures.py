@@ -24,7 +24,7 @@ from kd_perception.distillation.selection import Models, select
 from kd_perception.distillation.teachers import network
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.distillation.views import ViewPlan
-from kd_perception.errors import TrainingError
+from kd_perception.errors import EngineError, TrainingError
 from kd_perception.networks.registry import register
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
@@ -201,13 +201,21 @@ WINDOWS = ('[enforce fail at alloc_cpu.cpp:115] data. DefaultCPUAllocator: not e
     (torch.OutOfMemoryError(CUDA), '2.50 GiB'), (RuntimeError(CPU), '4 GiB'),
     (RuntimeError(WINDOWS), '4 GiB'), (MemoryError('Unable to allocate 3.64 TiB for an array'),
                                        '3.64 TiB'),
-    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`'), '')])
+    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`'), ''),
+    (EngineError('onnxruntime failed: Failed to allocate memory for requested buffer of size '
+                 '4294967296'), ''), (EngineError('openvino failed: std::bad_alloc'), '')])
 def test_all_ways_to_run_out_of_memory_are_known(error: Exception, asked: str) -> None:
     assert is_out_of_memory(error)
     assert asked_for(str(error)) == (f': {asked} more were asked for' if asked else '')
     with pytest.raises(TrainingError, match='out of memory on cpu here'), \
             memory_advice(torch.device('cpu'), 'here', 'lower it'):
         raise error
+
+
+def test_an_engine_that_fails_otherwise_keeps_its_words() -> None:
+    with pytest.raises(EngineError, match='no kernel'), \
+            memory_advice('cuda', 'here', 'lower it'):
+        raise EngineError('onnxruntime failed: no kernel image')
 
 
 def hungry(*arguments: object, **options: object) -> None:
