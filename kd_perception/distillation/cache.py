@@ -7,6 +7,7 @@ Its files are those of ``cache_shards.py``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+import logging
 from pathlib import Path
 import threading
 from typing import Any
@@ -30,6 +31,8 @@ from kd_perception.errors import TrainingError
 from kd_perception.frames import FrameKey
 from kd_perception.paths import file_hash
 from kd_perception.tasks.soft_labels import SoftLabelCodec
+
+log = logging.getLogger(__name__)
 
 _MOST_OPEN = 1024
 
@@ -148,12 +151,21 @@ class SoftLabelCache:
         """
         Return the frames that are labelled here.
 
-        :raises TrainingError: when there is none.
+        :raises TrainingError: when a recording has none of them: it was forgotten.
         """
         chosen = [i for i, key in enumerate(frames.keys) if key in self]
-        if not chosen:
-            raise TrainingError(f'{self.path}: has soft labels of none of the {len(frames)} '
-                                'frames; import labels of this recording')
+        of = [(key.fingerprint, name) for key, name in zip(frames.keys, frames.recordings,
+                                                           strict=True)]
+        have = {of[i] for i in chosen}
+        if forgotten := [which for which in dict.fromkeys(of) if which not in have]:
+            more = f' ({len(forgotten) - 1} more recordings have none)' if forgotten[1:] else ''
+            raise TrainingError(
+                f'{self.path}: has soft labels of none of the {of.count(forgotten[0])} frames of '
+                f'{forgotten[0][1]}{more}; add those of this recording with: kd_perception label '
+                '--import, or take it out of data.train')
+        if len(chosen) < len(frames):
+            log.warning('%s: %d of %d frames have no soft labels and teach nothing', self.path,
+                        len(frames) - len(chosen), len(frames))
         return frames.subset(chosen)
 
     def require(self, teacher: ModelBundle | None) -> None:

@@ -220,6 +220,11 @@ class FrameStore:
         return tuple(s.source.fingerprint for s in self._sources)
 
     @property
+    def recordings(self) -> tuple[str, ...]:
+        """Return, for each frame, the name of its recording (two may have the same)."""
+        return tuple(self._sources[which].source.name for which, _ in self._where)
+
+    @property
     def places(self) -> tuple[tuple[int, int], ...]:
         """Return, for each frame, which recording it is of and its position there."""
         return tuple(self._where)

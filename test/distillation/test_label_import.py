@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 import io
 import os
 from pathlib import Path
@@ -21,7 +22,7 @@ from kd_perception.classes import ClassSet
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.label_files import key_of, label_files
 from kd_perception.distillation.label_import import import_labels
-from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe import Recipe, SourceRecipe
 from kd_perception.distillation.trainer import distill
 from kd_perception.errors import ConfigError, KdPerceptionError, TrainingError
 from kd_perception.frames import FrameSource, Progress
@@ -95,6 +96,26 @@ def test_a_student_learns_from_id_images(source: FrameSource, driving: ClassSet,
         distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c2')
     bundle = distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c')
     assert bundle.spec.lineage.parents == ()
+
+
+def test_a_recording_without_imported_labels_is_not_left_out_unseen(
+        bag: FrameSource, source: FrameSource, driving: ClassSet, tmp_path: Path,
+        make_recipe: Callable[..., Recipe], bare_stripes: Path, stripes: Path,
+        caplog: pytest.LogCaptureFixture) -> None:
+    labels = write_ids(tmp_path / 'l', source, driving, str)
+    (labels / '3.png').unlink()
+    import_labels(labels, source, tmp_path / 'c', driving, codec=CODEC, partial=True)
+    recipe = make_recipe(train=bare_stripes, steps=2)
+    more = SourceRecipe(path=str(tmp_path / 'bag'))
+    checked = replace(more, path=str(stripes), classes='driving')
+    recipe = replace(recipe, data=replace(recipe.data, validation=(checked,),
+                                          allow_shared_drives=True))
+    both = replace(recipe, data=replace(recipe.data, train=(*recipe.data.train, more)))
+    with pytest.raises(TrainingError, match='of none of the 4 frames of bag; add those of this'):
+        distill(both, tmp_path / 'both', teacher=None, cache_dir=tmp_path / 'c')
+    with caplog.at_level('WARNING'):
+        distill(recipe, tmp_path / 'one', teacher=None, cache_dir=tmp_path / 'c')
+    assert '1 of 12 frames have no soft labels and teach nothing' in caplog.text
 
 
 def test_a_teacher_and_imported_labels_exclude_each_other(source: FrameSource, driving: ClassSet,
