@@ -225,7 +225,7 @@ def class_map_from_dict(data: Mapping[str, Any], source: ClassSet, target: Class
     for key, classes in (('source', source), ('target', target)):
         if data.get(key, classes.name) != classes.name:
             raise ConfigError(
-                f'{where}: {key} is {data[key]!r}, but the data has {classes.name!r}')
+                f'{where}: {key} is {data[key]!r}, but it is used for {classes.name!r}')
     table = np.full(256, UNLABELLED, np.uint8)
     seen: set[str] = set()
     groups = [*data['map'].items(), *((key, data.get(key, [])) for key in ('ignore', 'drop'))]

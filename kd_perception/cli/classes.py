@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         source, target = load_class_set(args.source), load_class_set(args.target)
         table = load_class_map(source, target, args.map)
         _print_map(table, source, target)
-        print(f'ok: every class of {source.name} is mapped or ignored, every class of '
+        print(f'ok: every class of {source.name} is mapped, dropped or ignored, every class of '
               f'{target.name} is reached')
     return 0
 
@@ -64,7 +64,8 @@ def _list() -> None:
 def _show(name: str, *, as_json: bool) -> None:
     data = _load(config_file('classes', name))
     if 'map' in data:
-        source, target = (load_class_set(str(data.get(k, ''))) for k in ('source', 'target'))
+        source, target = (_class_set_beside(config_file('classes', name), str(data.get(k, '')))
+                          for k in ('source', 'target'))
         table = load_class_map(source, target, name)
         if as_json:
             print(json.dumps({'source': source.name, 'target': target.name,
@@ -85,8 +86,15 @@ def _show(name: str, *, as_json: bool) -> None:
 def _print_map(table: ClassMap, source: ClassSet, target: ClassSet) -> None:
     for number, label in enumerate(source.names):
         to = int(table.table[number])
+        nowhere = ' dropped' if number in table.dropped else ' ignored'
         print(f'{number:4} {label:20} -> '
-              + (f'{to:4} {target.names[to]}' if to != UNLABELLED else ' ignored'))
+              + (f'{to:4} {target.names[to]}' if to != UNLABELLED else nowhere))
+
+
+def _class_set_beside(file: Path, name: str) -> ClassSet:
+    """Return a class set that a map names: a file next to the map, or a shipped one."""
+    beside = file.with_name(f'{name}.yaml')
+    return load_class_set(str(beside) if name and beside.is_file() else name)
 
 
 def _load(path: Path) -> dict:

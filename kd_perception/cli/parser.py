@@ -74,6 +74,13 @@ class Parser(argparse.ArgumentParser):
         return rest
 
 
+def at_least_one(text: str) -> int:
+    """Return a number of 1 or more; an argument type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r}: at least 1')
+    return int(text)
+
+
 def byte_count(text: str) -> int:
     """Return the bytes that a text like ``500MB`` or ``4GB`` stands for; an argument type."""
     found = re.fullmatch(r'(\d+(?:\.\d+)?) *([kmgt]?)i?b?', text.lower())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kd_perception.cli.parser import Parser
+from kd_perception.cli.parser import at_least_one, Parser
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import load_recipe
 from kd_perception.distillation.strict import dotted_keys
@@ -42,7 +42,7 @@ def add_recipe_arguments(parser: Parser, required: str = '') -> None:
         "  --search.optimization.learning_rate '{low: 1.0e-4, high: 1.0e-2, log: true}'\n"
         "  --search.distillation.losses.kl.temperature '{choices: [1, 2, 4]}'\n"
         'The same command goes on, and several at once share the trials (OUT/trials).')
-    group.add_argument('--search', type=int, default=0, metavar='N',
+    group.add_argument('--search', type=at_least_one, default=0, metavar='N',
                        help='try N settings, the recipe as it is first, and keep the one with the '
                             'best validation mIoU')
     group.add_argument('--prune', action='store_true',

@@ -114,8 +114,9 @@ class SoftLabelCache:
         :raises TrainingError: when the frame is not labelled or the shard is damaged.
         """
         if (key, view) not in self._places:
+            how = 'label --import' if self.imported else 'label'
             raise TrainingError(f'{self.path}: has no soft labels of frame {key}; label this '
-                                'recording with: kd_perception label')
+                                f'recording with: kd_perception {how}')
         path, position = self._places[key, view]
         file, names = self._open(path)
         try:

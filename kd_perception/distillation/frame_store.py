@@ -27,7 +27,7 @@ from kd_perception.classes import ClassMap, ClassSet, load_class_map
 from kd_perception.distillation.frame_names import frame_name
 from kd_perception.distillation.processes import Processes
 from kd_perception.distillation.recipe import SourceRecipe
-from kd_perception.errors import ImageError, TrainingError
+from kd_perception.errors import ConfigError, ImageError, TrainingError
 from kd_perception.frames import FrameKey, FrameSource, Progress
 from kd_perception.imaging import resize_image, resize_labels
 
@@ -111,7 +111,11 @@ def labelled(source: FrameSource, classes: ClassSet, class_map: str = '') -> Lab
     """Return ``source`` with the map from its classes to ``classes``."""
     if not source.has_labels or source.label_classes is None:
         return LabelledSource(source, None)
-    return LabelledSource(source, load_class_map(source.label_classes, classes, class_map))
+    try:
+        return LabelledSource(source, load_class_map(source.label_classes, classes, class_map))
+    except ConfigError as error:
+        raise ConfigError(f'{source.name}: {error} (class_map of its entry, or '
+                          'data.defaults.class_map)') from None
 
 
 def require_known(entry: LabelledSource, labels: np.ndarray, index: int) -> None:

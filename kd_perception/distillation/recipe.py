@@ -236,8 +236,8 @@ class ExitsRecipe:
         :raises ConfigError: when there are not as many weights as exits.
         """
         if self.weights and len(self.weights) != len(layers):
-            raise ConfigError(f'distillation.exits.weights: has {len(self.weights)} values, the '
-                              f'network has {len(layers)} exits')
+            raise ConfigError(f'distillation.exits.weights: {len(self.weights)} values for '
+                              f'{len(layers)} exits of the network')
         return tuple(zip(layers, self.weights or (self.weight,) * len(layers), strict=True))
 
 

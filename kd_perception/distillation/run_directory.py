@@ -28,6 +28,7 @@ from kd_perception.bundle import METRICS
 from kd_perception.distillation.checkpoint import read_state
 from kd_perception.distillation.recipe import Recipe
 from kd_perception.distillation.recipe_file import recipe_from_dict
+from kd_perception.distillation.search_directory import IDENTITY
 from kd_perception.distillation.strict import first_difference
 from kd_perception.errors import ConfigError, first_line, TrainingError
 from kd_perception.paths import atomic_file, is_left_over
@@ -134,8 +135,9 @@ class RunDirectory:
                 p.name not in ('.lock', ASSISTANTS) and p not in self._failed_batches()
                 and not is_left_over(p, stored.name) for p in self.path.iterdir()):
             if not stored.is_file():
-                raise TrainingError(f'{self.path}: is not empty and no run directory; choose '
-                                    'another --out')
+                what = 'holds a search, which goes on with --search N' if (
+                    self.path / IDENTITY).is_file() else 'is not empty and no run directory'
+                raise TrainingError(f'{self.path}: {what}; choose another --out')
             self._lock_file()
             if overwrite:
                 self._clear()

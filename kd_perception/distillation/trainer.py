@@ -139,6 +139,9 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
             tell_of_teachers(teachers.bundles, held)
             frames = teachers.known_part(frames)
             require_share(recipe.data.labelled_share, frames.has_labels)
+            if not recipe.distillation.weighting.labelled and all(frames.has_labels):
+                log.warning('distillation.weighting.labelled is 0 and every frame has ground '
+                            'truth: losses by pixel learn nothing from the teacher')
             labelled = all(held.has_labels)
             teachers.require_truth(frames.has_labels, held.has_labels)
             teachers.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])

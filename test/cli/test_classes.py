@@ -45,6 +45,18 @@ def test_check(capsys, tmp_path):
     assert 'neither mapped nor ignored' in capsys.readouterr().err
 
 
+def test_a_map_between_sets_of_ones_own(capsys, tmp_path):
+    (tmp_path / 'mine.yaml').write_text(
+        'name: mine\nclasses:\n  - {name: ground, color: [1, 2, 3]}\n')
+    (tmp_path / 'theirs.yaml').write_text(
+        'name: theirs\nclasses:\n  - {name: road, color: [1, 2, 3]}\n'
+        '  - {name: sky, color: [4, 5, 6]}\n')
+    own = tmp_path / 'own.yaml'
+    own.write_text('source: theirs\ntarget: mine\nmap: {ground: [road]}\ndrop: [sky]\n')
+    assert main(['classes', 'show', str(own)]) == 0
+    assert '   1 sky                  ->  dropped' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['check', 'carla', 'camvid'], 'no class map from'),
     (['show', 'nothing'], "no classes named 'nothing'"),

@@ -100,7 +100,7 @@ def test_an_exit_weighs_what_the_recipe_says() -> None:
     assert twice['cross_entropy'] == once['cross_entropy']
     assert twice['cross_entropy/2'] == pytest.approx(2 * once['cross_entropy/2'])
     assert twice['cross_entropy/0'] == pytest.approx(0.5 * once['cross_entropy/0'])
-    with pytest.raises(ConfigError, match='exits.weights: has 1 values, the network has 2 exits'):
+    with pytest.raises(ConfigError, match='exits.weights: 1 values for 2 exits'):
         terms(weights=(1.0,))
 
 
@@ -109,6 +109,6 @@ def test_weights_that_make_no_sense_are_refused(make_recipe: Make, tmp_path: Pat
         make_recipe(distillation={'exits': {'weights': [1, 0]}})
     with pytest.raises(ConfigError, match='distillation.exits.weight: -1 is not within'):
         make_recipe(distillation={'exits': {'weight': -1}})
-    with pytest.raises(ConfigError, match='has 1 values, the network has 0 exits'):
+    with pytest.raises(ConfigError, match='1 values for 0 exits'):
         train(make_recipe(distillation={'exits': {'weights': [1]}}), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()

@@ -375,12 +375,18 @@ def test_the_command_line_adds_dimensions_and_refuses_what_it_would_ignore(
              str(world / 'out'), '--optimization.steps', '2', '--no-report']
     assert main([*words, '--prune']) == 2
     assert '--prune is of a search' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        main([*words, '--search', '0'])
+    assert "'0': at least 1" in capsys.readouterr().err
     assert main([*words, '--search', '2', '--search.network.arguments.width',
                  '{choices: [8, 16]}']) == 0
     assert 'trial ' in capsys.readouterr().out
     found = result(world / 'out')
     assert set(found['space']) == {'optimization.learning_rate', 'network.arguments.width'}
     assert all(t['values']['network.arguments.width'] in (8, 16) for t in found['all'])
+    capsys.readouterr()
+    assert main(words) == 2
+    assert 'holds a search, which goes on with --search N' in capsys.readouterr().err
 
 
 def test_a_distillation_is_searched_without_ground_truth(

@@ -217,7 +217,7 @@ def _read_run(folder: Path) -> tuple[str, dict[str, Any], Recipe]:
     stored = folder / 'recipe.yaml'
     if not stored.is_file():
         raise TrainingError(f'{folder}: is no run directory (recipe.yaml is missing); give the '
-                            '--out of a train or distill')
+                            '--out of a train or distill; of a search, one of its trials/')
     try:
         data = yaml.safe_load(stored.read_text())
         kind, identity = str(data['kind']), dict(data['identity'])

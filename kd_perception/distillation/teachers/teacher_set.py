@@ -225,6 +225,8 @@ def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss
     if settings.ema_teacher:
         _check_own_average(losses, bundles, cache_dirs)
         return TeacherSet(recipe, len(classes), ())
+    if max(len(bundles), len(cache_dirs)) > 1:
+        _require_for_several(losses)
     views = None
     if settings.view == ONLINE:
         if cache_dirs:
@@ -252,7 +254,10 @@ def choose_teachers(recipe: Recipe, classes: ClassSet, losses: Mapping[str, Loss
                 if loss.looks_at not in (LABELS, FEATURES):  # a cache need not serve these
                     softened = loss.temperature if isinstance(loss, SoftenedLoss) else 1.0
                     cache.require_service(f'loss {name!r}', loss.looks_at, softened)
-    _check_together(recipe, losses, len(pairs))
+    weights = settings.teachers.weights
+    if weights and len(weights) != len(pairs):
+        raise TrainingError(f'distillation.teachers.weights: {len(weights)} weights for '
+                            f'{len(pairs)} teachers')
     members = list[Member]()
     for bundle, own in pairs:
         names = own.classes if own is not None else _classes_of(bundle).names
@@ -310,17 +315,13 @@ def _check_own_average(losses: Mapping[str, Loss], bundles: Sequence[ModelBundle
                                 'bundle as --teacher, without distillation.ema_teacher')
 
 
-def _check_together(recipe: Recipe, losses: Mapping[str, Loss], teachers: int) -> None:
-    weights = recipe.distillation.teachers.weights
-    if weights and len(weights) != teachers:
-        raise TrainingError(f'distillation.teachers.weights: {len(weights)} weights for '
-                            f'{teachers} teachers')
-    if teachers > 1:
-        for name, loss in losses.items():
-            if loss.looks_at == LOGITS:
-                raise TrainingError(f'loss {name!r} looks at logits themselves, which several '
-                                    'teachers do not have together; leave it out, or all but one '
-                                    'of them')
+def _require_for_several(losses: Mapping[str, Loss]) -> None:
+    """Refuse losses that no cache makes possible, before one is asked to serve them."""
+    for name, loss in losses.items():
+        if loss.looks_at == LOGITS:
+            raise TrainingError(f'loss {name!r} looks at logits themselves, which several '
+                                'teachers do not have together; leave it out, or all but one '
+                                'of them')
 
 
 def _classes_of(bundle: ModelBundle | None) -> ClassSet:

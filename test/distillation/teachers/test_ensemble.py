@@ -145,6 +145,9 @@ def test_what_several_teachers_cannot_do_is_told(
             teachers={'weights': [1]})
     refused("'cwd' looks at logits themselves, which several", [teacher, other], [],
             view='online', losses={'cwd': {}})
+    # Not first that a cache must be made anew: no cache would do.
+    refused("'cwd' looks at logits themselves, which several", [teacher, other], [first, first],
+            losses={'cwd': {}})
     with pytest.raises(ConfigError, match='must all be above 0'):
         make_recipe(distillation={'teachers': {'weights': [1, 0]}})
     with pytest.raises(ConfigError, match="teachers.combine: 'vote' is none of mean, confident"):

@@ -152,5 +152,5 @@ def test_a_missing_a_needless_and_a_wrong_map_are_told(
     classes = 'driving'
     refused('the teacher predicts the classes of .driving. already', class_map=str(coarse[1]))
     classes = 'camvid'
-    refused("target is 'three', but the data has 'camvid'", class_map=str(coarse[1]))
+    refused("target is 'three', but it is used for 'camvid'", class_map=str(coarse[1]))
     assert not (tmp_path / 'run').exists()
