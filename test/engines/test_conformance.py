@@ -61,17 +61,18 @@ class Case:
                 return f'built without {provider}'
         elif self.device == 'cuda' and not torch.cuda.is_available():
             return 'no CUDA device'
-        if (self.engine, self.precision) == ('openvino', 'bf16'):
+        if self.engine == 'openvino' and self.precision in ('bf16', 'fp16'):
             core = openvino_engine._shared_core()
-            if 'BF16' not in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-                return 'this processor has no bf16'
+            if self.precision.upper() not in core.get_property(
+                    'CPU', 'OPTIMIZATION_CAPABILITIES'):
+                return f'this processor has no {self.precision}'
         return ''
 
 
 CASES = (
     Case('torch', 'fp32'), Case('torch', 'bf16'), Case('onnxruntime', 'fp32'),
     Case('onnxruntime', 'int8'), Case('openvino', 'fp32'), Case('openvino', 'bf16'),
-    Case('openvino', 'int8'),
+    Case('openvino', 'fp16'), Case('openvino', 'int8'),
     Case('torch', 'fp32', 'cuda'), Case('torch', 'fp16', 'cuda'), Case('torch', 'bf16', 'cuda'),
     Case('onnxruntime', 'fp32', 'cuda'), Case('onnxruntime', 'fp16', 'cuda'),
     Case('onnxruntime', 'fp32', 'tensorrt'), Case('onnxruntime', 'fp16', 'tensorrt'),
