@@ -23,8 +23,10 @@ from kd_perception.cli.processes import process_rank
 from kd_perception.cli.progress import progress, ProgressCallback
 from kd_perception.cli.recipe_arguments import add_recipe_arguments, recipe_from_arguments
 from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_checks import idle_settings
 from kd_perception.errors import ConfigError
 
+log = logging.getLogger(__name__)
 # Trains one recipe: recipe, directory, progress, overwrite.
 OneRun = Callable[[Recipe, Path, ProgressCallback, bool], ModelBundle]
 
@@ -64,6 +66,9 @@ def run_recipe(args: argparse.Namespace, recipe: Recipe, one: OneRun, *, doing: 
     if process_rank()[0]:
         # All processes of a training see the same; the first one tells it.
         logging.getLogger('kd_perception.distillation').setLevel(logging.ERROR)
+    else:
+        for line in idle_settings(recipe):
+            log.warning('%s', line)
     try:
         if args.search:
             from kd_perception.distillation.search import search

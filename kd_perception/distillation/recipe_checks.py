@@ -7,9 +7,16 @@ other. Every message names the dotted path.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from kd_perception.distillation.student_recipe import check_learner
+from kd_perception.distillation.strict import to_plain
+from kd_perception.distillation.student_recipe import (
+    ARCHITECTURE,
+    BOTH,
+    check_learner,
+    WEIGHTS,
+)
 from kd_perception.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,3 +133,36 @@ def validate(recipe: Recipe) -> None:
     for index, assistant in enumerate(recipe.distillation.assistants):
         where = f'distillation.assistants[{index}].'
         check_learner(assistant.network, assistant.student, where, f'{where}student')
+
+
+def idle_settings(recipe: Recipe) -> list[str]:
+    """
+    Return a line for each setting that was changed and does nothing beside the others.
+
+    They are told and not refused: a recipe keeps them while one key is turned off and on.
+    """
+    optimization, distillation = recipe.optimization, recipe.distillation
+    student, weighting = distillation.student, distillation.weighting
+    learners = [(recipe.network, student), *(
+        (one.network, one.student) for one in distillation.assistants)]
+    rules = (
+        ('optimization', ('momentum',), optimization,
+         optimization.optimizer == 'momentum', 'optimization.optimizer momentum'),
+        ('optimization', ('poly_power',), optimization,
+         optimization.schedule == 'poly', 'optimization.schedule poly'),
+        ('distillation', ('views', 'views_seed'), distillation,
+         distillation.view == NUMBERED, 'distillation.view views'),
+        ('distillation.weighting', ('boundary_width',), weighting,
+         bool(weighting.boundary), 'distillation.weighting.boundary above 0'),
+        ('distillation.exits', ('weight', 'weights'), distillation.exits,
+         any(network.builder == 'exits' for network, _ in learners), 'network.builder exits'),
+        ('distillation.student', ('ratio',), student, student.derives_network,
+         f'distillation.student.from_teacher {ARCHITECTURE} or {BOTH}'),
+        ('distillation.student', ('channels', 'blocks'), student, student.takes_weights,
+         f'distillation.student.from_teacher {WEIGHTS} or {BOTH}'))
+    default = {f.name: f.default for section in (
+        optimization, distillation, weighting, distillation.exits, student)
+        for f in fields(section)}
+    return [f'{section}.{key}: {to_plain(getattr(values, key))} does nothing without {needed}'
+            for section, keys, values, used, needed in rules if not used
+            for key in keys if getattr(values, key) != default[key]]

@@ -50,7 +50,8 @@ def command(*words: object) -> list[str]:
     return [sys.executable, '-m', 'kd_perception.cli.main', *map(str, words)]
 
 
-def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+                        caplog: pytest.LogCaptureFixture) -> None:
     recipe, teacher = world / 'recipe.yaml', tmp_path / 'teacher' / 'bundle'
 
     def run(*words: object) -> str:
@@ -58,7 +59,8 @@ def test_the_whole_path(world: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         return capsys.readouterr().out
 
     out = run('train', recipe, '--data', world / 'drive', '--out', tmp_path / 'teacher',
-              '--name', 'the_teacher', '--no-report')
+              '--name', 'the_teacher', '--no-report', '--optimization.momentum', '0.5')
+    assert 'optimization.momentum: 0.5 does nothing without' in caplog.text
     assert 'validation against the ground truth; step' in ' '.join(out.split())
     assert 'mIoU' in out
     label = ('label', '--teacher', teacher, world / 'bare', '--out', tmp_path / 'cache',

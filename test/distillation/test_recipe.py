@@ -9,6 +9,7 @@ from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import load_class_set
 from kd_perception.distillation.frame_store import open_sources
 from kd_perception.distillation.recipe import Recipe
+from kd_perception.distillation.recipe_checks import idle_settings
 from kd_perception.distillation.recipe_file import load_recipe, recipe_from_dict
 from kd_perception.errors import BagError, ConfigError
 from kd_perception.paths import share_directory
@@ -144,3 +145,33 @@ def test_one_entry_may_stand_for_several_recordings(tmp_path: Path) -> None:
     assert len({one.source[0].key for one in opened}) == 4
     with pytest.raises(BagError, match='no recording has such a name'):
         recipe_from_dict({**SMALL, 'data': {'train': [f'{tmp_path}/ride_*']}})
+
+
+@pytest.mark.parametrize(('key', 'value', 'with_it'), [
+    ('optimization.momentum', '0.5', ('optimization.optimizer', 'momentum')),
+    ('optimization.poly_power', '2.0', ('optimization.schedule', 'poly')),
+    ('distillation.views', '3', ('distillation.view', 'views')),
+    ('distillation.views_seed', '3', ('distillation.view', 'views')),
+    ('distillation.weighting.boundary_width', '2', ('distillation.weighting.boundary', '1')),
+    ('distillation.exits.weight', '0.3', ('network.builder', 'exits')),
+    ('distillation.exits.weights', '[0.3]', ('network.builder', 'exits')),
+    ('distillation.student.ratio', '0.25', ('distillation.student.from_teacher', 'architecture')),
+    ('distillation.student.channels', 'even', ('distillation.student.from_teacher', 'weights')),
+    ('distillation.student.blocks', 'last', ('distillation.student.from_teacher', 'both'))])
+def test_settings_that_do_nothing_are_told(key: str, value: str,
+                                           with_it: tuple[str, str]) -> None:
+    lines = idle_settings(recipe_from_dict(SMALL, {key: value}))
+    assert len(lines) == 1
+    assert lines[0].startswith(f'{key}: {value} does nothing without {with_it[0]}')
+    assert not idle_settings(recipe_from_dict(SMALL, dict([(key, value), with_it])))
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_all_settings_of_shipped_recipes_count(name: str) -> None:
+    assert not idle_settings(load_recipe(name, train=['somewhere']))
+
+
+def test_exits_of_an_assistant_count() -> None:
+    exits = {'exits': {'weight': 0.3}, 'assistants': [{'network': {
+        'builder': 'exits', 'arguments': {'base': 'compact', 'layers': ['a']}}}]}
+    assert not idle_settings(recipe_from_dict({**SMALL, 'distillation': exits}))
