@@ -19,6 +19,9 @@ student has as many views again, of the bag, and costs twice as much. Fewer labe
 batch of one size would take away by day what the bag is then blamed for, and passes of the
 baseline over more copies of its own labels would be more steps.
 
+The test scores of a student of that seed with equal weights had been read before: 16.8 points more
+than its baseline in fog and night, 1.9 less by day.
+
 With the budget of a CPU the teacher is a network of the student's family and four times its size,
 which two cores can train; drives, tests, students and their steps are the same. A stopped call
 goes on when it is given again.

@@ -93,8 +93,9 @@ def _print_map(table: ClassMap, source: ClassSet, target: ClassSet) -> None:
 
 def _class_set_beside(file: Path, name: str) -> ClassSet:
     """Return a class set that a map names: a file next to the map, or a shipped one."""
-    beside = file.with_name(f'{name}.yaml')
-    return load_class_set(str(beside) if name and beside.is_file() else name)
+    beside = file.parent / f'{name}.yaml'
+    taken = beside != file and beside.is_file() and 'map' not in _load(beside)
+    return load_class_set(str(beside) if taken else name)
 
 
 def _load(path: Path) -> dict:

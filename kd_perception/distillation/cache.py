@@ -6,7 +6,7 @@ Its files are those of ``cache_shards.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import logging
 from pathlib import Path
 import threading
@@ -152,22 +152,32 @@ class SoftLabelCache:
         """
         Return the frames that are labelled here.
 
-        :raises TrainingError: when a recording has none of them: it was forgotten.
+        :raises TrainingError: when a camera of a recording has none of them.
         """
         chosen = [i for i, key in enumerate(frames.keys) if key in self]
-        of = [(key.fingerprint, name) for key, name in zip(frames.keys, frames.recordings,
-                                                           strict=True)]
-        have = {of[i] for i in chosen}
-        if forgotten := [which for which in dict.fromkeys(of) if which not in have]:
-            more = f' ({len(forgotten) - 1} more recordings have none)' if forgotten[1:] else ''
-            raise TrainingError(
-                f'{self.path}: has soft labels of none of the {of.count(forgotten[0])} frames of '
-                f'{forgotten[0][1]}{more}; add those of this recording with: kd_perception label '
-                '--import, or take it out of data.train')
+        cameras: dict[tuple[str, str], list[FrameKey]] = {}
+        for key, name in zip(frames.keys, frames.recordings, strict=True):
+            cameras.setdefault((name, f'{key.fingerprint} {key.topic}'), []).append(key)
+        for (name, _), keys in cameras.items():
+            self.require_some(name, keys)
         if len(chosen) < len(frames):
             log.warning('%s: %d of %d frames have no soft labels and teach nothing', self.path,
                         len(frames) - len(chosen), len(frames))
         return frames.subset(chosen)
+
+    def require_some(self, name: str, keys: Sequence[FrameKey]) -> None:
+        """
+        Check that a camera was not forgotten.
+
+        :param name: of its recording.
+        :raises TrainingError: when none of its frames is labelled here.
+        """
+        if not any(key in self for key in keys):
+            topic = f', topic {keys[0].topic}' if keys and keys[0].topic else ''
+            raise TrainingError(
+                f'{self.path}: has soft labels of none of the {len(keys)} frames of '
+                f'{name}{topic}; add them with: kd_perception label --import, or take it out of '
+                'data.train')
 
     def require(self, teacher: ModelBundle | None) -> None:
         """

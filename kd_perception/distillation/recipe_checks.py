@@ -8,7 +8,7 @@ other. Every message names the dotted path.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from kd_perception.distillation.strict import to_plain
 from kd_perception.distillation.student_recipe import (
@@ -139,30 +139,44 @@ def idle_settings(recipe: Recipe) -> list[str]:
     """
     Return a line for each setting that was changed and does nothing beside the others.
 
-    They are told and not refused: a recipe keeps them while one key is turned off and on.
+    They are told and not refused: a recipe keeps them while one key is turned off and on. What a
+    search may turn on counts as on.
     """
     optimization, distillation = recipe.optimization, recipe.distillation
-    student, weighting = distillation.student, distillation.weighting
-    learners = [(recipe.network, student), *(
-        (one.network, one.student) for one in distillation.assistants)]
-    rules = (
-        ('optimization', ('momentum',), optimization,
-         optimization.optimizer == 'momentum', 'optimization.optimizer momentum'),
-        ('optimization', ('poly_power',), optimization,
-         optimization.schedule == 'poly', 'optimization.schedule poly'),
-        ('distillation', ('views', 'views_seed'), distillation,
-         distillation.view == NUMBERED, 'distillation.view views'),
-        ('distillation.weighting', ('boundary_width',), weighting,
-         bool(weighting.boundary), 'distillation.weighting.boundary above 0'),
-        ('distillation.exits', ('weight', 'weights'), distillation.exits,
-         any(network.builder == 'exits' for network, _ in learners), 'network.builder exits'),
-        ('distillation.student', ('ratio',), student, student.derives_network,
-         f'distillation.student.from_teacher {ARCHITECTURE} or {BOTH}'),
-        ('distillation.student', ('channels', 'blocks'), student, student.takes_weights,
-         f'distillation.student.from_teacher {WEIGHTS} or {BOTH}'))
-    default = {f.name: f.default for section in (
-        optimization, distillation, weighting, distillation.exits, student)
-        for f in fields(section)}
-    return [f'{section}.{key}: {to_plain(getattr(values, key))} does nothing without {needed}'
-            for section, keys, values, used, needed in rules if not used
-            for key in keys if getattr(values, key) != default[key]]
+    weighting, exits = distillation.weighting, distillation.exits
+    learners = [('distillation.student', recipe.network, distillation.student), *(
+        (f'distillation.assistants[{i}].student', one.network, one.student)
+        for i, one in enumerate(distillation.assistants))]
+
+    def of_any(key: str) -> set[Any]:
+        return {getattr(optimization, key),
+                *(one.optimization.get(key) for one in distillation.assistants)}
+
+    has_exits = any(network.builder == 'exits' or student.derives_network
+                    for _, network, student in learners)
+    numbered = distillation.view == NUMBERED
+    rules: list[tuple[str, Any, bool, str, str]] = [
+        ('optimization.momentum', optimization, 'momentum' in of_any('optimizer'),
+         'optimization.optimizer', 'momentum'),
+        ('optimization.poly_power', optimization, 'poly' in of_any('schedule'),
+         'optimization.schedule', 'poly'),
+        ('distillation.views', distillation, numbered, 'distillation.view', NUMBERED),
+        ('distillation.views_seed', distillation, numbered, 'distillation.view', NUMBERED),
+        ('distillation.weighting.boundary_width', weighting, bool(weighting.boundary),
+         'distillation.weighting.boundary', 'above 0'),
+        ('distillation.exits.weight', exits, has_exits, 'network.builder', 'exits'),
+        ('distillation.exits.weights', exits, has_exits, 'network.builder', 'exits')]
+    for section, _, student in learners:
+        rules += [(f'{section}.{key}', student, used, f'{section}.from_teacher', needed)
+                  for key, used, needed in (
+                      ('ratio', student.derives_network, f'{ARCHITECTURE} or {BOTH}'),
+                      ('channels', student.takes_weights, f'{WEIGHTS} or {BOTH}'),
+                      ('blocks', student.takes_weights, f'{WEIGHTS} or {BOTH}'))]
+    told = []
+    for key, values, used, switch, needed in rules:
+        name = key.rpartition('.')[2]
+        value = getattr(values, name)
+        default = next(f.default for f in fields(values) if f.name == name)
+        if value != default and not used and switch not in recipe.search:
+            told.append(f'{key}: {to_plain(value)} does nothing without {switch} {needed}')
+    return told

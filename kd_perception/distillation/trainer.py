@@ -39,7 +39,7 @@ from kd_perception.distillation.losses import build_losses, loss_kinds, require_
 from kd_perception.distillation.losses.cross_entropy import class_weights_from_pixels
 from kd_perception.distillation.losses.loss import LABELS, Loss
 from kd_perception.distillation.losses.weighting import PixelWeighting
-from kd_perception.distillation.memory import memory_advice
+from kd_perception.distillation.memory import keep_freed_memory, memory_advice
 from kd_perception.distillation.order import require_share
 from kd_perception.distillation.picture_statistics import statistics_file
 from kd_perception.distillation.processes import Processes
@@ -123,6 +123,8 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
         if not any(s.class_map for s in learn):
             _require_no_truth(losses, _names(learn))
             require_share(recipe.data.labelled_share, [False])
+        for entry in learn:
+            teachers.require_some(entry.source.name, entry.keys)
         if check or not any(s.class_map for s in learn):
             # Else some are held out, which needs no soft labels. Reading may take hours.
             teachers.require_frames([k for s in learn for k in s.keys], undecoded=True)
@@ -141,7 +143,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
             require_share(recipe.data.labelled_share, frames.has_labels)
             if not recipe.distillation.weighting.labelled and all(frames.has_labels):
                 log.warning('distillation.weighting.labelled is 0 and every frame has ground '
-                            'truth: losses by pixel learn nothing from the teacher')
+                            'truth: nothing is learned from what the teacher decides')
             labelled = all(held.has_labels)
             teachers.require_truth(frames.has_labels, held.has_labels)
             teachers.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
@@ -191,6 +193,7 @@ def _fit(recipe: Recipe, classes: ClassSet, frames: FrameStore,
          losses: Mapping[str, Loss] | None = None, lessons: Lessons | None = None,
          against: str = GROUND_TRUTH, progress: Progress | None = None) -> ModelBundle:
     """Build the parts, run the loop, write metrics and bundle."""
+    keep_freed_memory()
     torch.manual_seed(recipe.seed)
     optimization = recipe.optimization
     processes = Processes(accelerator.process_index, accelerator.num_processes,

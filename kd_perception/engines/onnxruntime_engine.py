@@ -29,7 +29,8 @@ _PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider',
 # Of every graph of this package; the TensorRT provider wants to hear what may come in.
 IMAGES = 'images'
 MAX_BATCH = 8
-_CUDA_SAYS = 'CUDA failure'
+# Where the words begin that tell a lost GPU or too little memory from any other failure.
+_DECIDES = ('CUDA failure', 'Failed to allocate memory', 'bad_alloc', 'bad allocation')
 _DTYPES = {'tensor(uint8)': np.uint8, 'tensor(float)': np.float32}
 
 
@@ -215,9 +216,12 @@ def _providers(device: str, precision: str, size: tuple[int, int],
 
 
 def _reason(error: Exception) -> str:
-    """Return an error in one line; CUDA's own words come late in it and must not be cut off."""
-    _, found, rest = str(error).partition(_CUDA_SAYS)
-    return first_line(Exception(found + rest) if found else error)
+    """Return an error in one line; what decides comes late in it and must not be cut off."""
+    for word in _DECIDES:
+        _, found, rest = str(error).partition(word)
+        if found:
+            return first_line(Exception(found + rest))
+    return first_line(error)
 
 
 def _session(onnxruntime: Any, graph: str | bytes, path: Path, options: Any,

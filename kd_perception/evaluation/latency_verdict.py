@@ -29,8 +29,10 @@ def latency_tails(reference: ArmIntervals, other: ArmIntervals,
     :param comparisons: of several arms the intervals of one figure hold together.
     """
     widen = family_factor(comparisons)
-    return {'p95': difference(other.p95, reference.p95, widen),
-            'p99': difference(other.p99, reference.p99, widen)}
+    tails = {'p95': difference(other.p95, reference.p95, widen),
+             'p99': difference(other.p99, reference.p99, widen)}
+    return {name: replace(tail, confidence=1 - (1 - tail.confidence) / max(1, comparisons))
+            for name, tail in tails.items()}
 
 
 def against_median(latency: PairedLatency,

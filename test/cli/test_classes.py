@@ -55,6 +55,11 @@ def test_a_map_between_sets_of_ones_own(capsys, tmp_path):
     own.write_text('source: theirs\ntarget: mine\nmap: {ground: [road]}\ndrop: [sky]\n')
     assert main(['classes', 'show', str(own)]) == 0
     assert '   1 sky                  ->  dropped' in capsys.readouterr().out
+    # A map may be called as one of its sets is, which is then not looked for in it.
+    (tmp_path / 'camvid.yaml').write_text(
+        'source: camvid\ntarget: mine\nmap: {ground: [road]}\nignore: [sky]\n')
+    assert main(['classes', 'show', str(tmp_path / 'camvid.yaml')]) == 2
+    assert 'neither mapped nor ignored' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -63,11 +68,13 @@ def test_a_map_between_sets_of_ones_own(capsys, tmp_path):
     (['show', '{tmp}/list.yaml'], 'neither a class set nor a map'),
     (['show', '{tmp}/broken.yaml'], 'not readable as YAML'),
     (['show', '{tmp}/half_map.yaml'], 'no classes named'),
+    (['show', '{tmp}/path_map.yaml'], 'my/set'),
 ])
 def test_bad_input_is_one_line(arguments, message, tmp_path, capsys):
     (tmp_path / 'list.yaml').write_text('- a\n')
     (tmp_path / 'broken.yaml').write_text('[a')
     (tmp_path / 'half_map.yaml').write_text('map: {}\nsource: nowhere\n')
+    (tmp_path / 'path_map.yaml').write_text('map: {}\nsource: my/set\n')
     assert main(['classes', *(a.replace('{tmp}', str(tmp_path)) for a in arguments)]) == 2
     err = capsys.readouterr().err
     assert message in err

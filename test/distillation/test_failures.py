@@ -6,6 +6,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 import json
 from pathlib import Path
+import platform
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -24,6 +27,8 @@ from kd_perception.distillation.selection import Models, select
 from kd_perception.distillation.teachers import network
 from kd_perception.distillation.trainer import distill, train
 from kd_perception.distillation.views import ViewPlan
+from kd_perception.engines.onnxruntime_engine import _reason
+from kd_perception.engines.openvino_engine import _last_line
 from kd_perception.errors import EngineError, TrainingError
 from kd_perception.networks.registry import register
 from kd_perception.tasks.soft_labels import SoftLabelCodec
@@ -195,6 +200,16 @@ CPU = ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't
        'you tried to allocate 4294967296 bytes. Error code 12 (Cannot allocate memory)')
 WINDOWS = ('[enforce fail at alloc_cpu.cpp:115] data. DefaultCPUAllocator: not enough memory: you '
            'tried to allocate 4294967296 bytes.')
+# Of ONNX Runtime 1.31 and OpenVINO 2026.4, whole.
+ORT_CPU = ('[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv '
+           "node. Name:'/down/0/conv/Conv' Status Message: /onnxruntime_src/onnxruntime/core/"
+           'framework/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, '
+           'bool, onnxruntime::Stream*) Failed to allocate memory for requested buffer of size '
+           '3276800000\n')
+ORT_CUDA = ORT_CPU.replace('Failed to allocate memory for requested buffer of size 3276800000',
+                           'CUDA failure 2: out of memory ; GPU=0')
+OPENVINO = ('Exception from src/inference/src/cpp/infer_request.cpp:223:\n'
+            'Failed to allocate 3276800000 bytes of memory\n')
 
 
 @pytest.mark.parametrize(('error', 'asked'), [
@@ -202,8 +217,13 @@ WINDOWS = ('[enforce fail at alloc_cpu.cpp:115] data. DefaultCPUAllocator: not e
     (RuntimeError(WINDOWS), '4 GiB'), (MemoryError('Unable to allocate 3.64 TiB for an array'),
                                        '3.64 TiB'),
     (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`'), ''),
-    (EngineError('onnxruntime failed: Failed to allocate memory for requested buffer of size '
-                 '4294967296'), ''), (EngineError('openvino failed: std::bad_alloc'), '')])
+    (EngineError(f'onnxruntime failed: {_reason(RuntimeError(ORT_CPU))}'), ''),
+    (EngineError(f'onnxruntime failed: {_reason(RuntimeError(ORT_CUDA))}'), ''),
+    (EngineError(f'openvino failed: {_last_line(RuntimeError(OPENVINO))}'), ''),
+    (EngineError('openvino failed: Unable to allocate 4.00 TiB for an array with shape (1,)'),
+     '4.00 TiB'),
+    (EngineError('openvino failed: std::bad_alloc'), ''), (EngineError('CUDA: out of memory'), ''),
+    (EngineError('tensorrt: the GPU has too little memory for this network'), '')])
 def test_all_ways_to_run_out_of_memory_are_known(error: Exception, asked: str) -> None:
     assert is_out_of_memory(error)
     assert asked_for(str(error)) == (f': {asked} more were asked for' if asked else '')
@@ -216,6 +236,29 @@ def test_an_engine_that_fails_otherwise_keeps_its_words() -> None:
     with pytest.raises(EngineError, match='no kernel'), \
             memory_advice('cuda', 'here', 'lower it'):
         raise EngineError('onnxruntime failed: no kernel image')
+
+
+FAULTS = '''
+import resource, sys, torch
+from kd_perception.distillation.memory import keep_freed_memory
+if sys.argv[1] == 'keep':
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+del (x := [torch.ones(10_000_000)])[:]
+before = faults()
+for _ in range(40):
+    del (x := [torch.ones(10_000_000)])[:]
+print(faults() - before)
+'''
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='is of glibc')
+def test_memory_that_was_freed_is_not_mapped_anew() -> None:
+    given, kept = (int(subprocess.run([sys.executable, '-c', FAULTS, how], check=True,
+                                      capture_output=True, text=True).stdout)
+                   for how in ('give', 'keep'))
+    assert kept < given / 2
 
 
 def hungry(*arguments: object, **options: object) -> None:

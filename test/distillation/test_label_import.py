@@ -19,6 +19,7 @@ import pytest
 from kd_perception.bags.source import open_source
 from kd_perception.bags.writer import BagWriter
 from kd_perception.classes import ClassSet
+from kd_perception.distillation import trainer
 from kd_perception.distillation.cache import SoftLabelCache
 from kd_perception.distillation.label_files import key_of, label_files
 from kd_perception.distillation.label_import import import_labels
@@ -111,11 +112,33 @@ def test_a_recording_without_imported_labels_is_not_left_out_unseen(
     recipe = replace(recipe, data=replace(recipe.data, validation=(checked,),
                                           allow_shared_drives=True))
     both = replace(recipe, data=replace(recipe.data, train=(*recipe.data.train, more)))
-    with pytest.raises(TrainingError, match='of none of the 4 frames of bag; add those of this'):
+    with pytest.raises(TrainingError, match='none of the 4 frames of bag, topic /camera/image; '):
         distill(both, tmp_path / 'both', teacher=None, cache_dir=tmp_path / 'c')
     with caplog.at_level('WARNING'):
         distill(recipe, tmp_path / 'one', teacher=None, cache_dir=tmp_path / 'c')
     assert '1 of 12 frames have no soft labels and teach nothing' in caplog.text
+
+
+def test_a_camera_without_imported_labels_is_refused_before_frames_are_read(
+        driving: ClassSet, tmp_path: Path, make_recipe: Callable[..., Recipe],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    with BagWriter(tmp_path / 'two') as writer:
+        for i in range(4):
+            for topic in ('/front/image', '/left/image'):
+                writer.write_image(topic, np.full((32, 48, 3), 50 * i, np.uint8),
+                                   FIRST + i * 10**8, encoding='rgb8')
+    cameras = [SourceRecipe(path=str(tmp_path / 'two'), image_topic=topic)
+               for topic in ('/front/image', '/left/image')]
+    front = open_source(tmp_path / 'two', image_topic='/front/image')
+    labels = write_ids(tmp_path / 'l', front, driving, str)
+    import_labels(labels, front, tmp_path / 'c', driving, codec=CODEC)
+    front.close()
+    recipe = make_recipe(steps=2)
+    recipe = replace(recipe, data=replace(recipe.data, train=tuple(cameras)))
+    monkeypatch.setattr(trainer, 'read_frames', None)
+    with pytest.raises(TrainingError, match='none of the 4 frames of two, topic /left/image; add'):
+        distill(recipe, tmp_path / 'run', teacher=None, cache_dir=tmp_path / 'c')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_a_teacher_and_imported_labels_exclude_each_other(source: FrameSource, driving: ClassSet,

@@ -95,7 +95,7 @@ def cache(teacher: ModelBundle, bare_stripes: Path, stripes: Path,
 
 def mixture(make_recipe: Make, folders: list[Path], share: float, **options: object) -> Recipe:
     """Return a recipe on several folders, with both losses."""
-    plain = make_recipe(distillation=BOTH, **options).to_dict()
+    plain = make_recipe(**{'distillation': BOTH, **options}).to_dict()
     plain['data'] |= {'train': [{'path': str(f), 'classes': 'driving'} for f in folders],
                       'labelled_share': share}
     return recipe_from_dict(plain)
@@ -129,6 +129,18 @@ def test_kl_counts_everywhere_and_cross_entropy_where_there_is_truth(
     # A share of 1/8 gives every second batch of four no labelled frame at all.
     assert all(e['kl'] > 0 for e in events)
     assert [e['cross_entropy'] > 0 for e in events] == [False, True] * 3
+
+
+def test_a_teacher_that_has_no_say_anywhere_is_told(
+        make_recipe: Make, teacher: ModelBundle, cache: Path, stripes: Path, bare_stripes: Path,
+        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    silent = {**BOTH, 'weighting': {'labelled': 0.0}}
+    for name, unlabelled, told in (('all', [], True), ('some', [bare_stripes], False)):
+        caplog.clear()
+        recipe = mixture(make_recipe, [stripes, *unlabelled], 0.0, steps=2, distillation=silent)
+        with caplog.at_level('WARNING'):
+            distill(recipe, tmp_path / name, teacher=teacher, cache_dir=cache)
+        assert ('nothing is learned from what the teacher decides' in caplog.text) == told
 
 
 def test_labels_false_leaves_labels_unused(make_recipe: Make, stripes: Path, driving: ClassSet,

@@ -171,7 +171,21 @@ def test_all_settings_of_shipped_recipes_count(name: str) -> None:
     assert not idle_settings(load_recipe(name, train=['somewhere']))
 
 
-def test_exits_of_an_assistant_count() -> None:
-    exits = {'exits': {'weight': 0.3}, 'assistants': [{'network': {
-        'builder': 'exits', 'arguments': {'base': 'compact', 'layers': ['a']}}}]}
-    assert not idle_settings(recipe_from_dict({**SMALL, 'distillation': exits}))
+@pytest.mark.parametrize('change', [
+    {'optimization': {'steps': 1, 'momentum': 0.5},
+     'distillation': {'assistants': [{'network': {'builder': 'compact'},
+                                      'optimization': {'optimizer': 'momentum'}}]}},
+    {'optimization': {'steps': 1, 'momentum': 0.5},
+     'search': {'optimization.optimizer': {'choices': ['adamw', 'momentum']}}},
+    {'distillation': {'exits': {'weight': 0.3}, 'student': {'from_teacher': 'architecture'}}},
+    {'distillation': {'exits': {'weight': 0.3}, 'assistants': [{'network': {
+        'builder': 'exits', 'arguments': {'base': 'compact', 'layers': ['a']}}}]}}])
+def test_what_an_assistant_a_teacher_or_a_search_may_use_is_not_told(change: dict) -> None:
+    assert not idle_settings(recipe_from_dict({**SMALL, **change}))
+
+
+def test_settings_of_assistants_that_do_nothing_are_told() -> None:
+    assistants = [{'network': {'builder': 'compact'}, 'student': {'ratio': 0.25}}]
+    assert idle_settings(recipe_from_dict(
+        {**SMALL, 'distillation': {'assistants': assistants}}))[0].startswith(
+            'distillation.assistants[0].student.ratio: 0.25 does nothing without')

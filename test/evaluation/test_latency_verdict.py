@@ -100,3 +100,4 @@ def test_an_arm_with_rare_slow_frames(make_run):
     wider = latency_tails(*(tailed.intervals[arm] for arm in 'ab'), comparisons=4)['p95']
     assert wider.low < tails['p95'].low
     assert wider.high > tails['p95'].high
+    assert (tails['p95'].confidence, wider.confidence) == (0.95, pytest.approx(0.9875))

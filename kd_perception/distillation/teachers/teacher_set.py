@@ -128,6 +128,17 @@ class TeacherSet:
                 frames = member.cache.labelled_part(frames)
         return frames
 
+    def require_some(self, name: str, keys: Sequence[FrameKey]) -> None:
+        """
+        Check that imported soft labels say something of a camera, before anything is read.
+
+        :param name: of its recording.
+        :raises TrainingError: when one cache has none of its frames.
+        """
+        for cache in self.caches:
+            if cache.imported:
+                cache.require_some(name, keys)
+
     def has_seen(self, key: FrameKey) -> bool:
         """Return whether all teachers with a cache have seen a frame, which was decoded then."""
         return all(key in cache for cache in self.caches if not cache.imported)
