@@ -33,7 +33,6 @@ from kd_perception.distillation.cache_shards import (
 )
 from kd_perception.distillation.labellers import Labeller, load_labeller
 from kd_perception.distillation.labelling_log import append
-from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.losses.kl import kl_divergence
 from kd_perception.distillation.memory import memory_advice
 from kd_perception.distillation.teachers.cached import settle
@@ -41,6 +40,7 @@ from kd_perception.distillation.views import ViewPlan
 from kd_perception.errors import ConfigError, ImageError, TrainingError
 from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.frames import evenly, Frame, FrameKey, FrameSource, Progress
+from kd_perception.networks.upsample import upsample
 from kd_perception.tasks.soft_labels import SoftLabelCodec
 
 log = logging.getLogger(__name__)
@@ -185,9 +185,9 @@ def check(teacher: ModelBundle, source: FrameSource, cache_dir: Path | str, *,
                 continue
             compared += 1
             for view, logits, size in model.look(frame, model.prepare(frame)):
-                fresh = upsample(torch.from_numpy(logits)[None], *size)
+                fresh = upsample(torch.from_numpy(logits)[None], size)
                 soft, winners = cache.lesson(frame.key, view or 0)
-                stored = upsample(torch.from_numpy(soft)[None], *size)
+                stored = upsample(torch.from_numpy(soft)[None], size)
                 if winners is not None:
                     stored = settle(stored, torch.from_numpy(winners)[None])
                 agreement.append(float((fresh.argmax(1) == stored.argmax(1)).float().mean()))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 import io
 import logging
 from pathlib import Path
@@ -34,6 +33,7 @@ from kd_perception.bundle import (
 )
 from kd_perception.errors import BundleError, ConfigError
 from kd_perception.networks.registry import build
+from kd_perception.networks.upsample import upsample
 from kd_perception.networks.weights import load_weights, weights_to_bytes
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,6 @@ IMAGES = 'images'
 OUTPUTS: dict[str, dict[str, tuple[str, ...]]] = {
     'segmentation': {DEPLOY: ('mask', 'confidence'), LOGITS: ('logits',)},
     'classification': {DEPLOY: ('probabilities',), LOGITS: ('logits',)}}
-
-# Below, upsampling by two matrix products is faster than the runtimes' resize operators.
-_MATMUL_MAX_WORK = 2.0e7
 
 
 class Normalize(nn.Module):
@@ -135,31 +132,6 @@ def segmentation_tail(logits: torch.Tensor,
     mask, confidence = planes.argmax(1), share * 255.0 + 0.5
     return (mask.to(torch.uint8).reshape(-1, *size),
             confidence.to(torch.uint8).reshape(-1, *size))
-
-
-def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """
-    Return ``[N, K, H, W]`` from ``[N, K, h, w]``: bilinear, ``align_corners=False``.
-
-    Equal to ``functional.interpolate``; written as matrix products where these are faster.
-    """
-    height, width = int(logits.shape[2]), int(logits.shape[3])
-    if (height, width) == size:
-        return logits
-    work = height * size[1] * (width + size[0])
-    if work > _MATMUL_MAX_WORK:
-        return functional.interpolate(logits, size=size, mode='bilinear', align_corners=False)
-    down = _bilinear_matrix(height, size[0]).to(logits)
-    across = _bilinear_matrix(width, size[1]).t().contiguous().to(logits)
-    return down @ (logits @ across)
-
-
-@lru_cache(maxsize=64)
-def _bilinear_matrix(source: int, target: int) -> torch.Tensor:
-    """Return float32 ``[target, source]``; row i holds the weights of output i."""
-    eye = torch.eye(source)[None]
-    columns = functional.interpolate(eye, size=target, mode='linear', align_corners=False)
-    return columns[0].t().contiguous()
 
 
 def export_graphs(module: nn.Module, spec: BundleSpec) -> dict[str, bytes]:

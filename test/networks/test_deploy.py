@@ -65,13 +65,6 @@ def test_tail_survives_extreme_logits() -> None:
     assert mask.max() <= 2
 
 
-@pytest.mark.parametrize('size', [(10, 14), (13, 29), (5, 7), (160, 160)])
-def test_upsample_equals_interpolate(size: tuple[int, int]) -> None:
-    x = torch.rand(2, 3, 5, 7)
-    expected = functional.interpolate(x, size=size, mode='bilinear', align_corners=False)
-    torch.testing.assert_close(deploy.upsample(x, size), expected, atol=1e-5, rtol=1e-5)
-
-
 def test_normalize() -> None:
     spec = InputSpec(4, 4, scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     images = torch.from_numpy(pictures(1, (4, 4)))

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from kd_perception.classes import UNLABELLED
 from kd_perception.distillation.losses.loss import LABELS, Loss, register, Signals
+from kd_perception.networks.upsample import upsample
 
 
 @register('cross_entropy')
@@ -42,20 +43,12 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *,
     :param labels: integers ``[N, H, W]``; 255 is left out.
     :param class_weights: float ``[K]``.
     """
-    logits = upsample(logits.float(), labels.shape[-2], labels.shape[-1])
+    logits = upsample(logits.float(), (int(labels.shape[-2]), int(labels.shape[-1])))
     target = labels.long()
     if not bool((target != UNLABELLED).any()):
         return logits.sum() * 0.0  # a mean over nothing would be NaN
     return functional.cross_entropy(logits, target, weight=class_weights,
                                     ignore_index=UNLABELLED, label_smoothing=label_smoothing)
-
-
-def upsample(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return ``logits`` (``[N, K, h, w]``) at another size, as the deployable graph does it."""
-    if logits.shape[-2:] == (height, width):
-        return logits
-    return functional.interpolate(logits, size=(height, width), mode='bilinear',
-                                  align_corners=False)
 
 
 def class_weights_from_pixels(pixels: np.ndarray, kind: str) -> np.ndarray | None:

@@ -25,8 +25,8 @@ import torch
 from torch.nn import functional
 
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.losses.cross_entropy import upsample
 from kd_perception.distillation.teachers.teacher import Lesson, Teacher
+from kd_perception.networks.upsample import upsample
 
 MEAN, CONFIDENT = 'mean', 'confident'
 # Of a teacher that knows nothing: where all are like that, all count the same again.
@@ -51,7 +51,7 @@ class Ensemble:
         """Return what they say together, on the finest of their grids; layers of the first."""
         lessons = [teacher.teach(batch, grid) for teacher in self._teachers]
         size = (max(x.logits.shape[2] for x in lessons), max(x.logits.shape[3] for x in lessons))
-        said = [functional.log_softmax(upsample(x.logits.float(), *size), 1) for x in lessons]
+        said = [functional.log_softmax(upsample(x.logits.float(), size), 1) for x in lessons]
         valid = torch.stack([_valid(x.valid, size) for x in lessons])
         logits = together(torch.stack(said), valid, self._weights, self._confident)
         return Lesson(logits, valid.any(0), lessons[0].features)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kd_perception.classes import UNLABELLED
 from kd_perception.distillation.dataset import Batch
-from kd_perception.distillation.losses.cross_entropy import upsample
+from kd_perception.networks.upsample import upsample
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Guide(Protocol):
 def finer(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Return ``logits`` (``[N, K, h, w]``) on the finer of their own grid and ``grid``."""
     rows, columns = logits.shape[-2:]
-    return upsample(logits, max(rows, grid[0]), max(columns, grid[1]))
+    return upsample(logits, (max(rows, grid[0]), max(columns, grid[1])))
 
 
 def view_grid(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
