@@ -60,6 +60,8 @@ class SoftLabelCache:
         self._hashes: dict[Path, str] = {}
         self._intact: set[Path] = set()
         self._lock = threading.Lock()
+        self._room = 0.0
+        self._kept: dict[tuple[FrameKey, int], tuple[np.ndarray, np.ndarray | None]] = {}
         if any(self.path.glob(BETWEEN)):
             raise TrainingError(f'{self.path}: an import was cut off while it replaced labels; '
                                 'import the labels of that recording again')
@@ -94,8 +96,24 @@ class SoftLabelCache:
 
         :param view: which of the frame's numbered views, where the cache is of these.
         """
+        kept = self._kept.get((key, view))
+        if kept is not None:
+            return kept
         record = self.record(key, view)
-        return self.codec.decode(record), self.codec.winner(record)
+        logits, winners = self.codec.decode(record), self.codec.winner(record)
+        size = logits.nbytes + (0 if winners is None else winners.nbytes)
+        with self._lock:
+            if size <= self._room and (key, view) not in self._kept:
+                for array in (logits, winners):
+                    if array is not None:
+                        array.flags.writeable = False  # who comes next gets the same
+                self._kept[key, view] = logits, winners
+                self._room -= size
+        return logits, winners
+
+    def keep(self, size: float) -> None:
+        """Keep what ``lesson`` decodes from now on, up to so many bytes."""
+        self._room = size
 
     @property
     def keys(self) -> tuple[FrameKey, ...]:

@@ -171,9 +171,10 @@ class FrameStore:
         self.drives: list[Drive] = []
         self.digests: list[bytes | None] | None = [] if digests else None
         self.pixels: np.ndarray | None = None  # int64 [256], once they are counted
+        self._memory = memory_gb * 1e9 / sharers
         plan = partial(_plan, self._sources, size, memory_gb * 1e9, labels_only=labels_only,
                        whole=whole, decodable=decodable)
-        self._read_all(plan, memory_gb * 1e9 / sharers, labels_only, progress)
+        self._read_all(plan, self._memory, labels_only, progress)
         if not self._where:
             names = ', '.join(s.source.name for s in self._sources) or 'no recordings'
             kind = 'labelled frame' if labels_only else 'frame'
@@ -232,6 +233,12 @@ class FrameStore:
     def places(self) -> tuple[tuple[int, int], ...]:
         """Return, for each frame, which recording it is of and its position there."""
         return tuple(self._where)
+
+    @property
+    def spare(self) -> float:
+        """Return how many bytes of the memory that it may take its frames do not need."""
+        return self._memory - sum(_bytes(self._size, has) for sample, has in zip(
+            self._kept, self.has_labels, strict=True) if sample is not None)
 
     def class_pixels(self, num_classes: int, processes: Processes | None = None) -> np.ndarray:
         """

@@ -82,7 +82,8 @@ class DataRecipe:
     :param allow_shared_drives: measure on drives that are learned from, too; the score flatters.
     :param labelled_share: share of labelled frames in each batch; 0 takes frames as they come.
     :param memory_gb: decoded frames, to learn from and to measure on each, are kept in memory up
-        to so much on a machine, whose processes divide it; the rest is read anew.
+        to so much on a machine, whose processes divide it, and decoded soft labels in what the
+        former leave of it; the rest is read anew.
     """
 
     train: tuple[SourceRecipe, ...] = ()

@@ -147,6 +147,7 @@ def distill(recipe: Recipe, out_dir: Path | str, *,
             labelled = all(held.has_labels)
             teachers.require_truth(frames.has_labels, held.has_labels)
             teachers.require_frames(frames.keys if labelled else [*frames.keys, *held.keys])
+            teachers.keep(frames.spare)
             lessons = Lessons(teachers, accelerator.device, recipe.optimization.precision,
                               teacher_layers(losses.values()))
             truth = _truth(held) if labelled else lessons.pseudo_truth(held)

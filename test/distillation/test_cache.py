@@ -56,6 +56,23 @@ def test_gives_back_what_was_written_by_key(written: Path) -> None:
     assert side['frames'][1]['frame_id'] == 'front'
 
 
+def test_as_many_lessons_are_kept_decoded_as_there_is_room_for(
+        written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SoftLabelCache(written)
+    decoded = []
+    decode = SoftLabelCodec.decode
+    monkeypatch.setattr(SoftLabelCodec, 'decode', lambda codec, record: (
+        decoded.append(1), decode(codec, record))[1])
+    before = [cache.lesson(key)[0] for key in cache.keys]
+    cache.keep(2.5 * before[0].nbytes)
+    for _ in range(3):
+        for key, expected in zip(cache.keys, before, strict=True):
+            np.testing.assert_array_equal(cache.lesson(key)[0], expected)
+    assert len(decoded) == 11 + 11 + 9 + 9
+    assert not cache.lesson(cache.keys[0])[0].flags.writeable
+    assert cache.lesson(cache.keys[2])[0].flags.writeable
+
+
 def test_frames_that_are_missing_are_counted_and_named(written: Path) -> None:
     cache = SoftLabelCache(written)
     cache.require_frames(cache.keys)

@@ -42,6 +42,8 @@ def test_the_memory_limit_holds(stripes: Path, driving: ClassSet) -> None:
     per_frame = 4 * SIZE[0] * SIZE[1]
     limited = store(stripes, driving, memory_gb=5.5 * per_frame / 1e9)
     assert sum(limited[i] is limited[i] for i in range(24)) == 5
+    assert limited.spare == pytest.approx(0.5 * per_frame)
+    assert limited.subset(range(3)).spare == pytest.approx(2.5 * per_frame)
 
 
 def test_other_sizes_are_resized(stripes: Path, driving: ClassSet) -> None:

@@ -139,6 +139,11 @@ class TeacherSet:
             if cache.imported:
                 cache.require_some(name, keys)
 
+    def keep(self, size: float) -> None:
+        """Keep soft labels decoded, up to so many bytes in all."""
+        for cache in self.caches:
+            cache.keep(size / len(self.caches))
+
     def has_seen(self, key: FrameKey) -> bool:
         """Return whether all teachers with a cache have seen a frame, which was decoded then."""
         return all(key in cache for cache in self.caches if not cache.imported)
