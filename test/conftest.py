@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 import importlib.util
 import os
 from pathlib import Path
 import signal
+import sqlite3
 import sys
 from typing import Any
 
@@ -24,6 +26,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples on every machine, and no clock: these tests run beside others on busy cores.
 settings.register_profile('package', deadline=None, derandomize=True, database=None)
 settings.load_profile('package')
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """Remove what processes that tests killed have half written of their coverage."""
+    result = yield
+    for path in session.config.rootpath.glob('.coverage.*'):
+        try:
+            with closing(sqlite3.connect(path)) as data:
+                whole = data.execute('PRAGMA quick_check').fetchone() == ('ok',)
+        except sqlite3.DatabaseError:
+            whole = False
+        if not whole:
+            path.unlink()  # coverage would end all of the run with it
+    return result
 
 
 @pytest.fixture(scope='session', autouse=True)
