@@ -27,6 +27,7 @@ from kd_perception.interrupts import end_with
 from kd_perception.paths import child_environment, module_command
 
 _NICENESS = 10  # what serves goes first
+_WHY = 'cannot build: '  # begins the line that says why
 
 
 def is_prepared(bundle: ModelBundle, engine: str, *, device: str = 'cpu',
@@ -77,7 +78,9 @@ class SideBuild:
             raise BuildError(f'{self._what} was killed by {signal.Signals(-code).name}')
         if code:
             lines = [line.strip() for line in words.splitlines() if line.strip()]
-            raise BuildError(lines[-1] if lines else f'{self._what} ended with {code}')
+            # Libraries may warn behind it, at the very end of the process.
+            told = [line.removeprefix(_WHY) for line in lines if line.startswith(_WHY)] or lines
+            raise BuildError(told[-1] if told else f'{self._what} ended with {code}')
 
     def stop(self) -> None:
         """Kill the build if it still runs, from any thread; nothing half-built stays."""
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 engine.infer(np.zeros((number, *engine.input_shape, 3), np.uint8))
         engine.close()
     except KdPerceptionError as error:
-        print(error, file=sys.stderr)
+        print(f'{_WHY}{error}', file=sys.stderr)
         return 2
     return 0
 
